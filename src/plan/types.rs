@@ -1,0 +1,223 @@
+//! The resolved plan. `wire` reads TOML into these; everything after works from these alone.
+
+use serde::{Deserialize, Serialize};
+
+/// A comparison: arms × seeds from one checkpoint, under one budget, scored on the same held-out suites.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    pub name: String,
+    /// Why this comparison is run and how to read it; printed at the head of the report.
+    pub analysis: String,
+    pub seeds: Vec<u64>,
+    pub budget: Budget,
+    pub model: ModelSpec,
+    pub data: DataSpec,
+    pub suites: SuitesSpec,
+    pub verdict: VerdictSpec,
+    pub arms: Vec<Arm>,
+}
+
+/// One contestant: a method with its hyperparameters.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Arm {
+    pub name: String,
+    pub method: Method,
+    pub train: TrainSpec,
+}
+
+/// The objective and its hyperparameters. `name()` is what a plan's `method = "…"` says.
+///
+/// Adding a method: a variant here, a file in `objective/`, a line in `objective::build`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "name", rename_all = "kebab-case")]
+pub enum Method {
+    Sft,
+    Dpo(DpoSpec),
+    Kto(KtoSpec),
+    // Further methods of the DPO family (ipo, cdpo, robust, hinge, simpo, orpo, cpo, apo-zero, …) follow.
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DpoSpec {
+    /// Strength of the pull towards the reference, β > 0.
+    pub beta: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KtoSpec {
+    pub beta: f64,
+    /// λ_D and λ_U; `Auto` takes them from the class counts of the training data by the paper's rule.
+    pub lambda: Lambda,
+    pub z0: Z0,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lambda {
+    Auto,
+    Fixed { desirable: f64, undesirable: f64 },
+}
+
+/// How KTO's reference point z0 is estimated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Z0 {
+    /// Mean over the step of log π/π_ref of mismatched completions, clamped at 0; each prompt takes the
+    /// completion of the example after it (HALOs).
+    Next,
+    /// The same with the completion of the example before it (TRL).
+    Previous,
+    /// No reference point (z0 = 0).
+    Zero,
+}
+
+/// The budget that every arm may spend, in one currency. Amounts are positive.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Budget {
+    /// Policy tokens, prompt and completion, through forward and backward (a pair counts both sequences).
+    Tokens(u64),
+    /// Completions trained on (a pair counts two).
+    Examples(u64),
+    /// Optimizer steps.
+    Steps(u64),
+    /// Analytic floating-point operations: policy, KL-term and reference passes.
+    Flops(f64),
+    /// Wall-clock seconds of training.
+    Seconds(f64),
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ModelSpec {
+    /// A hub id, a Hugging Face directory, or `world` (the planted-truth world's own base checkpoint).
+    pub source: String,
+    pub revision: String,
+    /// Reference model; empty: the starting checkpoint itself.
+    pub reference: String,
+    pub dtype: Dtype,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Dtype {
+    F32,
+    Bf16,
+    F16,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataSpec {
+    /// A hub id, a file, a directory, or `world`.
+    pub source: String,
+    pub revision: String,
+    /// Configuration or folder within the data set (`harmless-base`); empty: none.
+    pub config: String,
+    pub split: String,
+    /// `auto` detects it from the first rows and reports it.
+    pub format: DataFormat,
+    /// Sequences are cut to this many tokens, prompt and completion together.
+    pub max_length: usize,
+    /// Use only the first n examples; 0: all.
+    pub max_examples: usize,
+    /// Options of the planted-truth world (used where `source` is `world`).
+    pub world: WorldSpec,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DataFormat {
+    Auto,
+    /// `chosen` and `rejected` are whole transcripts (`\n\nHuman: … \n\nAssistant: …`).
+    HhTranscript,
+    /// `prompt`, `chosen`, `rejected`; plain strings or lists of messages.
+    TrlPaired,
+    /// `chosen`, `rejected` share their beginning, which is the prompt; plain or lists of messages.
+    TrlPairedImplicit,
+    /// `prompt`, `completion`, `label`.
+    TrlUnpaired,
+}
+
+/// The planted-truth world: a task generator, a gold reward, and the noise of its labels.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorldSpec {
+    pub seed: u64,
+    pub train_pairs: usize,
+    pub heldout_pairs: usize,
+    /// Bradley-Terry temperature T > 0: P(a preferred to b) = σ((r_a − r_b)/T).
+    pub temperature: f64,
+    /// A label is flipped with this probability after the draw, in [0, 0.5).
+    pub flip: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainSpec {
+    /// Completions a step (a pair counts two).
+    pub batch_size: usize,
+    /// Most tokens computed at once; the step is split into micro-batches of at most this many (a single
+    /// longer sequence goes alone). Bounds activation memory; does not change the update.
+    pub micro_tokens: usize,
+    pub order: Order,
+    pub learning_rate: f64,
+    pub schedule: Schedule,
+    /// Share of the budget during which the learning rate rises linearly from 0, in [0, 1).
+    pub warmup: f64,
+    pub adam_beta1: f64,
+    pub adam_beta2: f64,
+    pub adam_epsilon: f64,
+    pub weight_decay: f64,
+    /// Global gradient norm is clipped to this; 0: no clipping.
+    pub max_grad_norm: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Order {
+    /// A new seeded permutation each epoch.
+    Shuffled,
+    /// As in the file, again from the start when it ends.
+    Sequential,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Schedule {
+    Constant,
+    /// Falls linearly to 0 over the budget.
+    Linear,
+    /// Falls as a half cosine to 0 over the budget.
+    Cosine,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SuitesSpec {
+    /// Names of shipped suites or paths of suite files.
+    pub preference: Vec<String>,
+    pub generation: Vec<String>,
+    /// At most this many held-out examples a suite; 0: all.
+    pub max_examples: usize,
+}
+
+/// How differences between arms are judged.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VerdictSpec {
+    /// Family-wise error rate over all comparisons of the plan (Holm).
+    pub alpha: f64,
+    /// Two arms are equivalent where the difference lies within ± this, per unit of the metric
+    /// (for accuracies and win rates 0.02 is two points).
+    pub equivalence_margin: f64,
+    pub resamples: usize,
+    /// Seed of the resampling.
+    pub seed: u64,
+}
+
+/// One unit of work: an arm under a seed. A process, a CI shard or a Slurm task can run one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunSpec {
+    /// Stable: `<arm>-s<seed>-<first 6 hex digits of the content hash of all that determines the run>`.
+    pub id: String,
+    pub arm: Arm,
+    pub seed: u64,
+    pub budget: Budget,
+    pub model: ModelSpec,
+    pub data: DataSpec,
+}

@@ -1,0 +1,208 @@
+//! One struct a CSV file, one field a column, in column order. Times and memory stand last in their rows,
+//! so that byte-identity of everything else can be checked by cutting columns.
+
+use serde::{Deserialize, Serialize};
+
+/// Version of this schema, written to `environment.json`.
+pub const SCHEMA_VERSION: u32 = 1;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Status {
+    Done,
+    /// NaN, loss explosion or dead gradients; the rows up to there stay.
+    Diverged,
+    Failed,
+}
+
+/// `runs.csv`: a row per arm × seed. The ledger, then what it ended with, then time and memory.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RunRow {
+    pub run: String,
+    pub arm: String,
+    pub method: String,
+    pub seed: u64,
+    pub status: Status,
+    /// Why it did not end well; empty otherwise.
+    pub note: String,
+    pub steps: u64,
+    /// Completions trained on (a pair counts two).
+    pub examples: u64,
+    /// Feedback labels seen: one a pair, one an unpaired completion, for SFT one a completion.
+    pub labels: u64,
+    /// Policy tokens forward and backward, as sequences (prompt counted for each completion).
+    pub policy_tokens: u64,
+    /// The part of them that a loss reads.
+    pub completion_tokens: u64,
+    /// Tokens really computed: shared prompts once.
+    pub computed_tokens: u64,
+    /// Policy tokens forward only, for KTO's z0.
+    pub kl_tokens: u64,
+    /// Reference tokens that this run needed (whether or not a cache had them).
+    pub reference_tokens: u64,
+    pub flops: f64,
+    pub epochs: f64,
+    pub final_loss: f64,
+    /// Hash of the trained weights.
+    pub weights: String,
+    pub train_seconds: f64,
+    /// policy_tokens / train_seconds.
+    pub tokens_per_second: f64,
+    pub reference_seconds: f64,
+    pub score_seconds: f64,
+    /// Peak resident memory of the process during training, MiB.
+    pub peak_host_mib: f64,
+    /// Peak device memory during training, MiB; 0 on CPU.
+    pub peak_device_mib: f64,
+}
+
+/// `steps.csv`: a row per optimizer step. Empty cells: not applicable to the method.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct StepRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    pub step: u64,
+    pub loss: f64,
+    /// Global L2 norm before clipping.
+    pub grad_norm: f64,
+    pub learning_rate: f64,
+    /// Mean implicit reward β log π/π_ref of chosen or desirable completions.
+    pub reward_chosen: Option<f64>,
+    pub reward_rejected: Option<f64>,
+    pub margin: Option<f64>,
+    /// Share of pairs with a positive margin.
+    pub accuracy: Option<f64>,
+    /// KTO's z0 before and after the clamp at 0.
+    pub kl_unclamped: Option<f64>,
+    pub kl: Option<f64>,
+    /// Completions of each class in the step.
+    pub desirable: u64,
+    pub undesirable: u64,
+    /// Mean log-prob per completion token, chosen or desirable completions.
+    pub logp_chosen: Option<f64>,
+    pub logp_rejected: Option<f64>,
+    pub policy_tokens: u64,
+    pub completion_tokens: u64,
+    pub kl_tokens: u64,
+    /// Policy tokens since the start.
+    pub total_policy_tokens: u64,
+    pub seconds: f64,
+}
+
+/// `scores.csv`: a row per run, suite and metric. Run `base` stands for the starting checkpoint.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScoreRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    pub suite: String,
+    /// `all`, or a subset of the suite.
+    pub subset: String,
+    pub metric: String,
+    pub value: f64,
+    /// Examples behind it.
+    pub n: u64,
+    /// Clustered by prompt.
+    pub standard_error: f64,
+    pub unit: String,
+    pub direction: Direction,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    Higher,
+    Lower,
+    /// Neither is better: reported, never judged.
+    Neutral,
+}
+
+/// `examples.csv`: a row per run, suite, example and metric.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExampleRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    pub suite: String,
+    pub subset: String,
+    pub example: String,
+    /// Examples of one cluster (one prompt) are resampled together.
+    pub cluster: String,
+    pub metric: String,
+    pub value: f64,
+}
+
+/// `samples.jsonl`: an object per run, generation suite and prompt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    pub suite: String,
+    pub subset: String,
+    pub example: String,
+    pub prompt: String,
+    pub completion: String,
+    pub tokens: u64,
+    /// Ended with EOS (not cut at the limit).
+    pub finished: bool,
+    /// Reward of the completion where the judge gives one.
+    pub reward: Option<f64>,
+    /// Opponent name → (its completion, its reward, preference for `completion` in [0, 1]).
+    pub opponents: Vec<Opponent>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Opponent {
+    /// `base` or `chosen`.
+    pub name: String,
+    pub completion: String,
+    pub reward: Option<f64>,
+    /// 1: the sample wins, 0: it loses, 0.5: a tie.
+    pub preference: f64,
+}
+
+/// `comparisons.csv`: a row per suite, metric and pair of arms.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ComparisonRow {
+    pub suite: String,
+    pub subset: String,
+    pub metric: String,
+    pub arm_a: String,
+    pub arm_b: String,
+    pub mean_a: f64,
+    pub mean_b: f64,
+    /// mean_a − mean_b.
+    pub difference: f64,
+    pub standard_error: f64,
+    /// Bounds of the 1 − α interval.
+    pub low: f64,
+    pub high: f64,
+    pub p: f64,
+    /// After Holm over all comparisons of the plan.
+    pub p_adjusted: f64,
+    /// p of the equivalence test (two one-sided tests against ± margin).
+    pub p_equivalence: f64,
+    pub margin: f64,
+    pub verdict: Verdict,
+    pub seeds: u64,
+    pub examples: u64,
+    pub clusters: u64,
+    /// Smallest true difference that this design finds with probability 0.8.
+    pub detectable: f64,
+    /// The verdict as a sentence.
+    pub words: String,
+}
+
+/// What a comparison of arm a with arm b says, seen from a.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Verdict {
+    Better,
+    Worse,
+    Equivalent,
+    Undecided,
+    /// The budgets did not match, a sentinel won, or an arm has no rows: no verdict.
+    Invalid,
+}
