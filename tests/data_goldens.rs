@@ -77,16 +77,26 @@ fn the_lengths_of_prompts_are_trl_s() {
     let Some(root) = shared("the_lengths_of_prompts_are_trl_s") else { return };
     let tokenizer = Tokenizer::load(&root.join("models/golden-policy")).unwrap();
     let golden = json(root.join("golden/trl/forward_golden-policy.json"));
-    let data = load(&spec(&root.join("data/hh-harmless")), "train").unwrap();
-    let Dataset::Paired(pairs) = data.dataset else { panic!("HH is paired") };
-    let (tokenized, _) = tokenize_pairs(&pairs, &tokenizer, 512).unwrap();
-    let mut checked = 0;
-    for row in golden["sequences"].as_array().unwrap() {
-        let wanted = (ids(&row["ids"]), row["n_prompt"].as_u64().unwrap() as usize);
-        let same = |s: &Sequence| s.ids[..] == wanted.0[..] && s.prompt_len == wanted.1;
-        checked += usize::from(tokenized.iter().any(|p| same(&p.chosen) || same(&p.rejected)));
+    let rows = golden["sequences"].as_array().unwrap();
+    let example = |row: &Value| {
+        let text = text(&row["text"]);
+        let (prompt, completion) = text.split_at(text.rfind("Assistant:").unwrap() + "Assistant:".len());
+        let (prompt, completion) = (prompt.to_owned(), completion.to_owned());
+        UnpairedExample {
+            id: row["pair"].to_string(),
+            prompt,
+            completion,
+            desirable: true,
+            subset: String::new(),
+        }
+    };
+    let examples: Vec<_> = rows.iter().map(example).collect();
+    let (tokenized, stats) = tokenize_unpaired(&examples, &tokenizer, 512).unwrap();
+    assert_eq!(stats.examples, rows.len());
+    for (row, mine) in rows.iter().zip(&tokenized) {
+        assert_eq!(mine.sequence.ids[..], ids(&row["ids"]), "{}", mine.id);
+        assert_eq!(mine.sequence.prompt_len as u64, row["n_prompt"].as_u64().unwrap(), "{}", mine.id);
     }
-    assert_eq!(checked, golden["sequences"].as_array().unwrap().len());
 }
 
 #[test]
