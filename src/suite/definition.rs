@@ -150,30 +150,42 @@ impl Suite {
     /// On TOML that does not parse (with line and column), unknown keys, and settings that contradict each
     /// other.
     pub fn parse(text: &str, origin: &str) -> Result<Self> {
-        let suite: Suite = toml::from_str(text)
-            .map_err(|e| anyhow!("{origin}: {}", e.to_string().trim_end()))
-            .hint("suites/README.md documents the format; `kto-eval suites show heldout` prints an example")?;
+        let suite: Suite =
+            toml::from_str(text).map_err(|e| anyhow!("{origin}: {}", e.to_string().trim_end())).hint(
+                "suites/README.md documents the format; `kto-eval suites show heldout` prints an example",
+            )?;
         suite.check().with_context(|| format!("suite `{}` ({origin})", suite.name))?;
         Ok(suite)
     }
 
     /// Reads a suite file.
     pub fn read(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading suite {}", path.display()))?;
+        let text =
+            std::fs::read_to_string(path).with_context(|| format!("reading suite {}", path.display()))?;
         Self::parse(&text, &path.display().to_string())
     }
 
     fn check(&self) -> Result<()> {
         let name_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ensure!(!self.name.is_empty() && self.name.chars().all(name_ok), "name: lower-case letters, digits and `-`");
+        ensure!(
+            !self.name.is_empty() && self.name.chars().all(name_ok),
+            "name: lower-case letters, digits and `-`"
+        );
         for (key, value) in [("analysis", &self.analysis), ("licence", &self.licence), ("size", &self.size)] {
-            ensure!(!value.trim().is_empty(), "`{key}` is empty: a suite says why it is there and what it holds");
+            ensure!(
+                !value.trim().is_empty(),
+                "`{key}` is empty: a suite says why it is there and what it holds"
+            );
         }
         ensure!(!self.source.is_empty(), "`source` is empty (plan, world, a hub id, or a path)");
         ensure!(!self.metrics.is_empty(), "`metrics` is empty (known: {})", known(self.kind));
         for (i, metric) in self.metrics.iter().enumerate() {
             let name = metric.name();
-            ensure!(metric.info().kind == self.kind, "`{name}` is no metric of this kind (known: {})", known(self.kind));
+            ensure!(
+                metric.info().kind == self.kind,
+                "`{name}` is no metric of this kind (known: {})",
+                known(self.kind)
+            );
             ensure!(!self.metrics[..i].contains(metric), "metric `{name}` is listed twice");
         }
         match self.kind {
@@ -183,7 +195,8 @@ impl Suite {
     }
 
     fn check_preference(&self) -> Result<()> {
-        let generates = self.judge != JudgeKind::None || !self.opponents.is_empty() || self.few_shot.is_some();
+        let generates =
+            self.judge != JudgeKind::None || !self.opponents.is_empty() || self.few_shot.is_some();
         ensure!(!generates, "a preference suite takes no judge, opponents or few_shot: nothing is sampled");
         for (section, subsets) in &self.sections {
             ensure!(!subsets.is_empty(), "section `{section}` names no subset");
@@ -198,7 +211,10 @@ impl Suite {
         self.decoding.check()?;
         for metric in &self.metrics {
             let (name, needed) = (metric.name(), needs(*metric));
-            ensure!(needed.is_empty() || needed.contains(&self.judge), "metric `{name}` needs judge {needed:?}");
+            ensure!(
+                needed.is_empty() || needed.contains(&self.judge),
+                "metric `{name}` needs judge {needed:?}"
+            );
         }
         for metric in [OpponentKind::Base, OpponentKind::Chosen] {
             let asked = self.metrics.contains(&metric.win_rate());

@@ -47,7 +47,10 @@ pub struct ListedSuite {
 
 /// All shipped suites, parsed, preference first, by name.
 pub fn shipped() -> Result<Vec<ListedSuite>> {
-    SHIPPED.iter().map(|s| Ok(ListedSuite { origin: s.path.to_owned(), suite: Suite::parse(s.text, s.path)? })).collect()
+    SHIPPED
+        .iter()
+        .map(|s| Ok(ListedSuite { origin: s.path.to_owned(), suite: Suite::parse(s.text, s.path)? }))
+        .collect()
 }
 
 /// The suite that a plan names: a path to a TOML file, or the name of a shipped suite of this `folder`
@@ -72,7 +75,8 @@ pub fn find(name: &str, folder: &str) -> Result<Suite> {
 /// `suites show`; for a path, the file's text.
 pub fn show(name: &str) -> Result<Vec<(String, String)>> {
     if name.ends_with(".toml") {
-        let text = std::fs::read_to_string(name).map_err(|e| crate::base::error::anyhow!("reading suite {name}: {e}"))?;
+        let text = std::fs::read_to_string(name)
+            .map_err(|e| crate::base::error::anyhow!("reading suite {name}: {e}"))?;
         return Ok(vec![(name.to_owned(), text)]);
     }
     let found: Vec<_> = SHIPPED

@@ -168,7 +168,10 @@ fn check_ids(requests: &[Request]) -> Result<()> {
     let mut ids: Vec<&str> = requests.iter().map(|r| r.id.as_str()).collect();
     ids.sort_unstable();
     if let Some(pair) = ids.windows(2).find(|p| p[0] == p[1]) {
-        crate::base::error::bail!("duplicate example id `{}`: the id seeds the sample, so it must be unique", pair[0]);
+        crate::base::error::bail!(
+            "duplicate example id `{}`: the id seeds the sample, so it must be unique",
+            pair[0]
+        );
     }
     Ok(())
 }
@@ -206,7 +209,8 @@ fn advance<M: Advance>(
             (r.slot, &r.ids[fresh..])
         })
         .collect();
-    done.prompt_tokens += running.iter().filter(|r| r.ids.len() == r.prompt_len).map(|r| r.prompt_len).sum::<usize>();
+    done.prompt_tokens +=
+        running.iter().filter(|r| r.ids.len() == r.prompt_len).map(|r| r.prompt_len).sum::<usize>();
     let logits = model.step(cache, &inputs)?;
     let (n, v) = logits.dims2().context("logits of a generation step")?; // (n, v)
     ensure!(n == running.len(), "the model returned {n} rows of logits for {} sequences", running.len());
@@ -231,10 +235,23 @@ fn finish(run: &Running, text: Text, stops: &StopStrings) -> Result<Option<Finis
     Ok((run.ids.len() >= run.limit).then_some(Finish::Length))
 }
 
-fn complete(run: Running, requests: &[Request], finish: Finish, text: Text, stops: &StopStrings) -> Result<Generation> {
+fn complete(
+    run: Running,
+    requests: &[Request],
+    finish: Finish,
+    text: Text,
+    stops: &StopStrings,
+) -> Result<Generation> {
     let request = &requests[run.request];
     let tokens = run.ids[run.prompt_len..].to_vec();
     let spoken = &tokens[..tokens.len() - usize::from(finish == Finish::Eos)];
-    let decoded = (text.decode)(spoken).with_context(|| format!("decoding the sample of example `{}`", request.id))?;
-    Ok(Generation { id: request.id.clone(), prompt: request.prompt.clone(), text: stops.cut(&decoded), tokens, finish })
+    let decoded =
+        (text.decode)(spoken).with_context(|| format!("decoding the sample of example `{}`", request.id))?;
+    Ok(Generation {
+        id: request.id.clone(),
+        prompt: request.prompt.clone(),
+        text: stops.cut(&decoded),
+        tokens,
+        finish,
+    })
 }
