@@ -6,6 +6,7 @@
 pub mod calibration;
 pub mod definition;
 pub mod estimate;
+pub mod judge;
 pub mod logps;
 pub mod metric;
 pub mod preference;

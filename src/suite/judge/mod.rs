@@ -1,0 +1,3 @@
+//! Who says how good a sample is.
+
+pub mod checks;
