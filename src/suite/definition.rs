@@ -85,6 +85,9 @@ pub struct Suite {
     #[serde(default = "auto")]
     pub format: DataFormat,
     pub metrics: Vec<Metric>,
+    /// Minijinja templates over a row's columns, for preference data of no known form.
+    #[serde(default)]
+    pub pair: Option<PairTemplates>,
     /// Section → subset → weight (RewardBench): a section's score is the weighted mean of its subsets'
     /// accuracies, the overall score the plain mean of the sections.
     #[serde(default)]
@@ -95,8 +98,15 @@ pub struct Suite {
     /// Minijinja template over the row's columns that makes the prompt; empty: the prompt column as it is.
     #[serde(default)]
     pub template: String,
+    /// Whether the prompt is a user's message, to be put into the tokenizer's chat template (the HH
+    /// transcript form where it has none).
+    #[serde(default)]
+    pub chat: bool,
     #[serde(default)]
     pub few_shot: Option<FewShot>,
+    /// How a judge of final answers reads them.
+    #[serde(default)]
+    pub answer: Option<AnswerRule>,
     #[serde(default)]
     pub decoding: Decoding,
     #[serde(default)]
@@ -131,6 +141,29 @@ pub struct FewShot {
     /// A solved example, over the row's columns.
     pub template: String,
     pub separator: String,
+}
+
+/// How `exact-match` reads a final answer; the expressions are the data set's convention.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerRule {
+    /// The answer is group 1 of the first match.
+    pub strict: String,
+    /// The answer is the last match.
+    pub flexible: String,
+    /// What is removed from answer and reference before they are compared, in order.
+    pub ignore: Vec<String>,
+}
+
+/// Templates that make a pair of a row whose form the readers do not know.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PairTemplates {
+    pub prompt: String,
+    pub chosen: String,
+    pub rejected: String,
+    #[serde(default)]
+    pub subset: String,
 }
 
 fn main() -> String {
@@ -207,7 +240,12 @@ impl Suite {
     }
 
     fn check_generation(&self) -> Result<()> {
-        ensure!(self.sections.is_empty(), "sections belong to preference suites");
+        ensure!(
+            self.sections.is_empty() && self.pair.is_none(),
+            "sections and pair belong to preference suites"
+        );
+        let exact = self.judge == JudgeKind::ExactMatch;
+        ensure!(exact == self.answer.is_some(), "`answer` and judge `exact-match` belong together");
         self.decoding.check()?;
         for metric in &self.metrics {
             let (name, needed) = (metric.name(), needs(*metric));

@@ -1,10 +1,21 @@
 //! Checkable instructions: the kinds of IFEval (arXiv 2311.07911) that need neither a language detector nor
 //! a trained tokenizer, to the definitions of the official code (the regular expressions are the contract).
 
+use std::sync::LazyLock;
+
 use regex::Regex;
 use serde_json::Value;
 
 use crate::base::error::{Context, Result, anyhow, bail};
+
+/// An expression that is compiled once.
+macro_rules! fixed {
+    ($expression:literal) => {{
+        static REGEX: LazyLock<Regex> =
+            LazyLock::new(|| Regex::new($expression).expect("a valid expression"));
+        &*REGEX
+    }};
+}
 
 /// Kinds of the official registry that are not implemented: they need a language detector (`langdetect`) or
 /// NLTK's trained sentence tokenizer.
@@ -149,14 +160,14 @@ impl Check {
                 bound.holds(response.to_lowercase().chars().filter(|c| c == letter).count())
             }
             Check::Paragraphs(n) => divided_paragraphs(response) == Some(*n),
-            Check::Words(bound) => bound.holds(matches(r"\w+", response).len()),
+            Check::Words(bound) => bound.holds(count(fixed!(r"\w+"), response)),
             Check::NthParagraphFirstWord { paragraphs, nth, word } => {
                 nth_paragraph_first_word(response, *nth) == Some((*paragraphs, word.clone()))
             }
-            Check::Placeholders(n) => matches(r"\[.*?\]", response).len() >= *n,
+            Check::Placeholders(n) => count(fixed!(r"\[.*?\]"), response) >= *n,
             Check::Postscript(marker) => marker.is_match(&response.to_lowercase()),
             Check::Bullets(n) => {
-                matches(r"(?m)^\s*\*[^\*].*$", response).len() + matches(r"(?m)^\s*-.*$", response).len()
+                count(fixed!(r"(?m)^\s*\*[^\*].*$"), response) + count(fixed!(r"(?m)^\s*-.*$"), response)
                     == *n
             }
             Check::OneOfThreeAnswers => ["yes", "no", "maybe"]
@@ -165,8 +176,9 @@ impl Check {
             Check::Highlights(n) => highlights(response) >= *n,
             Check::Sections(splitter, n) => splitter.find_iter(response).count() >= *n,
             Check::Json => is_json(response),
-            Check::Title => matches(r"<<[^\n]+>>", response)
-                .iter()
+            Check::Title => fixed!(r"<<[^\n]+>>")
+                .find_iter(response)
+                .map(|m| m.as_str())
                 .any(|t| !t.trim_start_matches('<').trim_end_matches('>').trim().is_empty()),
             Check::TwoResponses => two_responses(response),
             Check::RepeatPrompt(prompt) => response.trim().to_lowercase().starts_with(prompt),
@@ -200,15 +212,13 @@ fn postscript(marker: &str) -> Regex {
     }
 }
 
-fn matches<'t>(expression: &str, text: &'t str) -> Vec<&'t str> {
-    let regex = Regex::new(expression).expect("the expressions of this file are valid; tests run each");
-    regex.find_iter(text).map(|m| m.as_str()).collect()
+fn count(regex: &Regex, text: &str) -> usize {
+    regex.find_iter(text).count()
 }
 
 /// Paragraphs between `***` dividers; `None` where an inner one is empty.
 fn divided_paragraphs(response: &str) -> Option<usize> {
-    let divider = Regex::new(r"\s?\*\*\*\s?").expect("valid");
-    let parts: Vec<&str> = divider.split(response).collect();
+    let parts: Vec<&str> = fixed!(r"\s?\*\*\*\s?").split(response).collect();
     let last = parts.len() - 1;
     let empty = |i: &usize| parts[*i].trim().is_empty();
     if (1..last).any(|i| empty(&i)) {
@@ -232,10 +242,14 @@ fn nth_paragraph_first_word(response: &str, nth: usize) -> Option<(usize, String
 }
 
 fn highlights(response: &str) -> usize {
-    let single =
-        matches(r"\*[^\n\*]*\*", response).iter().filter(|m| !m.trim_matches('*').trim().is_empty()).count();
-    let double = matches(r"\*\*[^\n\*]*\*\*", response)
-        .iter()
+    let single = fixed!(r"\*[^\n\*]*\*")
+        .find_iter(response)
+        .map(|m| m.as_str())
+        .filter(|m| !m.trim_matches('*').trim().is_empty())
+        .count();
+    let double = fixed!(r"\*\*[^\n\*]*\*\*")
+        .find_iter(response)
+        .map(|m| m.as_str())
         .filter(|m| !m[2..m.len() - 2].trim().is_empty())
         .count();
     single + double
