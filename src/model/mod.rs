@@ -6,6 +6,7 @@ pub mod checkpoint;
 pub mod config;
 pub mod decoder;
 pub mod family;
+pub mod generate;
 pub mod gradients;
 mod layer;
 pub mod packed;
