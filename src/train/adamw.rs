@@ -16,7 +16,6 @@ use rayon::prelude::*;
 /// The constants of one update.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Update {
-    learning_rate: f32,
     /// 1 − η λ
     keep: f32,
     beta1: f32,
@@ -122,7 +121,6 @@ impl AdamW {
         self.state.updates += 1;
         let t = self.state.updates as f64;
         let update = Update {
-            learning_rate: learning_rate as f32,
             keep: 1.0,
             beta1: self.beta1 as f32,
             beta2: self.beta2 as f32,
@@ -133,7 +131,7 @@ impl AdamW {
         };
         let decayed = Update { keep: (1.0 - learning_rate * self.weight_decay) as f32, ..update };
         for (i, param) in policy.params_mut().iter_mut().enumerate() {
-            let gradient = gradients.tensor(i);
+            let gradient = &gradients.tensors()[i];
             ensure!(
                 gradient.shape() == param.tensor.shape(),
                 "gradient {:?} of a parameter {:?}",
@@ -214,8 +212,6 @@ mod tests {
     use super::*;
     use candle_core::Device;
 
-    /// torch 2.15: `p = Parameter([0.5, -1.25, 3.0])`, AdamW(lr 0.1, betas (0.9, 0.999), eps 1e-8,
-    /// weight_decay 0.01), gradients [0.2, -0.4, 0.0], then [−1, 0.3, 1e-3], each multiplied by 0.5.
     #[test]
     fn updates_are_the_equations_in_f64() {
         let gradients = [[0.2, -0.4, 0.0], [-1.0, 0.3, 1e-3], [0.01, 2.0, -5.0]];
@@ -234,7 +230,6 @@ mod tests {
                 p[i] = p[i] * (1.0 - lr * decay) - lr * mh / (vh.sqrt() + eps);
             }
             let u = Update {
-                learning_rate: lr as f32,
                 keep: (1.0 - lr * decay) as f32,
                 beta1: b1 as f32,
                 beta2: b2 as f32,

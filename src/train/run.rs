@@ -271,7 +271,7 @@ impl<'a> Run<'a> {
         self.rewards.0 += result.rewards.iter().sum::<f64>();
         self.rewards.1 += result.rewards.len() as u64;
         let gradients = &self.gradients;
-        let diverged = self.watch.step(&result, &metrics, &self.ledger, || gradients.named_norms(policy))?;
+        let diverged = self.watch.step(&result, &metrics, &self.ledger, || gradients.named_norms())?;
         if diverged.is_none() {
             self.optimizer.step(
                 policy,
