@@ -18,9 +18,10 @@ pub mod world;
 
 pub use detect::detect;
 pub use hub::{resolve_dataset, resolve_model};
-pub use load::{Loaded, load, load_with};
+pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::mismatched;
 pub use sampler::{Sampler, SamplerState};
+pub use stream::{Place, read_rows};
 pub use template::Template;
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
 pub use tokenizer::Tokenizer;

@@ -2,13 +2,19 @@
 
 use crate::base::error::{Result, ensure};
 use crate::data::Sequence;
-use crate::model::Packed;
 use crate::model::generate::Advance;
+use crate::model::{Decoder, Packed};
 
 /// A model that can be scored: it reads log-probs and it writes.
 pub trait Policy: Advance {
     /// log p of each read of the batch (r,).
     fn logps(&self, batch: &Packed) -> Result<Vec<f64>>;
+}
+
+impl Policy for Decoder {
+    fn logps(&self, batch: &Packed) -> Result<Vec<f64>> {
+        Decoder::logps(self, batch)
+    }
 }
 
 /// Tokens of a batch; enough for the matrix products to be efficient, little enough to bound memory.

@@ -128,12 +128,30 @@ fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
     // A column that is missing is an error, not an empty prompt.
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
-    environment.set_keep_trailing_newline(true);
     environment
 }
 
+/// The columns as a template sees them.
+fn columns(row: &Map<String, Value>) -> minijinja::Value {
+    row.iter().map(|(name, value)| (name.clone(), template_value(value))).collect()
+}
+
+fn template_value(value: &Value) -> minijinja::Value {
+    match value {
+        Value::Null => minijinja::Value::from(()),
+        Value::Bool(b) => minijinja::Value::from(*b),
+        Value::Number(n) => match n.as_i64() {
+            Some(i) => minijinja::Value::from(i),
+            None => minijinja::Value::from(n.as_f64().unwrap_or(f64::NAN)),
+        },
+        Value::String(text) => minijinja::Value::from(text.as_str()),
+        Value::Array(items) => items.iter().map(template_value).collect(),
+        Value::Object(row) => columns(row),
+    }
+}
+
 fn render(environment: &Environment, template: &str, row: &Row) -> Result<String> {
-    let rendered = environment.render_str(template, &row.columns);
+    let rendered = environment.render_str(template, columns(&row.columns));
     rendered.with_context(|| {
         let columns: Vec<&str> = row.columns.keys().map(String::as_str).collect();
         format!("{}: template `{template}` over the columns `{}`", row.place, columns.join("`, `"))

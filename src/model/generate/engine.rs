@@ -27,8 +27,8 @@ pub trait Advance {
     /// Forgets what a slot holds.
     fn clear(&self, cache: &mut Self::Cache, slot: usize);
 
-    /// Bytes that the cache occupies.
-    fn cache_bytes(&self, cache: &Self::Cache) -> usize;
+    /// Bytes that such a cache occupies.
+    fn cache_bytes(&self, slots: usize, capacity: usize) -> usize;
 }
 
 /// How token ids become text, and which ids end a completion.
@@ -124,7 +124,7 @@ pub fn generate<M: Advance>(
     let Some(capacity) = runnable.iter().map(limit).max() else { return Ok(done) };
     let slots = slots.min(runnable.len());
     let mut cache = model.new_cache(slots, capacity)?;
-    done.cache_bytes = model.cache_bytes(&cache);
+    done.cache_bytes = model.cache_bytes(slots, capacity);
     let stops = StopStrings::new(&decoding.stop);
     let mut waiting = runnable.iter();
     let mut running: Vec<Running> = Vec::with_capacity(slots);

@@ -1,5 +1,6 @@
 //! Batched, seeded sampling over a KV cache.
 
+mod decoder;
 mod decoding;
 mod engine;
 mod sampler;
