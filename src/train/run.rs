@@ -4,12 +4,13 @@ use super::adamw::AdamW;
 use super::checks::{Check, Watch};
 use super::cost::{Ledger, amount, step_cost};
 use super::metrics::StepMetrics;
+use super::mismatch::mismatched_sequences;
 use super::reference::Reference;
 use super::schedule::learning_rate;
 use super::step::{StepInput, compute_step};
 use super::units::{TrainData, Unit, class_counts, units};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
-use crate::data::{Sampler, Sequence, mismatched};
+use crate::data::{Sampler, Sequence};
 use crate::model::{Decoder, Gradients};
 use crate::objective::{ClassCounts, Feedback, Objective, build};
 use crate::plan::{Budget, Method, TrainSpec, Z0};
@@ -208,37 +209,13 @@ impl<'a> Run<'a> {
     }
 
     fn assemble(&self, policy: &Decoder, drawn: &[usize]) -> Result<StepBatch> {
-        let mismatched = self.mismatched(drawn)?;
         let units: Vec<&Unit> = drawn.iter().map(|&i| &self.units[i]).collect();
+        let mismatched = match self.objective.z0() {
+            Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
+            None => vec![],
+        };
         let cost = step_cost(policy, self.objective.as_ref(), &units, &mismatched, self.units.len());
         Ok(StepBatch { units: drawn.to_vec(), mismatched, cost })
-    }
-
-    /// Each prompt of the step with the completion of another example of it.
-    fn mismatched(&self, drawn: &[usize]) -> Result<Vec<Sequence>> {
-        let Some(z0) = self.objective.z0() else { return Ok(vec![]) };
-        let takes = mismatched(drawn.len(), z0);
-        let donor = |i: usize| {
-            // Where an epoch ends within a step an example may stand in it twice; it must not get its own.
-            let mut j = takes[i];
-            while j != i && drawn[j] == drawn[i] {
-                j = takes[j];
-            }
-            ensure!(
-                j != i,
-                "z0: a step that holds one example {} times has no mismatched completion",
-                drawn.len()
-            );
-            Ok(j)
-        };
-        let sequence = |i: usize| -> Result<Sequence> {
-            let (own, other) =
-                (&self.units[drawn[i]].sequences[0], &self.units[drawn[donor(i)?]].sequences[0]);
-            let ids =
-                own.prompt().iter().chain(other.completion()).take(self.job.max_length).copied().collect();
-            Ok(Sequence { ids, prompt_len: own.prompt_len })
-        };
-        (0..takes.len()).map(sequence).collect()
     }
 
     /// Runs a step; the second value says why the run is to end, and then no update was made.
