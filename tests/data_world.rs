@@ -129,6 +129,15 @@ fn the_prompts_for_generation_come_with_the_answer_that_is_really_better() {
     assert!(relabelled > 100, "noise must be seen in the pairs: {relabelled}");
 }
 
+/// `suites/README.md` says so.
+#[test]
+fn the_ceiling_of_preference_accuracy_is_where_the_description_puts_it() {
+    let large = World::new(&WorldSpec { heldout_pairs: 2000, ..spec(0.2, 0.05) }).unwrap();
+    assert!((large.ceiling() - 0.785).abs() < 4.0 * 0.41 / 2000f64.sqrt(), "{}", large.ceiling());
+    assert!(World::new(&spec(1e-6, 0.0)).unwrap().ceiling() > 0.95, "without noise only ties remain");
+    assert!((World::new(&spec(1e6, 0.0)).unwrap().ceiling() - 0.5).abs() < 4.0 * 0.5 / 30.0);
+}
+
 #[test]
 fn every_text_of_the_world_is_made_of_its_own_tokens() {
     let world = World::new(&spec(0.2, 0.05)).unwrap();
