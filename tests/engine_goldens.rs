@@ -73,7 +73,8 @@ fn gradient_norms_of_dpo_are_those_of_trl() {
     let case = golden["cases"].as_array().unwrap().iter().find(|c| c["ref"] == "golden-reference").unwrap();
     let beta = case["beta"].as_f64().unwrap();
     let batch = json(&shared.join("golden/trl/batch8.json"));
-    let load = |name: &str| Decoder::load(&shared.join("models").join(name), DType::F32, &Device::Cpu).unwrap();
+    let load =
+        |name: &str| Decoder::load(&shared.join("models").join(name), DType::F32, &Device::Cpu).unwrap();
     let (policy, reference) = (load("golden-policy"), load("golden-reference"));
     for share in [true, false] {
         let packed = pack_pairs(&batch["pairs"], share);
@@ -89,8 +90,9 @@ fn gradient_norms_of_dpo_are_those_of_trl() {
         let wanted = floats(&case["plain_f64"]["policy_chosen_logps"]);
         let chosen: Vec<f64> = mine.iter().copied().step_by(2).collect();
         assert!(largest_difference(&chosen, &wanted) < 1e-3);
-        let margins: Vec<f64> =
-            (0..8).map(|i| beta * (mine[2 * i] - theirs[2 * i] - mine[2 * i + 1] + theirs[2 * i + 1])).collect();
+        let margins: Vec<f64> = (0..8)
+            .map(|i| beta * (mine[2 * i] - theirs[2 * i] - mine[2 * i + 1] + theirs[2 * i + 1]))
+            .collect();
         let loss = margins.iter().map(|m| (1.0 + (-m).exp()).ln()).sum::<f64>() / 8.0;
         let trl = &case["trl"]["sigmoid"];
         assert!((loss - trl["loss"].as_f64().unwrap()).abs() < 1e-5, "{loss}");

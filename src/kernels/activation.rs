@@ -123,7 +123,9 @@ fn forward_with<T: Real>(x: &Tensor, gated: bool, act: impl Fn(T) -> T + Sync) -
 fn backward_cpu<T: Real>(dy: &Tensor, x: &Tensor, activation: Activation, gated: bool) -> Result<()> {
     match activation {
         Activation::Silu => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::Silu)),
-        Activation::GeluTanh => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::GeluTanh)),
+        Activation::GeluTanh => {
+            backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::GeluTanh))
+        }
         Activation::GeluErf => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::GeluErf)),
         Activation::Relu => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::Relu)),
     }

@@ -254,7 +254,17 @@ fn forward_cpu<T: Real>(qkv: &Tensor, trees: &[Tree], shape: &Shape) -> Result<(
             }
             let group = heads / kv_heads;
             for head in kv * group..(kv + 1) * group {
-                forward_segment(xs, own, past, head, (&local.keys, &local.values), shape, out_place, lse_place, t);
+                forward_segment(
+                    xs,
+                    own,
+                    past,
+                    head,
+                    (&local.keys, &local.values),
+                    shape,
+                    out_place,
+                    lse_place,
+                    t,
+                );
             }
         }
     });
@@ -362,7 +372,13 @@ fn plain_cached(mine: &Tensor, k: &Tensor, v: &Tensor, entry: &Cached, shape: &S
     plain_segment(&all, 0..entry.past, entry.past..entry.past + entry.len, shape)
 }
 
-fn cached_cpu<T: Real>(mine: &Tensor, k: &Tensor, v: &Tensor, entry: &Cached, shape: &Shape) -> Result<Tensor> {
+fn cached_cpu<T: Real>(
+    mine: &Tensor,
+    k: &Tensor,
+    v: &Tensor,
+    entry: &Cached,
+    shape: &Shape,
+) -> Result<Tensor> {
     let Shape { heads, kv_heads, head_dim: d, .. } = *shape;
     let (xs, ks, vs) = (cpu::slice::<T>(mine)?, cpu::slice::<T>(k)?, cpu::slice::<T>(v)?);
     let (xs, ks, vs): (&[T], &[T], &[T]) = (&xs, &ks, &vs);

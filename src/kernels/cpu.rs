@@ -64,8 +64,7 @@ pub fn update<T: Real>(tensor: &Tensor, f: impl FnOnce(&mut [T]) -> Result<()>) 
 
 /// Whether the CPU kernels apply: f32 or f64 on the CPU.
 pub fn applies(tensor: &Tensor) -> bool {
-    tensor.device().is_cpu()
-        && matches!(tensor.dtype(), candle_core::DType::F32 | candle_core::DType::F64)
+    tensor.device().is_cpu() && matches!(tensor.dtype(), candle_core::DType::F32 | candle_core::DType::F64)
 }
 
 /// Calls a generic function for the dtype of a CPU tensor: `dispatch!(x.dtype(), f(x, y))` calls

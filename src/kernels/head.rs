@@ -153,7 +153,8 @@ fn forward_cpu<T: Real>(
     let (mut logps, mut lse) = (vec![0.0; targets.len()], vec![0.0; m]);
     let mut buffer = vec![T::ZERO; if keep { m * v } else { (CHUNK_BYTES / row_bytes).max(16).min(m) * v }];
     for rows in chunks(m, row_bytes) {
-        let place = if keep { &mut buffer[rows.start * v..rows.end * v] } else { &mut buffer[..rows.len() * v] };
+        let place =
+            if keep { &mut buffer[rows.start * v..rows.end * v] } else { &mut buffer[..rows.len() * v] };
         let a = View::new(&hs[rows.start * c..rows.end * c], rows.len(), c, c);
         matmul(place, v, false, a, View::new(&ws, v, c, c).transposed(), cpu::all_threads());
         let found = cpu::over_rows(place, v, |first, block| {
@@ -161,13 +162,20 @@ fn forward_cpu<T: Real>(
             for (i, row) in block.chunks_exact_mut(v).enumerate() {
                 let wanted = &lists[rows.start + first + i];
                 let raw: Vec<T> = wanted.iter().map(|&(_, id)| row[id]).collect();
-                let (max, total) = cpu::simd(#[inline(always)] || exp_row(row, cap));
+                let (max, total) = cpu::simd(
+                    #[inline(always)]
+                    || exp_row(row, cap),
+                );
                 let log_total = max.to_f64() + total.to_f64().ln();
-                let capped = raw.into_iter().map(|x| cap.map_or(x, |c| c * (x / c).tanh()).to_f64() - log_total);
+                let capped =
+                    raw.into_iter().map(|x| cap.map_or(x, |c| c * (x / c).tanh()).to_f64() - log_total);
                 found.push((log_total, capped.collect::<Vec<f64>>()));
                 if keep {
                     let scale = T::ONE / total;
-                    cpu::simd(#[inline(always)] || row.iter_mut().for_each(|x| *x *= scale));
+                    cpu::simd(
+                        #[inline(always)]
+                        || row.iter_mut().for_each(|x| *x *= scale),
+                    );
                 }
             }
             found
@@ -240,10 +248,12 @@ fn to_dlogits<T: Real>(
     cap: Option<T>,
 ) {
     let total = T::of(-wanted.iter().map(|&(i, _)| dlogps[i]).sum::<f64>());
-    let slope = |x: T| cap.map_or(T::ONE, |cap| {
-        let y = (x / cap).tanh();
-        T::ONE - y * y
-    });
+    let slope = |x: T| {
+        cap.map_or(T::ONE, |cap| {
+            let y = (x / cap).tanh();
+            T::ONE - y * y
+        })
+    };
     let hits: Vec<(usize, T)> = wanted
         .iter()
         .map(|&(i, id)| (id, T::of(dlogps[i]) * if lse.is_some() { slope(row[id]) } else { T::ONE }))

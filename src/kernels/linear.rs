@@ -91,7 +91,14 @@ fn backward_weight_cpu<T: Real>(dy: &Tensor, x: &Tensor, dweight: &Tensor) -> Re
     let ((t, n), (_, k)) = (dy.dims2()?, x.dims2()?);
     let (dys, xs) = (cpu::slice::<T>(dy)?, cpu::slice::<T>(x)?);
     cpu::update::<T>(dweight, |dw| {
-        matmul(dw, k, true, View::new(&dys, t, n, n).transposed(), View::new(&xs, t, k, k), cpu::all_threads());
+        matmul(
+            dw,
+            k,
+            true,
+            View::new(&dys, t, n, n).transposed(),
+            View::new(&xs, t, k, k),
+            cpu::all_threads(),
+        );
         Ok(())
     })
 }

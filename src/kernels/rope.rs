@@ -66,7 +66,8 @@ fn turn_cpu<T: Real>(x: &Tensor, angles: &Angles, heads: usize, d: usize, sign: 
                 #[inline(always)]
                 || {
                     let rows = block.chunks_exact_mut(n);
-                    let angles = cos[first * half..].chunks_exact(half).zip(sin[first * half..].chunks_exact(half));
+                    let angles =
+                        cos[first * half..].chunks_exact(half).zip(sin[first * half..].chunks_exact(half));
                     for (row, (cos, sin)) in rows.zip(angles) {
                         for head in row[..heads * d].chunks_exact_mut(d) {
                             let (a, b) = head[..2 * half].split_at_mut(half);
@@ -96,6 +97,8 @@ pub fn angles(positions: &[u32], inverse_frequencies: &[f64], scale: f64, like: 
     }
     let shape = (positions.len(), inverse_frequencies.len());
     let inner = if like.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let tensor = |v: Vec<f64>| Ok::<_, candle_core::Error>(Tensor::from_vec(v, shape, like.device())?.to_dtype(inner)?);
+    let tensor = |v: Vec<f64>| {
+        Ok::<_, candle_core::Error>(Tensor::from_vec(v, shape, like.device())?.to_dtype(inner)?)
+    };
     Ok(Angles { cos: tensor(cos)?, sin: tensor(sin)? })
 }

@@ -52,9 +52,14 @@ impl Decoder {
         let (mut ids, mut positions, mut last) = (Vec::new(), Vec::new(), Vec::new());
         for &(slot, tokens) in inputs {
             let held = cache.lengths.get(slot).copied();
-            let past = held.ok_or_else(|| crate::base::error::anyhow!("the cache has {} slots, not {slot}", cache.lengths.len()))?;
+            let past = held.ok_or_else(|| {
+                crate::base::error::anyhow!("the cache has {} slots, not {slot}", cache.lengths.len())
+            })?;
             ensure!(!tokens.is_empty(), "no tokens for slot {slot}");
-            ensure!(!entries.iter().any(|e: &Cached| e.slot == slot), "slot {slot} is named twice in one step");
+            ensure!(
+                !entries.iter().any(|e: &Cached| e.slot == slot),
+                "slot {slot} is named twice in one step"
+            );
             ensure!(
                 past + tokens.len() <= cache.capacity,
                 "slot {slot} holds {past} of {} tokens, {} more do not fit",
@@ -66,7 +71,8 @@ impl Decoder {
             ids.extend_from_slice(tokens);
             last.push(ids.len() as u32 - 1);
         }
-        let batch = Batch { trees: Vec::new(), angles: self.angles(&positions)?, rows: last, targets: Vec::new() };
+        let batch =
+            Batch { trees: Vec::new(), angles: self.angles(&positions)?, rows: last, targets: Vec::new() };
         let mut x = self.embed(&ids, &positions)?;
         for index in 0..self.config().layers.len() {
             let layer_ids = &self.ids.layers[index];

@@ -27,12 +27,21 @@ impl Decoder {
         // program gets undefined numbers, as with every other loader of this format.
         let weights = unsafe { MmapedSafetensors::multi(&files) };
         let weights = weights
-            .with_context(|| format!("reading {}", files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")))
+            .with_context(|| {
+                format!(
+                    "reading {}",
+                    files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ")
+                )
+            })
             .hint("the file may be cut off or no safetensors file: fetch it again")?;
         let names: BTreeSet<String> = weights.tensors().into_iter().map(|(name, _)| name).collect();
         let (specs, _) = layout(&config);
         let read = |spec: Spec| read_param(spec, &weights, &names, dtype, device);
-        let params = specs.into_iter().map(read).collect::<Result<Vec<_>>>().with_context(|| format!("loading {}", dir.display()))?;
+        let params = specs
+            .into_iter()
+            .map(read)
+            .collect::<Result<Vec<_>>>()
+            .with_context(|| format!("loading {}", dir.display()))?;
         Ok(Self::assemble(config, params, dtype, device.clone()))
     }
 
@@ -100,7 +109,8 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
     }
     if !index.is_file() {
         let error = anyhow!("{} holds neither {WHOLE} nor {INDEX}", dir.display());
-        return Err(error).hint("weights in PyTorch's .bin format are not read: convert them with save_pretrained");
+        return Err(error)
+            .hint("weights in PyTorch's .bin format are not read: convert them with save_pretrained");
     }
     let text = std::fs::read_to_string(&index).with_context(|| format!("reading {}", index.display()))?;
     let value: Value = serde_json::from_str(&text).with_context(|| format!("parsing {}", index.display()))?;
@@ -146,6 +156,10 @@ fn find<'a>(name: &'a str, names: &BTreeSet<String>) -> Result<&'a str> {
     let short = name.split_once('.').map_or(name, |(_, rest)| rest);
     [name, short].into_iter().find(|n| names.contains(*n)).ok_or_else(|| {
         let some: Vec<&str> = names.iter().take(3).map(String::as_str).collect();
-        anyhow!("tensor {name} is missing; the checkpoint has {} tensors ({}, …)", names.len(), some.join(", "))
+        anyhow!(
+            "tensor {name} is missing; the checkpoint has {} tensors ({}, …)",
+            names.len(),
+            some.join(", ")
+        )
     })
 }

@@ -54,7 +54,12 @@ pub enum RopeScaling {
     /// Positions divided by a factor (Chen et al. 2023).
     Linear(f64),
     /// Llama 3.1: low frequencies divided by a factor, high ones kept, a ramp between.
-    Llama3 { factor: f64, low: f64, high: f64, original_context: f64 },
+    Llama3 {
+        factor: f64,
+        low: f64,
+        high: f64,
+        original_context: f64,
+    },
 }
 
 /// What differs between layers.

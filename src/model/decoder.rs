@@ -198,10 +198,16 @@ impl Decoder {
             let ids = &self.ids.layers[index];
             let size = |pair: Pair| self.params[pair.weight].tensor.elem_count() as f64;
             flops += 2.0 * (all * size(ids.qkv) + rows * (size(ids.out) + size(ids.up) + size(ids.down)));
-            let visible: f64 = batch.segments.iter().map(|s| {
-                let past = s.continues.map_or(0, |p| batch.segments[p].len);
-                (past..past + s.len).map(|at| (at + 1).min(kind.window.unwrap_or(usize::MAX)) as f64).sum::<f64>()
-            }).sum();
+            let visible: f64 = batch
+                .segments
+                .iter()
+                .map(|s| {
+                    let past = s.continues.map_or(0, |p| batch.segments[p].len);
+                    (past..past + s.len)
+                        .map(|at| (at + 1).min(kind.window.unwrap_or(usize::MAX)) as f64)
+                        .sum::<f64>()
+                })
+                .sum();
             flops += 4.0 * visible * (c.heads * c.head_dim) as f64;
         }
         flops
@@ -237,7 +243,8 @@ impl Decoder {
     }
 
     pub(super) fn embed(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
-        let x = embedding::forward(&self.params[self.ids.embedding].tensor, ids, self.config.embedding_scale)?;
+        let x =
+            embedding::forward(&self.params[self.ids.embedding].tensor, ids, self.config.embedding_scale)?;
         let Some(table) = self.ids.positions else { return Ok(x) };
         if let Some(last) = positions.iter().max().filter(|p| **p as usize >= self.config.max_positions) {
             bail!("position {last} is beyond the {} that the model has learned", self.config.max_positions);

@@ -32,7 +32,9 @@ impl<'a> Keys<'a> {
     }
     fn size(&self, key: &str) -> Result<Option<usize>> {
         let value = self.get(key);
-        value.map(|v| v.as_u64().map(|n| n as usize).ok_or_else(|| Self::wrong(key, v, "a whole number"))).transpose()
+        value
+            .map(|v| v.as_u64().map(|n| n as usize).ok_or_else(|| Self::wrong(key, v, "a whole number")))
+            .transpose()
     }
     fn need(&self, key: &str) -> Result<usize> {
         self.size(key)?.ok_or_else(|| anyhow!("config.json: {key} is missing"))
@@ -42,7 +44,10 @@ impl<'a> Keys<'a> {
     }
     fn flag(&self, key: &str, default: bool) -> Result<bool> {
         let value = self.get(key);
-        Ok(value.map(|v| v.as_bool().ok_or_else(|| Self::wrong(key, v, "true or false"))).transpose()?.unwrap_or(default))
+        Ok(value
+            .map(|v| v.as_bool().ok_or_else(|| Self::wrong(key, v, "true or false")))
+            .transpose()?
+            .unwrap_or(default))
     }
     fn text(&self, key: &str) -> Option<&'a str> {
         self.get(key).and_then(Value::as_str)
@@ -225,7 +230,8 @@ fn layer_kinds(keys: &Keys<'_>, family: Family, head_dim: usize) -> Result<Vec<L
     let sliding = sliding_layers(keys, family, count)?;
     let window = keys.size("sliding_window")?;
     let global = rope(keys, family, head_dim, "full_attention")?;
-    let local = if family == Family::Gemma3 { rope(keys, family, head_dim, "sliding_attention")? } else { global };
+    let local =
+        if family == Family::Gemma3 { rope(keys, family, head_dim, "sliding_attention")? } else { global };
     let kind = |&slides: &bool| LayerKind {
         window: if slides { window } else { None },
         rope: Some(if slides { local } else { global }),
@@ -242,7 +248,9 @@ fn sliding_layers(keys: &Keys<'_>, family: Family, count: usize) -> Result<Vec<b
         let slides = |t: &Value| match t.as_str() {
             Some("sliding_attention") => Ok(true),
             Some("full_attention") => Ok(false),
-            _ => Err(anyhow!("config.json: unsupported layer type {t} (known: full_attention, sliding_attention)")),
+            _ => Err(anyhow!(
+                "config.json: unsupported layer type {t} (known: full_attention, sliding_attention)"
+            )),
         };
         return types.iter().map(slides).collect();
     }
@@ -279,7 +287,11 @@ fn rope(keys: &Keys<'_>, family: Family, head_dim: usize, layer_type: &str) -> R
     let base = given.or(keys.number(old_key)?).unwrap_or(default_base);
     let part = new.as_ref().map(|p| p.number("partial_rotary_factor")).transpose()?.flatten();
     let default_part = if family == Family::GptNeox { 0.25 } else { 1.0 };
-    let old_part = if family == Family::GptNeox { keys.number("rotary_pct")? } else { keys.number("partial_rotary_factor")? };
+    let old_part = if family == Family::GptNeox {
+        keys.number("rotary_pct")?
+    } else {
+        keys.number("partial_rotary_factor")?
+    };
     let width = (head_dim as f64 * part.or(old_part).unwrap_or(default_part)) as usize;
     // Gemma 3 scales its global layers only.
     let old_scaling = if local { None } else { keys.object("rope_scaling") };
@@ -291,7 +303,8 @@ fn rope(keys: &Keys<'_>, family: Family, head_dim: usize, layer_type: &str) -> R
 }
 
 fn rope_scaling(keys: &Keys<'_>) -> Result<RopeScaling> {
-    let need = |key: &str| keys.number(key)?.ok_or_else(|| anyhow!("config.json: rotary scaling without {key}"));
+    let need =
+        |key: &str| keys.number(key)?.ok_or_else(|| anyhow!("config.json: rotary scaling without {key}"));
     match keys.text("rope_type").or(keys.text("type")).unwrap_or("default") {
         "default" => Ok(RopeScaling::None),
         "linear" => Ok(RopeScaling::Linear(need("factor")?)),

@@ -110,7 +110,13 @@ pub(super) fn after_attention(
 }
 
 /// The residual stream and attention's output at the rows that go on.
-fn narrowed(decoder: &Decoder, index: usize, x: &Tensor, out: &Tensor, batch: &Batch) -> Result<(Tensor, Tensor)> {
+fn narrowed(
+    decoder: &Decoder,
+    index: usize,
+    x: &Tensor,
+    out: &Tensor,
+    batch: &Batch,
+) -> Result<(Tensor, Tensor)> {
     Ok(match rows(decoder, index, batch) {
         Some(rows) => (embedding::gather(x, rows)?, embedding::gather(out, rows)?),
         None => (x.clone(), out.clone()),
@@ -131,7 +137,13 @@ fn finish(decoder: &Decoder, index: usize, tail: Tensor, out: &Tensor) -> Result
     Ok((y, (projected, middle, up, down)))
 }
 
-fn attend(decoder: &Decoder, index: usize, ids: &LayerIds, x: &Tensor, batch: &Batch) -> Result<AttentionSaved> {
+fn attend(
+    decoder: &Decoder,
+    index: usize,
+    ids: &LayerIds,
+    x: &Tensor,
+    batch: &Batch,
+) -> Result<AttentionSaved> {
     let (raw, qkv) = queries_keys_values(decoder, index, ids, x, batch)?;
     let (out, lse) = attention::forward(&qkv, &batch.trees, &decoder.attention_shape(index))?;
     Ok(AttentionSaved { raw, qkv, out, lse })
@@ -274,7 +286,13 @@ fn rotation_backward(
     Ok(Tensor::cat(&[dq, dk, dqkv.narrow(1, (h + k) * d, k * d)?.contiguous()?], 1)?)
 }
 
-fn linear_backward(decoder: &Decoder, dy: &Tensor, x: &Tensor, ids: Pair, grads: &mut Gradients) -> Result<Tensor> {
+fn linear_backward(
+    decoder: &Decoder,
+    dy: &Tensor,
+    x: &Tensor,
+    ids: Pair,
+    grads: &mut Gradients,
+) -> Result<Tensor> {
     weight_backward(dy, x, ids, grads)?;
     linear::backward_input(dy, decoder.weight(ids.weight))
 }

@@ -13,7 +13,9 @@ pub enum Stored {
     /// (in, out), as GPT-2's Conv1D keeps its weights.
     Transposed,
     /// Rows in the order (head, q|k|v, d), as GPT-NeoX keeps them; here they are (q|k|v, head, d).
-    HeadByHead { heads: usize },
+    HeadByHead {
+        heads: usize,
+    },
 }
 
 /// Rows of a parameter that a checkpoint keeps as one tensor.
@@ -187,7 +189,8 @@ impl Specs {
     }
 
     fn norm(&mut self, name: String, width: usize) -> Pair {
-        let piece = |part: &str| Piece { name: format!("{name}.{part}"), rows: 0..width, stored: Stored::AsIs };
+        let piece =
+            |part: &str| Piece { name: format!("{name}.{part}"), rows: 0..width, stored: Stored::AsIs };
         let weight = self.push(vec![piece("weight")], Role::Norm, vec![width]);
         let bias = self.layer_norm.then(|| self.push(vec![piece("bias")], Role::Bias, vec![width]));
         Pair { weight, bias }

@@ -28,6 +28,11 @@ impl Advance for Decoder {
     fn cache_bytes(&self, slots: usize, capacity: usize) -> usize {
         let config = self.config();
         // Keys and values of every layer.
-        2 * config.layers.len() * slots * capacity * config.kv_heads * config.head_dim * self.dtype().size_in_bytes()
+        2 * config.layers.len()
+            * slots
+            * capacity
+            * config.kv_heads
+            * config.head_dim
+            * self.dtype().size_in_bytes()
     }
 }
