@@ -43,7 +43,7 @@ pub enum QkNorm {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rope {
     pub base: f64,
-    /// Rotated components of a head, even and at most the head's width.
+    /// r, the share of a head that turns. Where it is odd, r + 1 components do, with frequencies for r.
     pub width: usize,
     pub scaling: RopeScaling,
 }
@@ -160,7 +160,7 @@ impl DecoderConfig {
             ensure!(layer.window != Some(0), "config.json: sliding_window is 0");
             if let Some(rope) = layer.rope {
                 ensure!(
-                    rope.width.is_multiple_of(2) && rope.width <= head_dim && rope.width > 0,
+                    rope.width > 0 && rope.width.next_multiple_of(2) <= head_dim,
                     "config.json: {} rotated components do not fit a head of width {head_dim}",
                     rope.width
                 );
@@ -171,9 +171,9 @@ impl DecoderConfig {
 }
 
 impl Rope {
-    /// θᵢ = base^(−2i/r), scaled; (r/2,).
+    /// θᵢ = base^(−2i/r), scaled; (⌈r/2⌉,).
     pub fn inverse_frequencies(&self) -> Vec<f64> {
-        let plain = (0..self.width / 2).map(|i| self.base.powf(-2.0 * i as f64 / self.width as f64));
+        let plain = (0..self.width.div_ceil(2)).map(|i| self.base.powf(-2.0 * i as f64 / self.width as f64));
         plain.map(|f| self.scaling.apply(f)).collect()
     }
 }
