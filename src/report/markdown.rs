@@ -3,10 +3,9 @@
 use serde_json::Value;
 
 use super::charts::{Drawing, Section};
-use super::figures::{Currency, Figures, MOST_APART};
-use super::format::{capitalised, plain, si};
-use super::view::{ALL, View};
-use crate::record::Direction;
+use super::content::{Cell, arm_table, banner, headlines, ledger_table, ledger_words};
+use super::figures::Figures;
+use super::view::View;
 
 pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> String {
     let mut out = String::new();
@@ -23,8 +22,8 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
     if headlines.is_empty() {
         out.push_str("No comparisons are recorded.\n");
     }
-    for words in &headlines {
-        out.push_str(&format!("- {}\n", inline(words)));
+    for row in &headlines {
+        out.push_str(&format!("- {}\n", inline(&row.words)));
     }
     let more = figures.comparisons.len().saturating_sub(headlines.len());
     if more > 0 {
@@ -47,115 +46,8 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
     out
 }
 
-/// Verdict sentences on the metric that stands for each suite.
-pub fn headlines(view: &View<'_>, figures: &Figures) -> Vec<String> {
-    let metrics: Vec<_> = view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
-    let headline = view.headline();
-    // The comparison's own headline first.
-    let first = metrics.iter().filter(|m| headline.as_ref().is_some_and(|h| h.suite == m.suite));
-    let rest = metrics.iter().filter(|m| headline.as_ref().is_none_or(|h| h.suite != m.suite));
-    let mut words = Vec::new();
-    for metric in first.chain(rest) {
-        let rows = figures.comparisons.iter().map(|c| &c.row);
-        let wanted = rows.filter(|c| c.suite == metric.suite && c.metric == metric.name && c.subset == ALL);
-        words.extend(wanted.map(|c| c.words.clone()));
-    }
-    words
-}
-
-/// Why the comparison must not be read as one, where that is so.
-pub fn banner(figures: &Figures) -> Option<String> {
-    let ledger = &figures.ledger;
-    let mut reasons = Vec::new();
-    if let Some(apart) = ledger.apart.filter(|a| *a > MOST_APART) {
-        let name = matched_label(figures);
-        reasons.push(format!(
-            "arms ended {} % apart in {name}, the matched currency (at most {} % is allowed)",
-            plain(100.0 * apart),
-            plain(100.0 * MOST_APART)
-        ));
-    }
-    for arm in ledger.arms.iter().filter(|a| a.finished == 0) {
-        reasons.push(format!("arm {} has no finished run", arm.arm));
-    }
-    ledger.invalid.then(|| format!("INVALID comparison: {}.", reasons.join("; ")))
-}
-
-pub fn matched_label(figures: &Figures) -> String {
-    let found = figures.ledger.currencies.iter().find(|c| c.matched);
-    found.map_or_else(|| "no currency".to_owned(), |c| c.label.to_owned())
-}
-
-/// What was matched, how far apart the arms were, and what was not matched, in a sentence.
-pub fn ledger_words(figures: &Figures) -> String {
-    let ledger = &figures.ledger;
-    let matched = match ledger.apart {
-        Some(apart) => {
-            format!("Matched: {}; the arms ended {} % apart.", matched_label(figures), percent(apart))
-        }
-        None => "Nothing was matched, or runs are missing.".to_owned(),
-    };
-    let other = ledger.currencies.iter().filter(|c| !c.matched && judged_currency(c));
-    let apart: Vec<_> = other
-        .filter_map(|c| c.apart.filter(|a| *a > MOST_APART).map(|a| format!("{} ({} % apart)", c.label, percent(a))))
-        .collect();
-    if apart.is_empty() {
-        return matched;
-    }
-    format!("{matched} Not matched: {}.", apart.join(", "))
-}
-
-/// Speed and memory are measurements, not spending.
-fn judged_currency(c: &Currency) -> bool {
-    !matches!(c.column, "tokens_per_second" | "peak_host_mib" | "peak_device_mib" | "epochs")
-}
-
-fn percent(share: f64) -> String {
-    plain(100.0 * share)
-}
-
-/// A row an arm, a column a metric: `61.2 % ± 0.8 (+11.2)`.
-pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<String>> {
-    let metrics = view.metrics(suite);
-    let arrow = |d: Direction| match d {
-        Direction::Higher => " ↑",
-        Direction::Lower => " ↓",
-        Direction::Neutral => "",
-    };
-    let head = metrics.iter().map(|m| format!("{}{}", capitalised(&m.label()), arrow(m.direction)));
-    let mut rows = vec![std::iter::once("arm".to_owned()).chain(head).collect::<Vec<_>>()];
-    for arm in &view.arms {
-        let cell = |m: &super::view::Metric| {
-            let Some(score) = figures.score(suite, &m.name, &arm.name) else { return "–".to_owned() };
-            let spread = score.standard_error.map(|e| format!(" ± {}", m.unit.spread(e))).unwrap_or_default();
-            let change = score.difference_to_base.map(|d| format!(" (Δ {})", m.unit.bound(d))).unwrap_or_default();
-            format!("{}{spread}{change}", m.unit.value(score.mean))
-        };
-        let cells: Vec<_> = metrics.iter().map(cell).collect();
-        if cells.iter().any(|c| c != "–") {
-            rows.push(std::iter::once(arm.name.clone()).chain(cells).collect());
-        }
-    }
-    rows
-}
-
-/// A row a currency, a column an arm, then how far apart they are.
-pub fn ledger_table(figures: &Figures) -> Vec<Vec<String>> {
-    let ledger = &figures.ledger;
-    let head = ["mean a run".to_owned()].into_iter().chain(ledger.arms.iter().map(|a| a.arm.clone()));
-    let mut rows = vec![head.chain(["apart".to_owned()]).collect::<Vec<_>>()];
-    for currency in ledger.currencies.iter().filter(|c| c.means.iter().flatten().any(|m| *m > 0.0)) {
-        let label = if currency.matched { format!("{} (matched)", currency.label) } else { currency.label.to_owned() };
-        let amount = |m: &Option<f64>| m.map_or("–".to_owned(), si);
-        let apart = currency.apart.map_or("–".to_owned(), |a| format!("{} %", percent(a)));
-        let means = currency.means.iter().map(amount);
-        rows.push([label].into_iter().chain(means).chain([apart]).collect());
-    }
-    rows
-}
-
-fn table(rows: &[Vec<String>]) -> String {
-    let line = |cells: &[String]| format!("| {} |\n", cells.iter().map(|c| inline(c)).collect::<Vec<_>>().join(" | "));
+fn table(rows: &[Vec<Cell>]) -> String {
+    let line = |cells: &[Cell]| format!("| {} |\n", cells.iter().map(|c| inline(&c.text)).collect::<Vec<_>>().join(" | "));
     let Some((head, body)) = rows.split_first() else { return String::new() };
     let rule = head.iter().enumerate().map(|(i, _)| if i == 0 { "---" } else { "---:" }).collect::<Vec<_>>();
     let body: String = body.iter().map(|r| line(r)).collect();

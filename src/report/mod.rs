@@ -9,6 +9,7 @@
 
 pub mod charts;
 mod check;
+mod content;
 mod figures;
 mod format;
 mod html;

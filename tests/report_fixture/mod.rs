@@ -34,13 +34,14 @@ const PREFERENCE: [(&str, &str, Direction); 4] = [
     ("normalised_logp_accuracy", "share", Direction::Higher),
     ("margin", "nats", Direction::Higher),
 ];
-const GENERATION: [(&str, &str, Direction); 6] = [
+const GENERATION: [(&str, &str, Direction); 7] = [
     ("win_rate_vs_base", "share", Direction::Higher),
     ("win_rate_vs_chosen", "share", Direction::Higher),
     ("gold_reward", "", Direction::Higher),
     ("length_tokens", "tokens", Direction::Neutral),
     ("distinct_2", "share", Direction::Neutral),
     ("finished", "share", Direction::Neutral),
+    ("kl", "nats", Direction::Neutral),
 ];
 
 /// The whole record. The same seed gives the same rows.
@@ -206,6 +207,7 @@ fn generation(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck
             ("length_tokens", tokens),
             ("distinct_2", sigmoid(1.5 + 0.4 * normal(rng))),
             ("finished", f64::from(u8::from(finished))),
+            ("kl", 3.0 * arm.reward * (1.0 + 0.5 * normal(rng)).max(0.1)),
         ];
         for (metric, value) in values {
             made.examples.push(example(id, arm, s, "world", subset, i, metric, value));

@@ -30,7 +30,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let rows = currencies.len().div_ceil(2) as f64;
     let mut canvas = Canvas::new(760.0, 66.0 + rows * 250.0);
     let name = capitalised(&metric.label());
-    let title = format!("{name} against what was spent");
+    let title = format!("{name} by what was spent");
     let seeds = view.seeds_note();
     heading(&mut canvas, &title, &format!("Suite {}; mean over {seeds} with 95 % interval; rings are single seeds.", metric.suite));
     for (i, currency) in currencies.iter().enumerate() {
@@ -51,8 +51,8 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 
 fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, currency: &Currency, frame: Frame) {
     let dots = scatter::dots(view, metric, |r| Some(currency.2(r)));
-    let amounts = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0)).chain([0.0]);
-    let x = Scale { low: 0.0, ..Scale::over(amounts) };
+    let amounts = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0));
+    let x = Scale::from_zero(amounts);
     let y = Scale::over(scatter::heights(view, metric, &dots));
     let panel = Panel::new(frame, x, y);
     panel.x_axis(canvas, currency.0, Ticks::Si);

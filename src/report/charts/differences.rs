@@ -76,7 +76,7 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
     let margin = rows.iter().map(|(_, c)| c.margin).fold(0.0, f64::max);
     let ends = rows.iter().flat_map(|(_, c)| [c.low, c.high, c.difference]);
     let x = Scale::over(ends.chain([0.0, margin, -margin]));
-    let panel = Panel::new(frame, x, Scale { low: 0.0, high: 1.0, log: false, from: 0.0, to: 1.0 });
+    let panel = Panel::new(frame, x, Scale::unit());
     canvas.text(&capitalised(&metric.label()), (16.0, frame.top - 14.0), TextSpec::new(13.0));
     let (a, b) = (panel.x.at(-margin), panel.x.at(margin));
     canvas.rect((a, frame.top), (b, frame.bottom), BAND);

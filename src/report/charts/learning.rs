@@ -1,6 +1,6 @@
 //! Learning curves: loss, reward margin, accuracy and KL over the budget, with the spread over seeds.
 
-use super::{Chart, Drawing, Section, key};
+use super::{Chart, Drawing, Section};
 use crate::base::error::Result;
 use crate::record::StepRow;
 use crate::report::format::{capitalised, plain, si};
@@ -26,7 +26,7 @@ struct Quantity {
 const QUANTITIES: [Quantity; 4] = [
     Quantity { name: "loss", axis: "loss (own objective)", ticks: Ticks::Plain, value: |s| Some(s.loss) },
     Quantity { name: "reward margin", axis: "margin (nats × β)", ticks: Ticks::Plain, value: |s| s.margin },
-    Quantity { name: "accuracy on training pairs", axis: "margin > 0", ticks: Ticks::Percent, value: |s| s.accuracy },
+    Quantity { name: "accuracy on training pairs", axis: "share with margin > 0", ticks: Ticks::Percent, value: |s| s.accuracy },
     Quantity { name: "KL estimate", axis: "KL (nats)", ticks: Ticks::Plain, value: |s| s.kl_unclamped.or(s.kl) },
 ];
 
@@ -43,13 +43,12 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         return Ok(Vec::new());
     }
     let rows = curves.len().div_ceil(2);
-    let mut canvas = Canvas::new(760.0, 92.0 + 252.0 * rows as f64);
+    let mut canvas = Canvas::new(760.0, 72.0 + 252.0 * rows as f64);
     let title = "Learning curves".to_owned();
     let seeds = view.seeds_note();
     heading(&mut canvas, &title, &format!("Mean over {seeds}; shading spans the seeds (least to most)."));
-    key::draw(&mut canvas, 52.0, view.trained());
     for (i, (quantity, curves)) in curves.iter().enumerate() {
-        let (left, top) = (62.0 + 372.0 * (i % 2) as f64, 102.0 + 252.0 * (i / 2) as f64);
+        let (left, top) = (62.0 + 372.0 * (i % 2) as f64, 82.0 + 252.0 * (i / 2) as f64);
         panel(&mut canvas, quantity, curves, tokens, Frame { left, top, right: left + 264.0, bottom: top + 184.0 });
     }
     let caption = format!(

@@ -39,15 +39,15 @@ fn draw_suite(view: &View<'_>, suite: &str, opponent: &str) -> Result<Option<Dra
     if arms.is_empty() {
         return Ok(None);
     }
-    let mut canvas = Canvas::new(760.0, 412.0);
+    let mut canvas = Canvas::new(760.0, 418.0);
     let title = format!("Length against win on {suite}");
     let subtitle = format!("Win rate against {opponent} in fifths of each arm's completions by length; ± 1 standard error.");
     heading(&mut canvas, &title, &subtitle);
-    key::draw(&mut canvas, 50.0, arms.iter().map(|(arm, _)| *arm));
+    key::draw(&mut canvas, 56.0, arms.iter().map(|(arm, _)| *arm));
     let all = || arms.iter().flat_map(|(_, parts)| parts);
     let x = Scale::over(all().map(|p| p.tokens));
     let y = Scale::over(all().flat_map(|p| [p.won - p.error, p.won + p.error]).chain([0.5])).within(0.0, 1.0);
-    let panel = Panel::new(Frame { left: 74.0, top: 86.0, right: 736.0, bottom: 360.0 }, x, y);
+    let panel = Panel::new(Frame { left: 74.0, top: 92.0, right: 736.0, bottom: 366.0 }, x, y);
     panel.x_axis(&mut canvas, "length of the completion (tokens)", Ticks::Plain);
     panel.y_axis(&mut canvas, &format!("win rate against {opponent}"), Ticks::Percent);
     let even = panel.y.at(0.5);

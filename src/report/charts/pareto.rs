@@ -5,9 +5,9 @@ use crate::base::error::Result;
 use crate::record::Direction;
 use crate::report::format::{capitalised, si};
 use crate::report::svg::axis::{Scale, Ticks};
-use crate::report::svg::canvas::{Canvas, Point, TextSpec, faded};
+use crate::report::svg::canvas::{Canvas, Point, faded};
 use crate::report::svg::palette::{BAND, MUTED};
-use crate::report::svg::panel::{Frame, Panel, TICK, heading};
+use crate::report::svg::panel::{Frame, Panel, heading};
 use crate::report::view::{ALL, Metric, View};
 
 pub const CHART: Chart = Chart { name: "pareto", draw };
@@ -19,13 +19,13 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         return Ok(Vec::new());
     }
     let mut canvas = Canvas::new(760.0, 430.0);
-    let title = format!("{} against compute, and the Pareto front", capitalised(&metric.label()));
+    let title = format!("{} by compute: the Pareto front", capitalised(&metric.label()));
     let seeds = view.seeds_note();
-    let subtitle = "Grey: reached or beaten by an arm that costs no more (by the means alone, not a verdict).";
+    let subtitle = "Grey: reached or beaten by an arm that costs no more. By the means alone; not a verdict.";
     heading(&mut canvas, &title, subtitle);
     let amounts: Vec<_> = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0)).collect();
     let x = Scale::over_amounts(&amounts);
-    let x = if x.log { x } else { Scale { low: 0.0, ..x } };
+    let x = if x.log { x } else { Scale::from_zero(amounts) };
     let y = Scale::over(scatter::heights(view, &metric, &dots));
     let panel = Panel::new(Frame { left: 74.0, top: 70.0, right: 736.0, bottom: 378.0 }, x, y);
     front(&mut canvas, &panel, &metric, &dots);
@@ -66,6 +66,4 @@ fn front(canvas: &mut Canvas, panel: &Panel, metric: &Metric, dots: &[scatter::D
     area.extend([(panel.frame.right, floor), (first.0, floor)]);
     canvas.polygon(&area, BAND);
     canvas.line(&stairs, faded(MUTED, 0.8), 1.3);
-    let at = (panel.frame.right - 6.0, last.1 - 9.0);
-    canvas.text("Pareto front", at, TextSpec::new(TICK).color(MUTED).right().halo());
 }

@@ -7,7 +7,7 @@ use crate::report::format::plain;
 use crate::report::summary::quantile;
 use crate::report::svg::axis::{Scale, Ticks};
 use crate::report::svg::canvas::{Canvas, Point, TextSpec, faded};
-use crate::report::svg::palette::{AXIS, INK, MUTED};
+use crate::report::svg::palette::{AXIS, GRID, INK, MUTED};
 use crate::report::svg::panel::{Frame, Panel, TICK, heading};
 use crate::report::view::{Arm, View};
 
@@ -39,11 +39,11 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let title = format!("{what} on {suite}");
     let key = if margins { "Right of 0: chosen is rewarded more" } else { "Filled: chosen; dashed outline: rejected" };
     let mut canvas = Canvas::new(760.0, 78.0 + (PANEL + 14.0) * spreads.len() as f64 + 42.0);
-    heading(&mut canvas, &title, &format!("{key}; ticks mark the medians; all seeds pooled."));
+    heading(&mut canvas, &title, &format!("{key}; ticks mark the medians (at the left in figures); all seeds pooled."));
     let x = scale(&spreads);
     for (i, spread) in spreads.iter().enumerate() {
         let top = 74.0 + i as f64 * (PANEL + 14.0);
-        let frame = Frame { left: 110.0, top, right: 736.0, bottom: top + PANEL };
+        let frame = Frame { left: 122.0, top, right: 736.0, bottom: top + PANEL };
         panel(&mut canvas, suite, spread, frame, x, i + 1 == spreads.len());
     }
     let n = spreads.iter().map(|s| s.chosen.len()).max().unwrap_or(0);
@@ -78,15 +78,19 @@ fn panel(canvas: &mut Canvas, suite: &str, spread: &Spread<'_>, frame: Frame, x:
     let chosen = histogram(&spread.chosen, x);
     let rejected = histogram(&spread.rejected, x);
     let most = chosen.iter().chain(&rejected).copied().fold(0.0, f64::max);
-    let y = Scale { low: 0.0, high: 1.08 * most, log: false, from: 0.0, to: 1.0 };
+    let y = Scale { high: 1.08 * most, ..Scale::unit() };
     let panel = Panel::new(frame, x, y);
+    for (value, _) in panel.x.ticks(9, Ticks::Plain) {
+        let x = panel.x.at(value);
+        canvas.line(&[(x, frame.top), (x, frame.bottom)], GRID, 1.0);
+    }
+    if last {
+        panel.x_axis(canvas, "implicit reward, β · log (policy / reference)", Ticks::Plain);
+    }
     let zero = panel.x.at(0.0);
     canvas.line(&[(zero, frame.top), (zero, frame.bottom)], AXIS, 1.2);
-    if last {
-        panel.x_axis(canvas, "implicit reward β log π/π_ref", Ticks::Plain);
-    }
     canvas.line(&[(frame.left, frame.bottom), (frame.right, frame.bottom)], AXIS, 1.0);
-    canvas.text(&spread.arm.name, (16.0, frame.top + 40.0), TextSpec::new(14.0));
+    canvas.text(&spread.arm.name, (16.0, frame.top + 34.0), TextSpec::new(14.0));
     shape(canvas, &panel, suite, spread, (&spread.chosen, &chosen), true);
     if !spread.rejected.is_empty() {
         shape(canvas, &panel, suite, spread, (&spread.rejected, &rejected), false);
@@ -117,9 +121,8 @@ fn shape(canvas: &mut Canvas, panel: &Panel, suite: &str, spread: &Spread<'_>, d
         let (x, bottom) = (panel.x.at(median), panel.frame.bottom);
         let color = if chosen { style.color } else { INK };
         c.line(&[(x, bottom), (x, bottom - 12.0)], color, 3.0);
-        let at = if chosen { (panel.frame.right, panel.frame.top + 14.0) } else { (panel.frame.right, panel.frame.top + 31.0) };
-        let note = format!("median {what} {}", plain(median));
-        c.text(&note, at, TextSpec::new(TICK).color(MUTED).right().halo());
+        let at = (16.0, panel.frame.top + if chosen { 54.0 } else { 70.0 });
+        c.text(&format!("{what} {}", plain(median)), at, TextSpec::new(TICK).color(MUTED));
     });
 }
 
@@ -133,13 +136,17 @@ fn histogram(values: &[f64], x: Scale) -> Vec<f64> {
     bins
 }
 
+/// The outline of a histogram from its first to its last bin that holds something.
 fn steps(panel: &Panel, heights: &[f64]) -> Vec<Point> {
     let width = (panel.frame.right - panel.frame.left) / heights.len() as f64;
-    let mut path = vec![(panel.frame.left, panel.frame.bottom)];
-    for (i, height) in heights.iter().enumerate() {
-        let (left, y) = (panel.frame.left + i as f64 * width, panel.y.at(*height));
-        path.extend([(left, y), (left + width, y)]);
+    let first = heights.iter().position(|h| *h > 0.0).unwrap_or(0);
+    let last = heights.iter().rposition(|h| *h > 0.0).unwrap_or(0);
+    let edge = |i: usize| panel.frame.left + i as f64 * width;
+    let mut path = vec![(edge(first), panel.frame.bottom)];
+    for (i, height) in heights.iter().enumerate().take(last + 1).skip(first) {
+        let y = panel.y.at(*height);
+        path.extend([(edge(i), y), (edge(i + 1), y)]);
     }
-    path.push((panel.frame.right, panel.frame.bottom));
+    path.push((edge(last + 1), panel.frame.bottom));
     path
 }

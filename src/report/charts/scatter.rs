@@ -67,7 +67,8 @@ pub fn draw(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], metric: &Metri
 }
 
 fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
-    let wanted: Vec<_> = dots.iter().map(|d| panel.y.at(d.y.mean)).collect();
+    // Above the middle: clear of the marker, of a Pareto step and of the label's own leader.
+    let wanted: Vec<_> = dots.iter().map(|d| panel.y.at(d.y.mean) - 11.0).collect();
     let heights = spread(&wanted, 15.0, panel.frame.top + 8.0, panel.frame.bottom - 8.0);
     let rightmost = |at: f64| places.iter().copied().filter(|p| (p - at).abs() < 60.0).fold(at, f64::max);
     for ((dot, px), y) in dots.iter().zip(places).zip(heights) {

@@ -13,6 +13,8 @@ pub const CHART: Chart = Chart { name: "scores", draw };
 
 const WIDTH: f64 = 760.0;
 const ROW: f64 = 42.0;
+/// Room for the name and the axis of a panel.
+const AROUND: f64 = 82.0;
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     view.suites().iter().filter_map(|suite| draw_suite(view, suite).transpose()).collect()
@@ -24,12 +26,12 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     if metrics.is_empty() || arms.is_empty() {
         return Ok(None);
     }
-    let columns = metrics.len().clamp(1, 3);
+    let columns = if metrics.len() == 4 { 2 } else { metrics.len().clamp(1, 3) };
     let rows = metrics.len().div_ceil(columns);
     let names = arms.iter().map(|a| text_width(&a.name, LABEL)).fold(30.0, f64::max).min(130.0) + 36.0;
     let panel_height = ROW * arms.len() as f64;
-    let top = 66.0;
-    let mut canvas = Canvas::new(WIDTH, top + rows as f64 * (panel_height + 76.0) + 2.0);
+    let top = 68.0;
+    let mut canvas = Canvas::new(WIDTH, top + rows as f64 * (panel_height + AROUND) + 2.0);
     let all: Vec<_> = metrics.iter().flat_map(|m| view.arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
     let title = format!("Scores on {suite}");
     let seeds = view.seeds_note();
@@ -39,7 +41,7 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let width = (WIDTH - names - 16.0 - gap * (columns - 1) as f64) / columns as f64;
     for (i, metric) in metrics.iter().enumerate() {
         let left = names + (i % columns) as f64 * (width + gap);
-        let top = top + 16.0 + (i / columns) as f64 * (panel_height + 76.0);
+        let top = top + 16.0 + (i / columns) as f64 * (panel_height + AROUND);
         let frame = Frame { left, top, right: left + width, bottom: top + panel_height };
         panel(&mut canvas, view, metric, &arms, frame, i % columns == 0);
     }
@@ -67,11 +69,11 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], f
     if metric.even().is_some() {
         x = x.within(0.0, 1.0);
     }
-    let panel = Panel::new(frame, x, Scale { low: 0.0, high: arms.len() as f64, log: false, from: 0.0, to: 1.0 });
-    panel.name(canvas, &fitted(&capitalised(&metric.label()), frame.right - frame.left, 13.0));
+    let panel = Panel::new(frame, x, Scale::unit());
+    panel.name(canvas, &capitalised(&metric.label()));
     let better = match metric.direction {
-        crate::record::Direction::Lower => "← better",
-        _ => "better →",
+        crate::record::Direction::Lower => "lower is better",
+        _ => "higher is better",
     };
     panel.x_axis(canvas, better, metric.ticks());
     if let Some(even) = metric.even() {

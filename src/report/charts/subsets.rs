@@ -28,13 +28,13 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     }
     let names = subsets.iter().map(|s| text_width(s, LABEL)).fold(60.0, f64::max).min(200.0) + 30.0;
     let row = LANE * arms.len() as f64 + 18.0;
-    let mut canvas = Canvas::new(760.0, 84.0 + row * subsets.len() as f64 + 46.0);
+    let mut canvas = Canvas::new(760.0, 90.0 + row * subsets.len() as f64 + 46.0);
     let title = format!("{} by subset of {suite}", capitalised(&metric.label()));
     let seeds = view.seeds_note();
     heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % interval."));
-    key::draw(&mut canvas, 50.0, arms.iter().copied());
-    let frame = Frame { left: names, top: 84.0, right: 736.0, bottom: 84.0 + row * subsets.len() as f64 };
-    let panel = Panel::new(frame, scale(view, &metric, &subsets, &arms), Scale { low: 0.0, high: 1.0, log: false, from: 0.0, to: 1.0 });
+    key::draw(&mut canvas, 56.0, arms.iter().copied());
+    let frame = Frame { left: names, top: 90.0, right: 736.0, bottom: 90.0 + row * subsets.len() as f64 };
+    let panel = Panel::new(frame, scale(view, &metric, &subsets, &arms), Scale::unit());
     panel.x_axis(&mut canvas, &metric.label(), metric.ticks());
     if let Some(even) = metric.even() {
         let x = panel.x.at(even);

@@ -41,7 +41,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let title = "Throughput, time and peak memory".to_owned();
     let seeds = view.seeds_note();
     heading(&mut canvas, &title, &format!("Mean over {seeds}; rings are single runs. Measured on this machine."));
-    let width = (760.0 - names - 16.0) / quantities.len() as f64;
+    let width = (760.0 - names - 16.0 + 30.0) / quantities.len() as f64;
     for (i, quantity) in quantities.iter().enumerate() {
         let left = names + width * i as f64;
         let frame = Frame { left, top: 80.0, right: left + width - 30.0, bottom: 80.0 + height };
@@ -58,8 +58,8 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 fn panel(canvas: &mut Canvas, view: &View<'_>, quantity: &Quantity, arms: &[&Arm], frame: Frame, named: bool) {
     let runs: Vec<_> = arms.iter().map(|a| view.runs(&a.name)).collect();
     let most = runs.iter().flatten().map(|(_, r)| (quantity.value)(r)).fold(0.0, f64::max);
-    let x = Scale { low: 0.0, high: if most > 0.0 { 1.18 * most } else { 1.0 }, log: false, from: 0.0, to: 1.0 };
-    let panel = Panel::new(frame, x, Scale { low: 0.0, high: 1.0, log: false, from: 0.0, to: 1.0 });
+    let x = Scale::from_zero([most]);
+    let panel = Panel::new(frame, x, Scale::unit());
     panel.name(canvas, quantity.name);
     panel.x_axis(canvas, quantity.axis, Ticks::Si);
     for (i, (arm, runs)) in arms.iter().zip(&runs).enumerate() {

@@ -76,9 +76,15 @@ impl Scale {
         Self { low: linear.low.max(0.0), ..linear }
     }
 
-    /// Also shows `low` to `high`.
-    pub fn including(self, low: f64, high: f64) -> Self {
-        Self { low: self.low.min(low), high: self.high.max(high), ..self }
+    /// From 0, with room at the right for names: amounts whose ratios are to be seen.
+    pub fn from_zero(values: impl IntoIterator<Item = f64>) -> Self {
+        let most = values.into_iter().filter(|v| v.is_finite()).fold(0.0, f64::max);
+        Self { low: 0.0, high: if most > 0.0 { 1.22 * most } else { 1.0 }, log: false, from: 0.0, to: 1.0 }
+    }
+
+    /// 0 to 1, for directions without a scale of their own (rows of arms).
+    pub fn unit() -> Self {
+        Self { low: 0.0, high: 1.0, log: false, from: 0.0, to: 1.0 }
     }
 
     /// Does not go beyond `low` to `high` (a share ends at 0 and 1).
@@ -108,7 +114,7 @@ impl Scale {
         }
         let raw = (self.high - self.low) / count.max(1) as f64;
         let power = 10f64.powf(raw.log10().floor());
-        let step = [1.0, 2.0, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
         let first = (self.low / step - 1e-9).ceil() as i64;
         let last = (self.high / step + 1e-9).floor() as i64;
         (first..=last).map(|i| i as f64 * step).map(|v| (v, style.write(v, step))).collect()

@@ -32,15 +32,19 @@ impl Panel {
         (self.x.at(x), self.y.at(y))
     }
 
-    /// The panel's name, left-aligned above it.
+    /// The panel's name, left-aligned above it, on as many lines as it takes.
     pub fn name(&self, canvas: &mut Canvas, text: &str) {
-        canvas.text(text, (self.frame.left, self.frame.top - 13.0), TextSpec::new(NAME));
+        let lines = wrapped(text, self.frame.right - self.frame.left, NAME);
+        for (i, line) in lines.iter().rev().enumerate() {
+            let y = self.frame.top - 13.0 - 16.0 * i as f64;
+            canvas.text(line, (self.frame.left, y), TextSpec::new(NAME));
+        }
     }
 
     /// Vertical grid lines, tick labels and the axis label below.
     pub fn x_axis(&self, canvas: &mut Canvas, label: &str, style: Ticks) {
         let Frame { left, top, right, bottom } = self.frame;
-        let count = ((right - left) / 62.0).clamp(2.0, 8.0) as usize;
+        let count = ((right - left) / 56.0).clamp(2.0, 9.0) as usize;
         let mut free_from = f64::NEG_INFINITY;
         for (value, text) in self.x.ticks(count, style) {
             let x = self.x.at(value);
@@ -58,7 +62,7 @@ impl Panel {
     /// Horizontal grid lines, tick labels and the upright axis label at the left.
     pub fn y_axis(&self, canvas: &mut Canvas, label: &str, style: Ticks) {
         let Frame { left, top, right, bottom } = self.frame;
-        let count = ((bottom - top) / 42.0).clamp(2.0, 7.0) as usize;
+        let count = ((bottom - top) / 38.0).clamp(2.0, 8.0) as usize;
         let mut widest: f64 = 0.0;
         for (value, text) in self.y.ticks(count, style) {
             let y = self.y.at(value);
