@@ -1,6 +1,28 @@
 //! Examples in: readers, templates, tokenization with masks, seeded samplers, mismatched completions, the
 //! planted-truth world.
 
-pub mod types;
+mod convert;
+mod detect;
+mod hub;
+mod layout;
+mod load;
+mod mismatch;
+mod rows;
+mod sampler;
+mod stream;
+mod template;
+mod tokenize;
+mod tokenizer;
+mod types;
+pub mod world;
 
+pub use detect::detect;
+pub use hub::{resolve_dataset, resolve_model};
+pub use load::{Loaded, find as locate, load, load_with};
+pub use mismatch::mismatched;
+pub use sampler::{Sampler, SamplerState};
+pub use stream::{Place, read_rows};
+pub use template::Template;
+pub use tokenize::{tokenize_pairs, tokenize_unpaired};
+pub use tokenizer::Tokenizer;
 pub use types::*;

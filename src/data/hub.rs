@@ -1,0 +1,229 @@
+//! The Hugging Face hub: which cache, which endpoint, and what to fetch.
+//!
+//! The environment is read as everyone else's tools read it: `HF_HOME` and `HF_HUB_CACHE` (where the cache
+//! is), `HF_ENDPOINT`, `HF_TOKEN` (or the token file), `HF_HUB_OFFLINE`.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use hf_hub::api::sync::{ApiBuilder, ApiRepo};
+use hf_hub::{Cache, Repo, RepoType};
+
+use crate::base::error::{Context, HintExt, Result, anyhow, bail};
+
+use super::layout;
+
+/// Files of a model that are fetched, beside its weights. The first must exist.
+const MODEL_FILES: [&str; 8] = [
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "model.safetensors.index.json",
+];
+
+/// Whether `source` has the form of a hub id: `name` or `owner/name`.
+pub fn is_id(source: &str) -> bool {
+    let part = |p: &str| {
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_.".contains(&b);
+        !p.is_empty() && p.len() <= 96 && p.bytes().all(plain) && !p.starts_with('.') && !p.ends_with('.')
+    };
+    match source.split('/').collect::<Vec<_>>()[..] {
+        [name] => part(name),
+        [owner, name] => part(owner) && part(name),
+        _ => false,
+    }
+}
+
+/// The directory that holds a model: `source` itself, or, for a hub id, its snapshot in the hub's cache,
+/// fetched first where it is missing.
+///
+/// # Errors
+/// No such directory and no such model, no network, a gated model without a token.
+pub fn resolve_model(source: &str, revision: &str) -> Result<PathBuf> {
+    let path = Path::new(source);
+    if path.is_dir() {
+        return Ok(path.to_owned());
+    }
+    if path.is_file() {
+        return Err(anyhow!("{source} is a file"))
+            .hint("a model is a directory with config.json, weights and tokenizer.json");
+    }
+    if !is_id(source) {
+        return Err(anyhow!("no such model directory: {source}"))
+            .hint("give a Hugging Face directory or a hub id (owner/name)");
+    }
+    fetch_model(source, revision)
+        .with_context(|| format!("`{source}` is no directory here, so it was taken as a hub id"))
+}
+
+fn fetch_model(id: &str, revision: &str) -> Result<PathBuf> {
+    let hub = Hub::open(id, RepoType::Model, revision)?;
+    let files = hub.files()?;
+    let config = hub.get(MODEL_FILES[0])?;
+    for file in MODEL_FILES.iter().skip(1).filter(|f| files.iter().any(|have| have == *f)) {
+        hub.get(file)?;
+    }
+    let weights: Vec<&String> = files.iter().filter(|f| is_weights(f)).collect();
+    if weights.is_empty() {
+        return Err(anyhow!("the hub's model {id} has no safetensors weights"))
+            .hint("convert it to safetensors (transformers: save_pretrained)");
+    }
+    for file in weights {
+        hub.get(file)?;
+    }
+    config.parent().map(Path::to_owned).ok_or_else(|| anyhow!("{} has no folder", config.display()))
+}
+
+/// `model.safetensors` or a shard of it; other files of weights are other precisions or adapters.
+fn is_weights(file: &str) -> bool {
+    file == "model.safetensors" || (file.starts_with("model-") && file.ends_with(".safetensors"))
+}
+
+/// The files of a split of a data set on the hub, fetched where they are missing.
+///
+/// # Errors
+/// As [`resolve_model`]; unknown configuration or split.
+pub fn resolve_dataset(
+    id: &str,
+    revision: &str,
+    config: &str,
+    split: &str,
+) -> Result<(Vec<PathBuf>, Option<String>)> {
+    let hub = Hub::open(id, RepoType::Dataset, revision)?;
+    let picked = layout::pick(&hub.files()?, config, split, id)?;
+    let files = picked.files.iter().map(|file| hub.get(file)).collect::<Result<_>>()?;
+    Ok((files, picked.note))
+}
+
+/// One repository at one revision.
+struct Hub {
+    id: String,
+    snapshot: Option<PathBuf>,
+    /// Absent where the environment asks for offline work.
+    api: Option<ApiRepo>,
+}
+
+impl Hub {
+    fn open(id: &str, kind: RepoType, revision: &str) -> Result<Self> {
+        let revision = if revision.is_empty() { "main" } else { revision };
+        let plain = |b: u8| b.is_ascii_alphanumeric() || b"-_./".contains(&b);
+        if !revision.bytes().all(plain) || revision.contains("..") {
+            bail!("`{revision}` is no revision (a branch, a tag or a commit)");
+        }
+        let cache = cache();
+        let repo = Repo::with_revision(id.to_owned(), kind, revision.to_owned());
+        let folder = cache.path().join(repo.folder_name());
+        let commit = std::fs::read_to_string(folder.join("refs").join(revision));
+        let commit = commit.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
+        let snapshot = Some(folder.join("snapshots").join(commit)).filter(|s| s.is_dir());
+        let api = if is_set("HF_HUB_OFFLINE") { None } else { Some(api(cache)?.repo(repo)) };
+        Ok(Self { id: id.to_owned(), snapshot, api })
+    }
+
+    /// All files of the repository; offline, those in the cache.
+    fn files(&self) -> Result<Vec<String>> {
+        let Some(api) = &self.api else {
+            let Some(snapshot) = &self.snapshot else { return Err(self.offline("it")) };
+            return walk(snapshot);
+        };
+        let info = api.info().map_err(|e| self.explain(&e.to_string(), "its list of files"))?;
+        Ok(info.siblings.into_iter().map(|s| s.rfilename).collect())
+    }
+
+    fn get(&self, file: &str) -> Result<PathBuf> {
+        let Some(api) = &self.api else {
+            let cached = self.snapshot.as_ref().map(|s| s.join(file)).filter(|p| p.exists());
+            return cached.ok_or_else(|| self.offline(file));
+        };
+        api.get(file).map_err(|e| self.explain(&e.to_string(), file))
+    }
+
+    fn offline(&self, what: &str) -> anyhow::Error {
+        let failed: Result<()> =
+            Err(anyhow!("HF_HUB_OFFLINE is set, and {what} is not in the cache ({})", self.id));
+        failed
+            .hint("unset HF_HUB_OFFLINE to fetch it, or point HF_HOME at the cache that has it")
+            .unwrap_err()
+    }
+
+    fn explain(&self, error: &str, what: &str) -> anyhow::Error {
+        let failed: Result<()> = Err(anyhow!("fetching {what} of {} from {}: {error}", self.id, endpoint()));
+        let hint = if error.contains("401") || error.contains("403") {
+            "the repository does not exist, or it is gated or private: set HF_TOKEN to a token that may read it"
+        } else if error.contains("404") {
+            "the hub knows no such repository, revision or file: check the spelling"
+        } else {
+            "check the network; or copy the directory here and give its path"
+        };
+        failed.hint(hint).unwrap_err()
+    }
+}
+
+fn is_set(variable: &str) -> bool {
+    env::var(variable).is_ok_and(|v| ["1", "on", "true", "yes"].contains(&v.to_lowercase().as_str()))
+}
+
+fn endpoint() -> String {
+    env::var("HF_ENDPOINT")
+        .ok()
+        .filter(|e| !e.is_empty())
+        .unwrap_or_else(|| "https://huggingface.co".to_owned())
+}
+
+fn cache() -> Cache {
+    match env::var("HF_HUB_CACHE") {
+        Ok(path) if !path.is_empty() => Cache::new(PathBuf::from(path)),
+        _ => Cache::from_env(),
+    }
+}
+
+fn api(cache: Cache) -> Result<hf_hub::api::sync::Api> {
+    let token = env::var("HF_TOKEN").ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
+    let token = token.or_else(|| cache.token());
+    let builder = ApiBuilder::from_cache(cache).with_endpoint(endpoint()).with_token(token).with_retries(3);
+    builder.build().context("preparing to talk to the hub")
+}
+
+/// Files below a snapshot, which are links into the cache's blobs.
+fn walk(snapshot: &Path) -> Result<Vec<String>> {
+    let mut files = Vec::new();
+    let mut folders = vec![snapshot.to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).with_context(|| format!("listing {}", folder.display()))? {
+            let path = entry?.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if let Ok(relative) = path.strip_prefix(snapshot) {
+                files.push(relative.to_string_lossy().into_owned());
+            }
+        }
+    }
+    files.sort_unstable();
+    Ok(files)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hub_ids_are_told_from_paths() {
+        for id in ["gpt2", "EleutherAI/pythia-1.4b", "Anthropic/hh-rlhf"] {
+            assert!(is_id(id), "{id}");
+        }
+        for path in ["", "./gpt2", "../models/x", "/abs/path", "a/b/c", "data/", "a b", "x/..", "https://h/x"]
+        {
+            assert!(!is_id(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_plain_weights_are_fetched() {
+        assert!(is_weights("model.safetensors") && is_weights("model-00001-of-00002.safetensors"));
+        assert!(!is_weights("adapter_model.safetensors") && !is_weights("model.fp16.bin"));
+    }
+}

@@ -1,0 +1,78 @@
+//! The environment that transformers gives a chat template.
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::Kwargs;
+use minijinja::{Environment, Error, ErrorKind, Value};
+
+use super::{methods, python};
+
+/// Jinja as transformers sets it up: blocks trimmed, Python's methods on values, `raise_exception`,
+/// `strftime_now`, and a `tojson` that escapes nothing for HTML.
+pub fn environment() -> Environment<'static> {
+    let mut env = Environment::new();
+    env.set_syntax(syntax());
+    env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    env.set_formatter(|out, _, value| Ok(out.write_str(&python::display(value))?));
+    env.set_unknown_method_callback(methods::call);
+    env.add_filter("tojson", to_json);
+    env.add_function("raise_exception", raise_exception);
+    env.add_function("strftime_now", strftime_now);
+    env
+}
+
+/// Blocks stand on lines of their own without leaving a trace of them.
+fn syntax() -> SyntaxConfig {
+    let built = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    built.expect("the delimiters are Jinja's own")
+}
+
+/// `{% generation %} … {% endgeneration %}` marks what the assistant wrote; it changes no text, so it
+/// becomes a block that is always taken, with the same trimming.
+pub fn without_generation_blocks(source: &str) -> String {
+    let mut out = String::with_capacity(source.len());
+    let mut rest = source;
+    while let Some(start) = rest.find("{%") {
+        let Some(len) = rest[start..].find("%}").map(|end| end + 2) else { break };
+        let tag = &rest[start..start + len];
+        let word = tag.trim_start_matches("{%").trim_end_matches("%}").trim_matches(['-', '+']).trim();
+        out.push_str(&rest[..start]);
+        match word {
+            "generation" => out.push_str(&tag.replace("generation", "if true")),
+            "endgeneration" => out.push_str(&tag.replace("endgeneration", "endif")),
+            _ => out.push_str(tag),
+        }
+        rest = &rest[start + len..];
+    }
+    out + rest
+}
+
+fn raise_exception(message: String) -> Result<Value, Error> {
+    Err(Error::new(ErrorKind::InvalidOperation, message))
+}
+
+/// `json.dumps` without escaping of non-ASCII characters; `indent` as Python has it.
+fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
+    let indent: Option<usize> = kwargs.get("indent")?;
+    let _: Option<Value> = kwargs.get("ensure_ascii")?;
+    let _: Option<Value> = kwargs.get("sort_keys")?;
+    let _: Option<Value> = kwargs.get("separators")?;
+    kwargs.assert_all_used()?;
+    Ok(Value::from(python::json(value, indent)))
+}
+
+/// The local time, as `datetime.now().strftime(format)`: a template that calls it renders differently
+/// tomorrow.
+fn strftime_now(format: &str) -> Result<String, Error> {
+    let invalid = || Error::new(ErrorKind::InvalidOperation, "strftime_now: the format holds a NUL");
+    let format = std::ffi::CString::new(format).map_err(|_| invalid())?;
+    let mut buffer = [0u8; 256];
+    // SAFETY: `time` takes a null pointer; `localtime_r` fills `now`; `strftime` writes at most the
+    // buffer's length and returns how much it wrote.
+    let written = unsafe {
+        let seconds = libc::time(std::ptr::null_mut());
+        let mut now: libc::tm = std::mem::zeroed();
+        libc::localtime_r(&seconds, &mut now);
+        libc::strftime(buffer.as_mut_ptr().cast(), buffer.len(), format.as_ptr(), &now)
+    };
+    Ok(String::from_utf8_lossy(&buffer[..written]).into_owned())
+}
