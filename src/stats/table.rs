@@ -6,7 +6,6 @@ use super::Paired;
 use crate::plan::BASE_ARM;
 use crate::record::{ExampleRow, ScoreRow};
 
-
 /// One value, by numbers in place of names.
 #[derive(Clone, Copy)]
 struct Cell {
