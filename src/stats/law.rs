@@ -67,7 +67,7 @@ impl Law {
         1.0 / (1.0 / seeds + share * share / self.prompt_df.max(1.0))
     }
 
-    /// Two-sided p of θ = 0, and never below what the interval says.
+    /// Two-sided p of θ = 0. Where it is ≤ α, the 1 − α interval excludes 0 (the reverse need not hold).
     ///
     /// The Behrens-Fisher generalised p-value (Tsui & Weerahandi 1989):
     /// p = E[2 P(T_{C−1} > |θ̂|/√(Â/G + B̂))] over G ~ χ²_ν/ν. Its size stays below α at every α, also at the

@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn prompts_do_not_settle_what_seeds_leave_open() {
-        let noisy_seeds = settling(&parts(0.03 * 0.03, 0.1, 0.1), 0.05, 0.05, 0.001);
+        let noisy_seeds = settling(&parts(0.03 * 0.03, 0.001, 0.1), 0.05, 0.05, 0.001);
         assert_eq!(noisy_seeds.prompts, None);
         assert!(noisy_seeds.seeds.is_some_and(|s| (15..60).contains(&s)), "{noisy_seeds:?}");
     }
