@@ -172,7 +172,7 @@ fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: 
 
 fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c ComparisonRow>) -> Table {
     let level = view.confidence();
-    let head = ["metric", "arms", "difference", &level, "p", "p (Holm)", "p (equivalence)", "detectable", "verdict"];
+    let head = ["metric", "arms", "difference", &level, "p (Holm)", "p (equivalence)", "detectable", "verdict"];
     let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
     for c in rows {
         let unit = view.metric(suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
@@ -182,7 +182,6 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
             Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
             Cell::number(unit.difference(c.difference), c.difference),
             Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
-            Cell::number(p_value(c.p), c.p),
             Cell::number(p_value(c.p_adjusted), c.p_adjusted),
             Cell::number(p_value(c.p_equivalence), c.p_equivalence),
             Cell::number(unit.spread(c.detectable), c.detectable),
