@@ -71,7 +71,8 @@ fn judged_currency(c: &Currency) -> bool {
 }
 
 fn percent(share: f64) -> String {
-    plain(100.0 * share)
+    let v = 100.0 * share;
+    if v < 10.0 { super::format::decimals(v, 2) } else { plain(v) }
 }
 
 /// A cell of a table: its text, and the value to sort by where it is a number.

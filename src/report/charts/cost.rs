@@ -53,7 +53,7 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, currency: &Curre
     let dots = scatter::dots(view, metric, |r| Some(currency.2(r)));
     let amounts = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0));
     let x = Scale::from_zero(amounts);
-    let y = Scale::over(scatter::heights(view, metric, &dots));
+    let y = scatter::heights(view, metric, &dots);
     let panel = Panel::new(frame, x, y);
     panel.x_axis(canvas, currency.0, Ticks::Si);
     panel.y_axis(canvas, &metric.label(), metric.ticks());

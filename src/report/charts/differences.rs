@@ -17,7 +17,7 @@ const ROW: f64 = 25.0;
 /// Room for axis and name around the rows of a block.
 const AROUND: f64 = 74.0;
 /// The columns of text at the right: estimate, p, verdict.
-const TEXT: f64 = 292.0;
+const TEXT: f64 = 308.0;
 
 type Rows<'a> = Vec<(usize, &'a ComparisonRow)>;
 
@@ -83,7 +83,7 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
     let unit = if metric.ticks() == crate::report::svg::axis::Ticks::Percent { "difference, points" } else { "difference" };
     panel.x_axis(canvas, unit, metric.difference_ticks());
     canvas.line(&[(panel.x.at(0.0), frame.top), (panel.x.at(0.0), frame.bottom)], AXIS, 1.6);
-    let columns = [frame.right + 16.0, frame.right + 176.0, WIDTH - 16.0];
+    let columns = [frame.right + 16.0, frame.right + 184.0, WIDTH - 16.0];
     let head = TextSpec::new(TICK).color(MUTED);
     canvas.text(&format!("estimate [{}]", view.confidence()), (columns[0], frame.top - 10.0), head);
     canvas.text("p (Holm)", (columns[1] + 18.0, frame.top - 10.0), head.centre());

@@ -25,7 +25,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let seeds = view.seeds_note();
     heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % interval; rings are single seeds."));
     let x = Scale::from_zero(dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0)));
-    let y = Scale::over(scatter::heights(view, &metric, &dots));
+    let y = scatter::heights(view, &metric, &dots);
     let panel = Panel::new(Frame { left: 74.0, top: 66.0, right: 736.0, bottom: 358.0 }, x, y);
     panel.x_axis(&mut canvas, "KL divergence from the reference (nats)", Ticks::Plain);
     panel.y_axis(&mut canvas, &metric.label(), metric.ticks());

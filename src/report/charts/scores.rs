@@ -66,7 +66,7 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], f
         s.seeds.iter().map(|r| r.value).chain([s.summary.low, s.summary.high])
     });
     let mut x = Scale::over(ends.chain(metric.even()));
-    if metric.even().is_some() {
+    if metric.unit == crate::report::format::Unit::Share {
         x = x.within(0.0, 1.0);
     }
     let panel = Panel::new(frame, x, Scale::unit());
