@@ -70,7 +70,10 @@ fn load_world(spec: &DataSpec, split: &str) -> Result<Loaded> {
 }
 
 /// The files of the split, and what was decided to find them.
-fn find(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String>)> {
+///
+/// # Errors
+/// Missing source, unknown split or configuration (those that there are listed).
+pub fn find(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String>)> {
     let path = Path::new(&spec.source);
     if path.is_file() {
         return Ok((vec![path.to_owned()], Some(single_file(path, split)?)));

@@ -1,6 +1,21 @@
 //! One decoder from shared blocks, families as descriptions, checkpoints in and out, packed log-probs with
 //! an explicit backward pass, KV cache and generation.
 
+pub mod cache;
+pub mod checkpoint;
+pub mod config;
+pub mod decoder;
+pub mod family;
+pub mod generate;
+pub mod gradients;
+mod layer;
 pub mod packed;
+pub mod params;
 
+pub use cache::KvCache;
+pub use checkpoint::read_config;
+pub use config::{DecoderConfig, Size};
+pub use decoder::{Decoder, Tape};
+pub use gradients::Gradients;
 pub use packed::{Packed, Read, Segment};
+pub use params::{Param, Piece};

@@ -1,2 +1,30 @@
 //! The methods: each a small file with its equation, paper and shapes. Pure: log-probs in, loss and
 //! metrics out; the training loop knows nothing of any of them.
+//!
+//! Adding a method: a variant of [`crate::plan::Method`], a file here, a line in `registry.rs`.
+
+mod batch;
+mod evaluate;
+mod ops;
+mod registry;
+
+mod apo;
+mod bco;
+mod cdpo;
+mod cpo;
+mod dpo;
+mod hinge;
+mod ipo;
+pub mod kto;
+mod nca;
+mod orpo;
+mod robust;
+mod sft;
+mod sigmoid_norm;
+mod simpo;
+mod slic;
+mod sppo;
+
+pub use batch::{Batch, ClassCounts, LogProbs, Side, StepContext, Terms};
+pub use evaluate::{Evaluation, evaluate};
+pub use registry::{Feedback, MethodInfo, Objective, build, info, methods};

@@ -34,7 +34,70 @@ pub enum Method {
     Sft,
     Dpo(DpoSpec),
     Kto(KtoSpec),
-    // Further methods of the DPO family (ipo, cdpo, robust, hinge, simpo, orpo, cpo, apo-zero, …) follow.
+    Ipo(IpoSpec),
+    Cdpo(SmoothedSpec),
+    RobustDpo(SmoothedSpec),
+    Hinge(BetaSpec),
+    Simpo(SimpoSpec),
+    Orpo(OrpoSpec),
+    Cpo(LikelihoodSpec),
+    Slic(LikelihoodSpec),
+    ApoZero(BetaSpec),
+    ApoDown(BetaSpec),
+    SigmoidNorm(BetaSpec),
+    SppoHard(BetaSpec),
+    Nca(BetaSpec),
+    Bco(BetaSpec),
+}
+
+/// A method whose only hyperparameter is β > 0.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct BetaSpec {
+    pub beta: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct IpoSpec {
+    pub beta: f64,
+    /// Log-ratios are divided by their completion's tokens (TRL, HALOs); otherwise as in the paper.
+    pub length_normalised: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SmoothedSpec {
+    pub beta: f64,
+    /// Probability that a label is flipped, in [0, 0.5).
+    pub label_smoothing: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SimpoSpec {
+    pub beta: f64,
+    /// Target margin γ ≥ 0 (not the ratio γ/β).
+    pub gamma: f64,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct OrpoSpec {
+    /// Weight of the odds-ratio term (the paper's λ).
+    pub beta: f64,
+    pub likelihood: Likelihood,
+}
+
+/// What a likelihood term covers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Likelihood {
+    /// Prompt and completion (ORPO's authors, TRL).
+    Sequence,
+    Completion,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LikelihoodSpec {
+    pub beta: f64,
+    /// Weight of the chosen completions' likelihood, ≥ 0.
+    pub alpha: f64,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -1,1 +1,27 @@
-//! TODO
+//! The one training loop: every method, the same code. Optimizer, schedule, ledger, reference cache,
+//! run-time checks, checkpoint and resume.
+
+mod adamw;
+mod checkpoint;
+mod checks;
+mod cost;
+mod metrics;
+mod micro;
+mod mismatch;
+mod reference;
+mod run;
+mod schedule;
+mod step;
+mod units;
+
+pub use adamw::{AdamW, AdamWState};
+pub use checkpoint::{Checkpoints, Saved};
+pub use checks::{Check, Outcome};
+pub use cost::Ledger;
+pub use metrics::StepMetrics;
+pub use mismatch::mismatched_sequences;
+pub use reference::{Reference, ReferenceCache};
+pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, train, train_from};
+pub use schedule::learning_rate;
+pub use step::{StepInput, StepResult, compute_step};
+pub use units::{TrainData, Unit, class_counts, units};

@@ -1,0 +1,12 @@
+//! Where this program keeps what it need not compute twice.
+
+use std::path::PathBuf;
+
+/// `$KTO_EVAL_CACHE`, else `$XDG_CACHE_HOME/kto-eval`, else `~/.cache/kto-eval`; `None` where no home is
+/// known. Everything in it is addressed by content and may be deleted at any time.
+pub fn user_folder() -> Option<PathBuf> {
+    let variable = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    variable("KTO_EVAL_CACHE")
+        .or_else(|| variable("XDG_CACHE_HOME").map(|d| d.join("kto-eval")))
+        .or_else(|| variable("HOME").map(|d| d.join(".cache").join("kto-eval")))
+}

@@ -1,0 +1,177 @@
+//! A whole comparison, here: the starting checkpoint scored once, then run after run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use candle_core::Device;
+
+use super::observer::Observer;
+use super::prepare::{Prepared, prepare};
+use super::rows::{self, Owner};
+use super::run::{scored, trained};
+use crate::base::error::{HintExt, Result, anyhow, render};
+use crate::model::Decoder;
+use crate::plan::{BASE_ARM, Plan, RunSpec};
+use crate::record::{RecordWriter, RunRow, Status};
+use crate::suite::{Kind, ScoredSuite};
+
+/// How a comparison ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finished {
+    /// Runs that are done, those that an earlier process did included.
+    pub done: usize,
+    /// Runs that diverged or failed.
+    pub lost: usize,
+    /// The abort flag ended it: the same command goes on from here.
+    pub aborted: bool,
+}
+
+/// The starting checkpoint's result on each suite, under each seed that sampling depends on.
+type Base = BTreeMap<(usize, u64), ScoredSuite>;
+
+/// Runs whatever of the plan the folder does not hold yet. Rows are written as they are made.
+///
+/// A run that diverges or fails is recorded, and the others go on.
+///
+/// # Errors
+/// Input that cannot be used, a folder that cannot be written: what is on disk stays, and the same command
+/// goes on from there.
+pub fn compare(
+    plan: &Plan,
+    device: Device,
+    out: &Path,
+    force: bool,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    if plan.suites.preference.is_empty() && plan.suites.generation.is_empty() {
+        return Err(anyhow!("plan `{}` names no suite: nothing would be measured", plan.name))
+            .hint("`kto-eval suites list` lists the suites");
+    }
+    // The folder first: nothing is spent before it is known that rows can be kept.
+    let mut writer = RecordWriter::open(out, plan, force)?;
+    let prepared = prepare(plan, device, observer)?;
+    writer.environment(&prepared.environment)?;
+    let runs = plan.runs();
+    let mut finished = Finished::default();
+    let mut base: Option<Base> = None;
+    for (index, run) in runs.iter().enumerate() {
+        if let Some(row) = writer.finished(&run.id) {
+            finished.count(row.status);
+            continue;
+        }
+        if base.is_none() {
+            base = Some(score_base(&prepared, plan, &mut writer, observer)?);
+        }
+        let base = base.as_ref().expect("made above");
+        observer.run_begins(run, index, runs.len());
+        let row = match one(&prepared, plan, run, base, &mut writer, abort, observer) {
+            Ok(Some(row)) => row,
+            Ok(None) => {
+                finished.aborted = true;
+                break;
+            }
+            Err(error) => RunRow { note: render(&error).replace('\n', "; "), ..rows::run(run) },
+        };
+        writer.run(&row)?;
+        observer.run_ends(&row);
+        finished.count(row.status);
+        if abort.load(Ordering::Relaxed) {
+            finished.aborted = index + 1 < runs.len();
+            break;
+        }
+    }
+    prepared.cache.save()?;
+    writer.arrange()?;
+    Ok(finished)
+}
+
+impl Finished {
+    fn count(&mut self, status: Status) {
+        match status {
+            Status::Done => self.done += 1,
+            Status::Diverged | Status::Failed => self.lost += 1,
+        }
+    }
+}
+
+/// Scores the starting checkpoint, once for each seed where it writes samples.
+fn score_base(
+    prepared: &Prepared,
+    plan: &Plan,
+    writer: &mut RecordWriter,
+    observer: &mut dyn Observer,
+) -> Result<Base> {
+    let known = writer.has_base();
+    let mut base = Base::new();
+    for (index, suite) in prepared.suites.iter().enumerate() {
+        for &seed in &plan.seeds {
+            observer.stage(&format!("scoring {BASE_ARM} on {} (seed {seed})", suite.name));
+            // Nothing is drawn for a preference suite: the first seed's result is every seed's.
+            let first = base.get(&(index, plan.seeds[0])).filter(|_| suite.kind == Kind::Preference);
+            let result = match first {
+                Some(first) => first.clone(),
+                None => scored(prepared, plan, &prepared.start, None, seed, suite)?,
+            };
+            if !known {
+                let owner = Owner::base(seed);
+                writer.scores(&rows::scores(&owner, suite, &result))?;
+                writer.examples(&rows::examples(&owner, suite, &result))?;
+                writer.samples(&rows::samples(&owner, suite, &result))?;
+            }
+            if seed == plan.seeds[0] {
+                for (reason, n) in result.exclusions() {
+                    observer.note(&format!("{}: {n} examples left out: {reason}", suite.name));
+                }
+            }
+            base.insert((index, seed), result);
+        }
+    }
+    Ok(base)
+}
+
+/// `None`: aborted in the middle; the run begins anew next time.
+fn one(
+    prepared: &Prepared,
+    plan: &Plan,
+    run: &RunSpec,
+    base: &Base,
+    writer: &mut RecordWriter,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Option<RunRow>> {
+    let trained = trained(prepared, run, abort, &mut |row| writer.step(row), observer)?;
+    if trained.aborted {
+        return Ok(None);
+    }
+    let mut row = trained.row;
+    // The weights of a run that diverged say nothing.
+    if row.status == Status::Done {
+        let started = Instant::now();
+        score_run(prepared, plan, run, &trained.policy, base, writer, observer)?;
+        row.score_seconds = started.elapsed().as_secs_f64();
+    }
+    Ok(Some(row))
+}
+
+fn score_run(
+    prepared: &Prepared,
+    plan: &Plan,
+    run: &RunSpec,
+    policy: &Decoder,
+    base: &Base,
+    writer: &mut RecordWriter,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let owner = Owner::of(run);
+    for (index, suite) in prepared.suites.iter().enumerate() {
+        observer.stage(&format!("scoring {} on {}", run.id, suite.name));
+        let result = scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)?;
+        writer.scores(&rows::scores(&owner, suite, &result))?;
+        writer.examples(&rows::examples(&owner, suite, &result))?;
+        writer.samples(&rows::samples(&owner, suite, &result))?;
+    }
+    Ok(())
+}

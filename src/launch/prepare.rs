@@ -1,0 +1,188 @@
+//! What all runs of a plan share: model, tokenizer, reference, data, suites.
+
+use std::path::PathBuf;
+
+use candle_core::{DType, Device};
+
+use super::device;
+use super::observer::Observer;
+use super::world_base;
+use crate::base::error::{Context, Result, ensure};
+use crate::data::{
+    Dataset, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with, resolve_model,
+    tokenize_pairs, tokenize_unpaired,
+};
+use crate::model::Decoder;
+use crate::plan::{DataSpec, Dtype, Plan, WORLD};
+use crate::record::Environment;
+use crate::suite::{self, Suite};
+use crate::train::{Reference, ReferenceCache, TrainData};
+
+/// The split that suites with `source = "plan"` are drawn from.
+const HELDOUT_SPLIT: &str = "test";
+
+/// Tokenized training data.
+pub enum TrainingSet {
+    Paired(Vec<TokenizedPair>),
+    Unpaired(Vec<TokenizedExample>),
+}
+
+impl TrainingSet {
+    pub fn as_data(&self) -> TrainData<'_> {
+        match self {
+            Self::Paired(pairs) => TrainData::Paired(pairs),
+            Self::Unpaired(examples) => TrainData::Unpaired(examples),
+        }
+    }
+}
+
+/// Everything that the runs of a plan have in common, loaded once.
+pub struct Prepared {
+    pub device: Device,
+    pub tokenizer: Tokenizer,
+    /// The starting checkpoint, as it stays.
+    pub start: Decoder,
+    /// Where it came from.
+    pub start_dir: PathBuf,
+    /// The reference, where it is another model than the start.
+    pub reference: Option<Decoder>,
+    pub cache: ReferenceCache,
+    pub data: TrainingSet,
+    /// The held-out split of the plan's data; empty where no suite asks for it.
+    pub heldout: Dataset,
+    pub suites: Vec<Suite>,
+    /// With its hashes filled in.
+    pub environment: Environment,
+}
+
+impl Prepared {
+    pub fn reference(&self) -> Reference<'_> {
+        Reference { decoder: self.reference.as_ref().unwrap_or(&self.start), cache: &self.cache }
+    }
+}
+
+/// Loads and checks all that the plan names, before anything is spent.
+///
+/// # Errors
+/// Whatever is missing or does not fit; the message names it.
+pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
+    let suites = suites(plan)?;
+    let start_dir = directory(&plan.model.source, plan, observer)?;
+    let tokenizer = Tokenizer::load(&start_dir)?;
+    let dtype = dtype(plan.model.dtype, &device);
+    observer.stage(&format!("loading {}", plan.model.source));
+    let start = Decoder::load(&start_dir, dtype, &device)?;
+    let vocabulary = start.config().vocab;
+    tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
+    let reference = match plan.model.reference.as_str() {
+        "" => None,
+        source => Some(Decoder::load(&directory(source, plan, observer)?, dtype, &device)?),
+    };
+    if let Some(reference) = &reference {
+        let theirs = reference.config().vocab;
+        ensure!(
+            theirs == vocabulary,
+            "reference {}: its vocabulary has {theirs} tokens, the model's {vocabulary}; log-probs cannot be compared",
+            plan.model.reference
+        );
+    }
+    let weights = reference.as_ref().unwrap_or(&start).weights_hash()?;
+    let mut environment = Environment::here(&device::name(&device), rayon::current_num_threads());
+    environment.plan = plan.name.clone();
+    environment.plan_hash = plan.hash();
+    environment.model_hash = start.weights_hash()?;
+    environment.reference_hash = weights.clone();
+    let (data, hash) = read_training_set(&plan.data, &tokenizer, observer)?;
+    environment.data_hash = hash;
+    let heldout = heldout(plan, &suites, &tokenizer, observer)?;
+    let cache = ReferenceCache::open(&weights, ReferenceCache::user_folder().as_deref());
+    Ok(Prepared { device, tokenizer, start, start_dir, reference, cache, data, heldout, suites, environment })
+}
+
+/// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
+pub(super) fn dtype(dtype: Dtype, device: &Device) -> DType {
+    match dtype {
+        _ if device.is_cpu() => DType::F32,
+        Dtype::F32 => DType::F32,
+        Dtype::Bf16 => DType::BF16,
+        Dtype::F16 => DType::F16,
+    }
+}
+
+fn directory(source: &str, plan: &Plan, observer: &mut dyn Observer) -> Result<PathBuf> {
+    if source == WORLD {
+        return world_base::checkpoint(&plan.data.world, observer);
+    }
+    observer.stage(&format!("resolving model {source}"));
+    resolve_model(source, &plan.model.revision)
+}
+
+fn suites(plan: &Plan) -> Result<Vec<Suite>> {
+    let named = [("preference", &plan.suites.preference), ("generation", &plan.suites.generation)];
+    let mut suites = Vec::new();
+    for (folder, names) in named {
+        for name in names {
+            suites.push(suite::find(name, folder)?);
+        }
+    }
+    Ok(suites)
+}
+
+/// Reads and tokenizes a split; the second value is its content hash.
+pub(super) fn read_training_set(
+    spec: &DataSpec,
+    tokenizer: &Tokenizer,
+    observer: &mut dyn Observer,
+) -> Result<(TrainingSet, String)> {
+    observer.stage(&format!("reading {}", spec.source));
+    let loaded = load_with(spec, &spec.split, &tokenizer.template())?;
+    for note in &loaded.notes {
+        observer.note(note);
+    }
+    let (set, stats) = match &loaded.dataset {
+        Dataset::Paired(pairs) => {
+            let (pairs, stats) = tokenize_pairs(pairs, tokenizer, spec.max_length)?;
+            (TrainingSet::Paired(pairs), stats)
+        }
+        Dataset::Unpaired(examples) => {
+            let (examples, stats) = tokenize_unpaired(examples, tokenizer, spec.max_length)?;
+            (TrainingSet::Unpaired(examples), stats)
+        }
+    };
+    observer.note(&describe(spec, &loaded.format, &stats));
+    Ok((set, loaded.hash))
+}
+
+fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeStats) -> String {
+    let format =
+        serde_json::to_value(format).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
+    format!(
+        "{} ({}): {} examples as {format}, {} prompt and {} completion tokens; cut at {} tokens: {}, dropped: {}",
+        spec.source,
+        spec.split,
+        stats.examples,
+        stats.prompt_tokens,
+        stats.completion_tokens,
+        spec.max_length,
+        stats.cut,
+        stats.dropped
+    )
+}
+
+fn heldout(
+    plan: &Plan,
+    suites: &[Suite],
+    tokenizer: &Tokenizer,
+    observer: &mut dyn Observer,
+) -> Result<Dataset> {
+    if !suites.iter().any(|s| s.source == "plan") {
+        return Ok(Dataset::Paired(Vec::new()));
+    }
+    let spec = DataSpec { max_examples: 0, ..plan.data.clone() };
+    let loaded = load_with(&spec, HELDOUT_SPLIT, &tokenizer.template())
+        .with_context(|| format!("the held-out split `{HELDOUT_SPLIT}` of the plan's data"))?;
+    for note in &loaded.notes {
+        observer.note(&format!("held-out: {note}"));
+    }
+    Ok(loaded.dataset)
+}

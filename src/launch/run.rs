@@ -1,0 +1,109 @@
+//! One arm under one seed: train, then score.
+
+use std::sync::atomic::AtomicBool;
+
+use super::memory::PeakMemory;
+use super::observer::Observer;
+use super::prepare::Prepared;
+use super::rows::{self, Owner};
+use crate::base::error::Result;
+use crate::data::Sequence;
+use crate::model::Decoder;
+use crate::plan::{Plan, RunSpec};
+use crate::record::{RunRow, Status, StepRow};
+use crate::suite::{ScoreContext, ScoredSuite, Suite, score};
+use crate::train::{Check, Ended, Hooks, Job, train};
+
+/// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
+/// β log π/π_ref, can be compared between arms that train under different β.
+const SCORE_BETA: f64 = 0.1;
+/// Sequences sampled at once.
+const SLOTS: usize = 32;
+/// Reference log-probs are computed in packs of this many tokens.
+const PACK_TOKENS: usize = 2048;
+
+/// A policy after training, with its row and what the run-time checks found.
+pub struct Trained {
+    pub policy: Decoder,
+    pub row: RunRow,
+    pub checks: Vec<Check>,
+    /// The abort flag ended it before its budget was spent.
+    pub aborted: bool,
+    /// Resident memory before training began, the model and the data loaded, MiB.
+    pub host_mib_before: f64,
+}
+
+/// Trains one run from the starting checkpoint. `step` gets each step's row as it is made.
+///
+/// # Errors
+/// See [`train`]; a run that diverges is no error, its row says so.
+pub fn trained(
+    prepared: &Prepared,
+    run: &RunSpec,
+    abort: &AtomicBool,
+    step: &mut dyn FnMut(&StepRow) -> Result<()>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    let owner = Owner::of(run);
+    let mut policy = prepared.start.duplicate()?;
+    let memory = PeakMemory::start();
+    let job = Job {
+        method: &run.arm.method,
+        spec: &run.arm.train,
+        budget: run.budget,
+        seed: run.seed,
+        max_length: run.data.max_length,
+        data: prepared.data.as_data(),
+        reference: Some(prepared.reference()),
+    };
+    let mut hooks = Hooks {
+        step: &mut |metrics| step(&rows::step(&owner, metrics)),
+        progress: &mut |progress| observer.training(progress),
+        abort,
+    };
+    let outcome = train(&mut policy, &job, &mut hooks)?;
+    let mut row = rows::run(run);
+    rows::ledger(&mut row, &outcome.ledger);
+    row.final_loss = outcome.final_loss;
+    row.weights = outcome.weights;
+    row.peak_host_mib = memory.peak_mib();
+    let aborted = outcome.ended == Ended::Aborted;
+    (row.status, row.note) = match outcome.ended {
+        Ended::Done => (Status::Done, String::new()),
+        Ended::Diverged(why) => (Status::Diverged, why),
+        Ended::Aborted => (Status::Failed, "interrupted".to_owned()),
+    };
+    Ok(Trained { policy, row, checks: outcome.checks, aborted, host_mib_before: memory.before_mib })
+}
+
+/// Scores a policy on a suite; `base` is the starting checkpoint's result on it (`None` for itself).
+///
+/// # Errors
+/// See [`score`].
+pub fn scored(
+    prepared: &Prepared,
+    plan: &Plan,
+    policy: &Decoder,
+    base: Option<&ScoredSuite>,
+    seed: u64,
+    suite: &Suite,
+) -> Result<ScoredSuite> {
+    let reference = prepared.reference();
+    let mut logps = |sequences: &[Sequence]| {
+        let sequences: Vec<&Sequence> = sequences.iter().collect();
+        reference.logps(&sequences, PACK_TOKENS)
+    };
+    let mut context = ScoreContext {
+        policy,
+        reference: &mut logps,
+        tokenizer: &prepared.tokenizer,
+        data: &plan.data,
+        heldout: &prepared.heldout,
+        base,
+        seed,
+        max_examples: plan.suites.max_examples,
+        beta: SCORE_BETA,
+        slots: SLOTS,
+    };
+    score(&mut context, suite)
+}

@@ -1,0 +1,337 @@
+//! The decoder: parameters, and log-probs of a packed batch forward and backward.
+
+use candle_core::{DType, Device, Tensor};
+use std::collections::BTreeMap;
+
+use super::config::{DecoderConfig, LayerKind, NormKind, Rope};
+use super::gradients::Gradients;
+use super::layer::{self, LayerTape};
+use super::packed::Packed;
+use super::params::{Ids, Pair, Param, Role, layout};
+use crate::base::error::{Result, bail, ensure};
+use crate::base::hash::Hasher;
+use crate::base::seed;
+use crate::kernels::attention::{Shape, Tree};
+use crate::kernels::head::{self, Head, Target};
+use crate::kernels::norm::{self, Norm, NormGrads};
+use crate::kernels::rope::{self, Angles};
+use crate::kernels::{embedding, plain};
+
+/// A decoder-only transformer: weights and how they are wired.
+pub struct Decoder {
+    config: DecoderConfig,
+    params: Vec<Param>,
+    pub(super) ids: Ids,
+    dtype: DType,
+    device: Device,
+    checkpointing: bool,
+}
+
+/// What [`Decoder::backward`] needs of a forward pass; a layer's part is freed as its backward ends.
+pub struct Tape {
+    ids: Vec<u32>,
+    positions: Vec<u32>,
+    batch: Batch,
+    layers: Vec<LayerTape>,
+    /// (m, c) input of the last normalisation, at the rows that are read.
+    last: Tensor,
+    saved: head::Saved,
+}
+
+/// A packed batch in the terms of the kernels.
+pub(super) struct Batch {
+    pub trees: Vec<Tree>,
+    /// Angles by layer kind, in the order of `Decoder::ropes`.
+    pub angles: Vec<(Rope, Angles)>,
+    /// The rows of hidden states that any log-prob is read from, ascending.
+    pub rows: Vec<u32>,
+    /// Per read: index into `rows`, and the target.
+    pub targets: Vec<Target>,
+}
+
+impl Batch {
+    pub fn angles_of(&self, kind: &LayerKind) -> Option<&Angles> {
+        let rope = kind.rope?;
+        self.angles.iter().find(|(r, _)| *r == rope).map(|(_, angles)| angles)
+    }
+}
+
+impl Decoder {
+    /// A model with weights drawn from N(0, `init_std`²), norms at one and biases at zero.
+    pub fn random(config: DecoderConfig, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
+        let mut params = Vec::new();
+        for spec in layout(&config).0 {
+            let count: usize = spec.shape.iter().product();
+            let numbers = match spec.role {
+                Role::Weight => {
+                    let name = spec.pieces.first().map_or("", |p| p.name.as_str());
+                    normal(seed, &format!("init {name}"), count, config.init_std)
+                }
+                Role::Norm if config.norm != NormKind::RmsPlusOne => vec![1.0; count],
+                Role::Norm | Role::Bias => vec![0.0; count],
+            };
+            let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?.to_dtype(dtype)?;
+            params.push(Param { pieces: spec.pieces, role: spec.role, tensor: tensor.to_device(device)? });
+        }
+        Ok(Self::assemble(config, params, dtype, device.clone()))
+    }
+
+    pub(super) fn assemble(config: DecoderConfig, params: Vec<Param>, dtype: DType, device: Device) -> Self {
+        let ids = layout(&config).1;
+        Self { config, params, ids, dtype, device, checkpointing: false }
+    }
+
+    pub fn config(&self) -> &DecoderConfig {
+        &self.config
+    }
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+    pub fn dtype(&self) -> DType {
+        self.dtype
+    }
+    /// Every parameter, in an order that depends on the config alone.
+    pub fn params(&self) -> &[Param] {
+        &self.params
+    }
+    /// For the optimizer, which changes the tensors in place.
+    pub fn params_mut(&mut self) -> &mut [Param] {
+        &mut self.params
+    }
+    pub fn num_params(&self) -> usize {
+        self.params.iter().map(|p| p.tensor.elem_count()).sum()
+    }
+    /// Activation checkpointing: keep the input of each layer only, and compute the rest again in backward.
+    pub fn set_checkpointing(&mut self, on: bool) {
+        self.checkpointing = on;
+    }
+
+    /// A hash of the config's numbers and of every weight.
+    pub fn weights_hash(&self) -> Result<String> {
+        let mut hasher = Hasher::new("kto-eval/weights").part(self.dtype.as_str().as_bytes());
+        hasher = hasher.part(serde_json::to_string(&self.config.source)?.as_bytes());
+        for param in &self.params {
+            let name = param.pieces.first().map_or("", |p| p.name.as_str());
+            hasher = hasher.part(name.as_bytes()).part(&raw_bytes(&param.tensor)?);
+        }
+        Ok(hasher.hex())
+    }
+
+    /// A copy that shares no memory.
+    pub fn duplicate(&self) -> Result<Self> {
+        let copy = |p: &Param| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() });
+        let params = self.params.iter().map(copy).collect::<Result<_>>()?;
+        let mut copy = Self::assemble(self.config.clone(), params, self.dtype, self.device.clone());
+        copy.checkpointing = self.checkpointing;
+        Ok(copy)
+    }
+
+    /// Log-probs (r,) of the batch's reads; nothing is kept.
+    pub fn logps(&self, batch: &Packed) -> Result<Vec<f64>> {
+        let parts = self.batch(batch)?;
+        let mut x = self.embed(&batch.ids, &batch.positions)?;
+        for index in 0..self.config.layers.len() {
+            x = layer::forward(self, index, x, &parts, false)?.0;
+        }
+        let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
+        Ok(head::forward(&normed, self.head(), &parts.targets, false)?.0)
+    }
+
+    /// Log-probs (r,) of the batch's reads, and what backward needs.
+    pub fn forward(&self, batch: &Packed) -> Result<(Vec<f64>, Tape)> {
+        let parts = self.batch(batch)?;
+        let mut x = self.embed(&batch.ids, &batch.positions)?;
+        let mut layers = Vec::with_capacity(self.config.layers.len());
+        for index in 0..self.config.layers.len() {
+            let input = x.clone();
+            let (out, tape) = layer::forward(self, index, x, &parts, !self.checkpointing)?;
+            layers.push(tape.unwrap_or(LayerTape::Input(input)));
+            x = out;
+        }
+        let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
+        let (logps, saved) = head::forward(&normed, self.head(), &parts.targets, true)?;
+        let (ids, positions) = (batch.ids.clone(), batch.positions.clone());
+        Ok((logps, Tape { ids, positions, batch: parts, layers, last: x, saved }))
+    }
+
+    /// Adds the gradients of Σ `dlogps`·log-probs.
+    ///
+    /// # Errors
+    /// If `dlogps` does not have one number for each read, or `grads` is another model's.
+    pub fn backward(&self, tape: Tape, dlogps: &[f64], grads: &mut Gradients) -> Result<()> {
+        let Tape { ids, positions, batch, layers, last, saved } = tape;
+        ensure!(
+            dlogps.len() == batch.targets.len(),
+            "{} gradients for {} log-probs",
+            dlogps.len(),
+            batch.targets.len()
+        );
+        ensure!(grads.tensors.len() == self.params.len(), "gradients of another model");
+        let normed = norm::forward(&last, self.norm(self.ids.last_norm))?;
+        let dweight = &mut grads.tensors[self.ids.head];
+        let dx = head::backward(dlogps, &normed, self.head(), &batch.targets, saved, dweight)?;
+        drop(normed);
+        let mut dx = self.norm_backward(&dx, &last, self.ids.last_norm, None, grads)?;
+        drop(last);
+        for (index, tape) in layers.into_iter().enumerate().rev() {
+            dx = layer::backward(self, index, tape, dx, &batch, grads)?;
+        }
+        embedding::backward(&dx, &ids, self.config.embedding_scale, &mut grads.tensors[self.ids.embedding])?;
+        if let Some(table) = self.ids.positions {
+            embedding::backward(&dx, &positions, 1.0, &mut grads.tensors[table])?;
+        }
+        Ok(())
+    }
+
+    /// FLOPs of a forward pass as computed here (two per multiply-add): products with weights, scores and
+    /// weighted values of visible pairs, the vocabulary projection at the rows that are read. The last layer
+    /// computes what follows attention at those rows only. Backward takes twice as many.
+    pub fn flops(&self, batch: &Packed) -> f64 {
+        let c = &self.config;
+        let mut read: Vec<u32> = batch.reads.iter().map(|r| r.row).collect();
+        read.sort_unstable();
+        read.dedup();
+        let (all, read) = (batch.ids.len() as f64, read.len() as f64);
+        let mut flops = 2.0 * read * (c.vocab * c.hidden) as f64;
+        for (index, kind) in c.layers.iter().enumerate() {
+            let rows = if index + 1 == c.layers.len() { read } else { all };
+            let ids = &self.ids.layers[index];
+            let size = |pair: Pair| self.params[pair.weight].tensor.elem_count() as f64;
+            flops += 2.0 * (all * size(ids.qkv) + rows * (size(ids.out) + size(ids.up) + size(ids.down)));
+            let visible: f64 = batch
+                .segments
+                .iter()
+                .map(|s| {
+                    let past = s.continues.map_or(0, |p| batch.segments[p].len);
+                    (past..past + s.len)
+                        .map(|at| (at + 1).min(kind.window.unwrap_or(usize::MAX)) as f64)
+                        .sum::<f64>()
+                })
+                .sum();
+            flops += 4.0 * visible * (c.heads * c.head_dim) as f64;
+        }
+        flops
+    }
+
+    pub(super) fn batch(&self, packed: &Packed) -> Result<Batch> {
+        let mut rows: Vec<u32> = packed.reads.iter().map(|r| r.row).collect();
+        rows.sort_unstable();
+        rows.dedup();
+        let mut targets = Vec::with_capacity(packed.reads.len());
+        for read in &packed.reads {
+            ensure!(
+                (read.target as usize) < self.config.vocab,
+                "token id {} is beyond the vocabulary of {}",
+                read.target,
+                self.config.vocab
+            );
+            let Ok(at) = rows.binary_search(&read.row) else { bail!("a read without a row") };
+            targets.push((at as u32, read.target));
+        }
+        Ok(Batch { trees: trees(packed)?, angles: self.angles(&packed.positions)?, rows, targets })
+    }
+
+    pub(super) fn angles(&self, positions: &[u32]) -> Result<Vec<(Rope, Angles)>> {
+        let mut angles: Vec<(Rope, Angles)> = Vec::new();
+        let like = &self.params[self.ids.embedding].tensor;
+        for rope in self.config.layers.iter().filter_map(|l| l.rope) {
+            if !angles.iter().any(|(known, _)| *known == rope) {
+                angles.push((rope, rope::angles(positions, &rope.inverse_frequencies(), 1.0, like)?));
+            }
+        }
+        Ok(angles)
+    }
+
+    pub(super) fn embed(&self, ids: &[u32], positions: &[u32]) -> Result<Tensor> {
+        let x =
+            embedding::forward(&self.params[self.ids.embedding].tensor, ids, self.config.embedding_scale)?;
+        let Some(table) = self.ids.positions else { return Ok(x) };
+        if let Some(last) = positions.iter().max().filter(|p| **p as usize >= self.config.max_positions) {
+            bail!("position {last} is beyond the {} that the model has learned", self.config.max_positions);
+        }
+        plain::add(x, &embedding::forward(&self.params[table].tensor, positions, 1.0)?)
+    }
+
+    pub(super) fn weight(&self, index: usize) -> &Tensor {
+        &self.params[index].tensor
+    }
+
+    pub(super) fn head(&self) -> Head<'_> {
+        Head { weight: self.weight(self.ids.head), softcap: self.config.final_softcap }
+    }
+
+    pub(super) fn norm(&self, ids: Pair) -> Norm<'_> {
+        let bias = ids.bias.map(|b| self.weight(b));
+        Norm { kind: self.config.norm, eps: self.config.norm_eps, weight: self.weight(ids.weight), bias }
+    }
+
+    /// base + dx of a normalisation.
+    pub(super) fn norm_backward(
+        &self,
+        dy: &Tensor,
+        x: &Tensor,
+        ids: Pair,
+        base: Option<Tensor>,
+        grads: &mut Gradients,
+    ) -> Result<Tensor> {
+        let targets = match ids.bias {
+            None => NormGrads { weight: &mut grads.tensors[ids.weight], bias: None },
+            Some(bias) => {
+                let [weight, bias] = grads.tensors.get_disjoint_mut([ids.weight, bias])?;
+                NormGrads { weight, bias: Some(bias) }
+            }
+        };
+        norm::backward(dy, x, self.norm(ids), targets, base)
+    }
+
+    pub(super) fn attention_shape(&self, layer: usize) -> Shape {
+        let c = &self.config;
+        Shape {
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+            head_dim: c.head_dim,
+            scale: c.attention_scale,
+            window: c.layers[layer].window,
+            softcap: c.attention_softcap,
+        }
+    }
+}
+
+/// Segments as trees: a root with those that continue it.
+fn trees(packed: &Packed) -> Result<Vec<Tree>> {
+    let mut trees: BTreeMap<usize, Tree> = BTreeMap::new();
+    for (index, segment) in packed.segments.iter().enumerate() {
+        let own = segment.start..segment.start + segment.len;
+        ensure!(own.end <= packed.ids.len(), "segment {index} ends beyond the batch");
+        match segment.continues {
+            None => drop(trees.insert(index, Tree { root: own, branches: Vec::new() })),
+            Some(root) => match trees.get_mut(&root) {
+                Some(tree) => tree.branches.push(own),
+                None => bail!("segment {index} continues {root}, which is no root before it"),
+            },
+        }
+    }
+    Ok(trees.into_values().collect())
+}
+
+/// `count` draws from N(0, std²), by Box and Muller.
+fn normal(seed: u64, name: &str, count: usize, std: f64) -> Vec<f64> {
+    use rand_chacha::rand_core::Rng;
+    let mut rng = seed::rng(seed, name);
+    let mut uniform = move || (rng.next_u64() >> 11) as f64 / (1u64 << 53) as f64;
+    let mut numbers = Vec::with_capacity(count + 1);
+    while numbers.len() < count {
+        let radius = (-2.0 * (1.0 - uniform()).ln()).sqrt() * std;
+        let (sin, cos) = (std::f64::consts::TAU * uniform()).sin_cos();
+        numbers.extend([radius * cos, radius * sin]);
+    }
+    numbers.truncate(count);
+    numbers
+}
+
+/// The tensor's numbers as little-endian bytes.
+fn raw_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
+    use safetensors::View;
+    let tensor = tensor.to_device(&Device::Cpu)?;
+    Ok(View::data(&&tensor).into_owned())
+}

@@ -1,0 +1,11 @@
+//! Batched, seeded sampling over a KV cache.
+
+mod decoder;
+mod decoding;
+mod engine;
+mod sampler;
+mod stop;
+
+pub use decoding::Decoding;
+pub use engine::{Advance, Finish, Generated, Generation, Refused, Request, Text, generate};
+pub use sampler::{Candidate, filter, sample};

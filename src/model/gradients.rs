@@ -1,0 +1,115 @@
+//! One gradient tensor per parameter.
+
+use candle_core::{DType, Tensor};
+
+use super::decoder::Decoder;
+use super::params::{Param, Piece};
+use crate::base::error::Result;
+use crate::kernels::cpu::{self, dispatch};
+use crate::kernels::real::Real;
+
+/// Accumulated gradients, in the order of [`Decoder::params`].
+pub struct Gradients {
+    pub(super) tensors: Vec<Tensor>,
+    pieces: Vec<Vec<Piece>>,
+}
+
+impl Gradients {
+    pub fn zeros(decoder: &Decoder) -> Result<Self> {
+        let zeros = |p: &Param| Ok(p.tensor.zeros_like()?);
+        let tensors = decoder.params().iter().map(zeros).collect::<Result<_>>()?;
+        Ok(Self { tensors, pieces: decoder.params().iter().map(|p| p.pieces.clone()).collect() })
+    }
+
+    /// Back to zero, without allocating on the CPU.
+    pub fn zero_(&mut self) -> Result<()> {
+        self.scale_(0.0)
+    }
+
+    /// Multiplies every gradient; a factor of 0 also clears NaN.
+    pub fn scale_(&mut self, factor: f64) -> Result<()> {
+        for tensor in &mut self.tensors {
+            if cpu::applies(tensor) {
+                dispatch!(tensor.dtype(), scale_cpu(tensor, factor))?;
+            } else {
+                *tensor = if factor == 0.0 { tensor.zeros_like()? } else { (&*tensor * factor)? };
+            }
+        }
+        Ok(())
+    }
+
+    /// L2 norm over all gradients, accumulated in f64.
+    pub fn global_norm(&self) -> Result<f64> {
+        let squares = self.tensors.iter().map(sum_of_squares).collect::<Result<Vec<_>>>()?;
+        Ok(squares.iter().sum::<f64>().sqrt())
+    }
+
+    /// (Hugging Face name, L2 norm) of every tensor of the checkpoint.
+    pub fn named_norms(&self) -> Result<Vec<(String, f64)>> {
+        let mut norms = Vec::new();
+        for (tensor, pieces) in self.tensors.iter().zip(&self.pieces) {
+            for piece in pieces {
+                let rows = tensor.narrow(0, piece.rows.start, piece.rows.len())?;
+                norms.push((piece.name.clone(), sum_of_squares(&rows)?.sqrt()));
+            }
+        }
+        Ok(norms)
+    }
+
+    /// Each parameter with its gradient.
+    pub fn with_params<'a>(&'a self, params: &'a [Param]) -> impl Iterator<Item = (&'a Param, &'a Tensor)> {
+        params.iter().zip(&self.tensors)
+    }
+
+    pub fn tensors(&self) -> &[Tensor] {
+        &self.tensors
+    }
+}
+
+fn sum_of_squares(tensor: &Tensor) -> Result<f64> {
+    if cpu::applies(tensor) {
+        return dispatch!(tensor.dtype(), sum_of_squares_cpu(tensor));
+    }
+    Ok(tensor.to_dtype(DType::F32)?.sqr()?.sum_all()?.to_dtype(DType::F64)?.to_scalar()?)
+}
+
+fn sum_of_squares_cpu<T: Real>(tensor: &Tensor) -> Result<f64> {
+    use rayon::prelude::*;
+    let data = cpu::slice::<T>(tensor)?;
+    let data: &[T] = &data;
+    // Pieces of a fixed size, so that the sum does not depend on the thread count.
+    let partial = |chunk: &[T]| {
+        cpu::simd(
+            #[inline(always)]
+            || {
+                let mut lanes = [0.0f64; 8];
+                let mut chunks = chunk.chunks_exact(8);
+                for eight in &mut chunks {
+                    for (lane, x) in lanes.iter_mut().zip(eight) {
+                        let x = x.to_f64();
+                        *lane += x * x;
+                    }
+                }
+                let rest = chunks.remainder().iter().map(|x| x.to_f64() * x.to_f64());
+                lanes.iter().sum::<f64>() + rest.sum::<f64>()
+            },
+        )
+    };
+    let partials: Vec<f64> = data.par_chunks(1 << 15).map(partial).collect();
+    Ok(partials.iter().sum())
+}
+
+fn scale_cpu<T: Real>(tensor: &Tensor, factor: f64) -> Result<()> {
+    use rayon::prelude::*;
+    let factor = T::of(factor);
+    cpu::update::<T>(tensor, |data| {
+        data.par_chunks_mut(1 << 15).for_each(|chunk| {
+            if factor == T::ZERO {
+                chunk.fill(T::ZERO);
+            } else {
+                chunk.iter_mut().for_each(|x| *x *= factor);
+            }
+        });
+        Ok(())
+    })
+}

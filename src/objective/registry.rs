@@ -1,0 +1,172 @@
+//! What a method is, and the list of them.
+
+use super::batch::{Batch, StepContext, Terms};
+use super::{
+    apo, bco, cdpo, cpo, dpo, hinge, ipo, kto, nca, orpo, robust, sft, sigmoid_norm, simpo, slic, sppo,
+};
+use crate::base::error::{HintExt, Result, anyhow, ensure, unknown};
+use crate::plan::{Method, Z0};
+
+/// The feedback that a method learns from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Feedback {
+    /// Pairs: a prompt with a chosen and a rejected completion.
+    Paired,
+    /// Single completions labelled desirable or undesirable (pairs give two each).
+    Unpaired,
+    /// Desirable or chosen completions only.
+    Completions,
+}
+
+/// A training objective: a pure function of log-probs.
+pub trait Objective: Send + Sync {
+    /// As in a plan's `method = "…"`.
+    fn name(&self) -> &'static str;
+
+    fn feedback(&self) -> Feedback;
+
+    /// Whether log-probs under the reference are needed.
+    fn needs_reference(&self) -> bool {
+        true
+    }
+
+    /// The estimator of z0, where the method has one.
+    fn z0(&self) -> Option<Z0> {
+        None
+    }
+
+    /// Whether the likelihood covers the prompt too.
+    fn needs_prompt(&self) -> bool {
+        false
+    }
+
+    /// Loss of an example where policy and reference are equal and known in advance; what the step-0 check
+    /// holds the run to. `None`: it depends on the log-probs themselves.
+    fn identity_loss(&self, desirable: bool, step: &StepContext) -> Option<f64>;
+
+    /// Losses, this micro-batch's share of the step's loss, and implicit rewards.
+    fn terms(&self, batch: &Batch, step: &StepContext) -> Result<Terms>;
+}
+
+/// A line of `kto-eval methods`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MethodInfo {
+    /// As in a plan's `method = "…"`.
+    pub name: &'static str,
+    pub title: &'static str,
+    pub feedback: Feedback,
+    pub needs_reference: bool,
+    /// arXiv identifier.
+    pub paper: &'static str,
+}
+
+const fn line(
+    name: &'static str,
+    title: &'static str,
+    feedback: Feedback,
+    needs_reference: bool,
+    paper: &'static str,
+) -> MethodInfo {
+    MethodInfo { name, title, feedback, needs_reference, paper }
+}
+
+const METHODS: &[MethodInfo] = {
+    use Feedback::{Completions, Paired, Unpaired};
+    &[
+        line(
+            "sft",
+            "supervised fine-tuning on desirable or chosen completions",
+            Completions,
+            false,
+            "2203.02155",
+        ),
+        line("kto", "Kahneman-Tversky optimization", Unpaired, true, "2402.01306"),
+        line("dpo", "direct preference optimization", Paired, true, "2305.18290"),
+        line("ipo", "identity preference optimization", Paired, true, "2310.12036"),
+        line("cdpo", "conservative DPO (label smoothing)", Paired, true, "2305.18290"),
+        line("robust-dpo", "DPO made unbiased under label flips", Paired, true, "2403.00409"),
+        line("hinge", "hinge loss on DPO's margin (SLiC-HF, RSO)", Paired, true, "2309.06657"),
+        line("simpo", "simple preference optimization", Paired, false, "2405.14734"),
+        line("orpo", "odds-ratio preference optimization", Paired, false, "2403.07691"),
+        line("cpo", "contrastive preference optimization", Paired, false, "2401.08417"),
+        line("slic", "sequence likelihood calibration", Paired, false, "2305.10425"),
+        line(
+            "apo-zero",
+            "anchored preference optimization, chosen up and rejected down",
+            Paired,
+            true,
+            "2408.06266",
+        ),
+        line("apo-down", "anchored preference optimization, both down", Paired, true, "2408.06266"),
+        line("sigmoid-norm", "DPO on length-normalised log-ratios (Tülu 3)", Paired, true, "2411.15124"),
+        line("sppo-hard", "self-play preference optimization, hard labels", Paired, true, "2405.00675"),
+        line("nca", "noise-contrastive alignment", Paired, true, "2402.05369"),
+        line("bco", "binary classifier optimization", Unpaired, true, "2404.04656"),
+    ]
+};
+
+/// Every method, in the order in which they are listed to people.
+pub fn methods() -> &'static [MethodInfo] {
+    METHODS
+}
+
+/// The line of a method named in a plan.
+///
+/// # Errors
+/// An unknown name; the known ones are listed.
+pub fn info(name: &str) -> Result<&'static MethodInfo> {
+    METHODS.iter().find(|m| m.name == name).ok_or_else(|| {
+        let known: Vec<&str> = METHODS.iter().map(|m| m.name).collect();
+        unknown("method", name, &known)
+    })
+}
+
+/// The objective of a plan's method, its hyperparameters checked.
+///
+/// # Errors
+/// A hyperparameter outside its range; the message names it and the range.
+pub fn build(method: &Method) -> Result<Box<dyn Objective>> {
+    Ok(match method {
+        Method::Sft => Box::new(sft::Sft),
+        Method::Dpo(s) => Box::new(dpo::Dpo::new(s)?),
+        Method::Kto(s) => Box::new(kto::Kto::new(s)?),
+        Method::Ipo(s) => Box::new(ipo::Ipo::new(s)?),
+        Method::Cdpo(s) => Box::new(cdpo::Cdpo::new(s)?),
+        Method::RobustDpo(s) => Box::new(robust::Robust::new(s)?),
+        Method::Hinge(s) => Box::new(hinge::Hinge::new(s)?),
+        Method::Simpo(s) => Box::new(simpo::Simpo::new(s)?),
+        Method::Orpo(s) => Box::new(orpo::Orpo::new(s)?),
+        Method::Cpo(s) => Box::new(cpo::Cpo::new(s)?),
+        Method::Slic(s) => Box::new(slic::Slic::new(s)?),
+        Method::ApoZero(s) => Box::new(apo::ApoZero::new(s)?),
+        Method::ApoDown(s) => Box::new(apo::ApoDown::new(s)?),
+        Method::SigmoidNorm(s) => Box::new(sigmoid_norm::SigmoidNorm::new(s)?),
+        Method::SppoHard(s) => Box::new(sppo::SppoHard::new(s)?),
+        Method::Nca(s) => Box::new(nca::Nca::new(s)?),
+        Method::Bco(s) => Box::new(bco::Bco::new(s)?),
+    })
+}
+
+/// β > 0 and finite.
+pub(super) fn positive(method: &str, what: &str, value: f64) -> Result<f64> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(value);
+    }
+    Err(anyhow!("{method}: `{what}` is {value}; it must be a finite number above 0"))
+        .hint(format!("set `{what}` to a positive number, such as 0.1"))
+}
+
+/// A weight: ≥ 0 and finite.
+pub(super) fn weight(method: &str, what: &str, value: f64) -> Result<f64> {
+    ensure!(
+        value.is_finite() && value >= 0.0,
+        "{method}: `{what}` is {value}; it must be a finite number, 0 or above"
+    );
+    Ok(value)
+}
+
+/// A flip probability: in [0, 0.5).
+pub(super) fn smoothing(method: &str, value: f64) -> Result<f64> {
+    ensure!((0.0..0.5).contains(&value), "{method}: `label-smoothing` is {value}; it must lie in [0, 0.5)");
+    Ok(value)
+}

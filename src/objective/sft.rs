@@ -1,0 +1,34 @@
+//! Supervised fine-tuning: the negative log-likelihood of desirable or chosen completions, averaged over
+//! the step's completion tokens (as Hugging Face's and TRL's trainers average):
+//!
+//! L = − Σᵢ log π(yᵢ|xᵢ) / Σᵢ |yᵢ|
+
+use super::batch::{Batch, StepContext, Terms};
+use super::registry::{Feedback, Objective};
+use crate::base::error::Result;
+
+pub struct Sft;
+
+impl Objective for Sft {
+    fn name(&self) -> &'static str {
+        "sft"
+    }
+
+    fn feedback(&self) -> Feedback {
+        Feedback::Completions
+    }
+
+    fn needs_reference(&self) -> bool {
+        false
+    }
+
+    fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {
+        None
+    }
+
+    fn terms(&self, batch: &Batch, step: &StepContext) -> Result<Terms> {
+        let nll = batch.policy.neg()?;
+        let share = (nll.sum_all()? / step.chosen_tokens.max(1) as f64)?;
+        Ok(Terms { losses: (nll / &batch.tokens)?, share, rewards: None })
+    }
+}

@@ -1,0 +1,144 @@
+//! What types cannot say: ranges, and settings that contradict each other.
+
+use super::range::Range;
+use super::source::Source;
+use super::types::*;
+use crate::base::error::{HintExt, Result, anyhow};
+
+/// Checks a plan that is typed already; `source` says where each value stands.
+///
+/// # Errors
+/// The first value that is out of range, with its place, its range and, where there is one, a remedy.
+pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
+    check_names(plan, source)?;
+    check_seeds(plan, source)?;
+    check_sources(plan, source)?;
+    let number = |path: &str, x: f64, range: Range| within(source, path, x, range);
+    for (path, n) in [
+        ("data.max_length", plan.data.max_length.saturating_sub(1)),
+        ("verdict.resamples", plan.verdict.resamples),
+    ] {
+        number(path, n as f64, Range::Positive)?;
+    }
+    number("verdict.alpha", plan.verdict.alpha, Range::Open)?;
+    number("verdict.equivalence_margin", plan.verdict.equivalence_margin, Range::Positive)?;
+    if plan.data.source == WORLD {
+        check_world(&plan.data.world, source)?;
+    }
+    for arm in &plan.arms {
+        check_train(arm, source)?;
+    }
+    Ok(())
+}
+
+/// The source that is generated instead of read.
+pub const WORLD: &str = "world";
+
+/// The run that stands for the starting checkpoint in `scores.csv`; no arm may take the name.
+pub const BASE_ARM: &str = "base";
+
+fn within(source: &Source, path: &str, x: f64, range: Range) -> Result<()> {
+    if range.holds(x) { Ok(()) } else { Err(source.error(path, range.complaint(x))) }
+}
+
+fn check_names(plan: &Plan, source: &Source) -> Result<()> {
+    if plan.name.trim().is_empty() {
+        return Err(source.error("name", "is empty"));
+    }
+    for (i, arm) in plan.arms.iter().enumerate() {
+        let path = format!("arm.{}.name", arm.name);
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+        if arm.name.is_empty() || !arm.name.chars().all(plain) {
+            let message = format!("is `{}`; an arm's name is made of letters, digits, `-` and `_`", arm.name);
+            return Err(source.error(&path, message));
+        }
+        if arm.name == BASE_ARM {
+            return Err(source.error(&path, "is taken: `base` is the starting checkpoint in the records"));
+        }
+        if plan.arms[..i].iter().any(|other| other.name == arm.name) {
+            return Err(anyhow!("{}: two arms are named `{}`", source.at(&path), arm.name))
+                .hint("give each [[arm]] a `name` of its own");
+        }
+    }
+    Ok(())
+}
+
+fn check_seeds(plan: &Plan, source: &Source) -> Result<()> {
+    if plan.seeds.is_empty() {
+        return Err(source.error("seeds", "is empty; it must hold at least one seed"));
+    }
+    for (i, seed) in plan.seeds.iter().enumerate() {
+        if plan.seeds[..i].contains(seed) {
+            return Err(source.error("seeds", format!("holds {seed} twice; a seed counts once")));
+        }
+    }
+    Ok(())
+}
+
+fn check_sources(plan: &Plan, source: &Source) -> Result<()> {
+    for (path, given, option, example) in [
+        ("model.source", &plan.model.source, "--model", "EleutherAI/pythia-70m"),
+        ("data.source", &plan.data.source, "--data", "Anthropic/hh-rlhf"),
+    ] {
+        if given.is_empty() {
+            return Err(anyhow!("{}: no `{path}`", source.at(path))).hint(format!(
+                "name a hub id (`{example}`), a path, or `world`, in the plan or by {option}"
+            ));
+        }
+    }
+    if plan.model.source == WORLD && plan.data.source != WORLD {
+        return Err(source.error("model.source", "is `world`, which knows only the world's own vocabulary"))
+            .hint("set data.source = \"world\" too, or name a model by hub id or path");
+    }
+    Ok(())
+}
+
+fn check_world(world: &WorldSpec, source: &Source) -> Result<()> {
+    for (path, x, range) in [
+        ("data.world.temperature", world.temperature, Range::Positive),
+        ("data.world.flip", world.flip, Range::Flip),
+        ("data.world.train_pairs", world.train_pairs as f64, Range::Positive),
+        ("data.world.heldout_pairs", world.heldout_pairs as f64, Range::Positive),
+    ] {
+        within(source, path, x, range)?;
+    }
+    Ok(())
+}
+
+fn check_train(arm: &Arm, source: &Source) -> Result<()> {
+    let train = &arm.train;
+    // A value that the arm does not give itself stands in [train].
+    let place = |key: &str| {
+        let own = format!("arm.{}.{key}", arm.name);
+        if source.says(&own) { own } else { format!("train.{key}") }
+    };
+    for (key, x, range) in [
+        ("batch_size", train.batch_size as f64, Range::Positive),
+        ("micro_tokens", train.micro_tokens as f64, Range::Positive),
+        ("learning_rate", train.learning_rate, Range::Positive),
+        ("warmup", train.warmup, Range::Share),
+        ("adam_beta1", train.adam_beta1, Range::Share),
+        ("adam_beta2", train.adam_beta2, Range::Share),
+        ("adam_epsilon", train.adam_epsilon, Range::Positive),
+        ("weight_decay", train.weight_decay, Range::NonNegative),
+        ("max_grad_norm", train.max_grad_norm, Range::NonNegative),
+    ] {
+        within(source, &place(key), x, range)?;
+    }
+    let (size, unit) = (train.batch_size, arm.method.keys().unit);
+    let batch = place("batch_size");
+    if size % unit != 0 {
+        let message = format!("is {size}; {} learns from pairs, so it must be even", arm.method.name());
+        return Err(source.error(&batch, message)).hint("batch_size counts completions: a pair counts two");
+    }
+    if let Method::Kto(kto) = &arm.method
+        && kto.z0 != Z0::Zero
+        && size < 2
+    {
+        let message = "is 1; kto's reference point pairs each prompt with another example's completion, so it \
+                       must be at least 2";
+        return Err(source.error(&batch, message))
+            .hint("or set z0 = \"zero\" for this arm: no reference point");
+    }
+    Ok(())
+}

@@ -1,0 +1,66 @@
+//! What a plan leaves out. `kto-eval plan show` prints a plan with all of these written out.
+
+use super::types::*;
+
+impl Default for ModelSpec {
+    fn default() -> Self {
+        Self { source: String::new(), revision: "main".into(), reference: String::new(), dtype: Dtype::F32 }
+    }
+}
+
+impl Default for DataSpec {
+    fn default() -> Self {
+        Self {
+            source: String::new(),
+            revision: "main".into(),
+            config: String::new(),
+            split: "train".into(),
+            format: DataFormat::Auto,
+            max_length: 512,
+            max_examples: 0,
+            world: WorldSpec::default(),
+        }
+    }
+}
+
+impl Default for WorldSpec {
+    fn default() -> Self {
+        Self { seed: 0, train_pairs: 4000, heldout_pairs: 500, temperature: 1.0, flip: 0.05 }
+    }
+}
+
+impl Default for TrainSpec {
+    /// Adam's constants and clipping as in TRL and HALOs; the batch of 32 and rate of 5e-6 are HALOs'.
+    fn default() -> Self {
+        Self {
+            batch_size: 32,
+            micro_tokens: 4096,
+            order: Order::Shuffled,
+            learning_rate: 5e-6,
+            schedule: Schedule::Linear,
+            warmup: 0.1,
+            adam_beta1: 0.9,
+            adam_beta2: 0.999,
+            adam_epsilon: 1e-8,
+            weight_decay: 0.0,
+            max_grad_norm: 1.0,
+        }
+    }
+}
+
+impl SuitesSpec {
+    /// What is measured where a plan has no `[suites]`: the held-out split of its own data.
+    pub fn default_for(data: &DataSpec) -> Self {
+        let names = |names: &[&str]| names.iter().map(|&n| n.to_owned()).collect();
+        match data.source.as_str() {
+            "world" => Self { preference: names(&["world"]), generation: names(&["world"]), max_examples: 0 },
+            _ => Self { preference: names(&["heldout"]), generation: vec![], max_examples: 0 },
+        }
+    }
+}
+
+impl Default for VerdictSpec {
+    fn default() -> Self {
+        Self { alpha: 0.05, equivalence_margin: 0.02, resamples: 10_000, seed: 0 }
+    }
+}

@@ -1,0 +1,164 @@
+//! TOML becomes a [`Plan`] with every default explicit.
+
+use toml::{Table, Value};
+
+use super::check::check;
+use super::methods::{METHODS, method_names};
+use super::overlay::{keys_of, overlay, section};
+use super::overrides::Overrides;
+use super::source::{Source, arm_label};
+use super::types::*;
+use crate::base::error::{HintExt, Result, anyhow};
+
+const SECTIONS: [&str; 10] =
+    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "arm"];
+
+const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
+
+impl Plan {
+    /// Parses a plan; `origin` is its path, for messages, and its stem the default name.
+    ///
+    /// # Errors
+    /// With path and line (or the option), what is wrong, and what would be valid: TOML that does not parse,
+    /// unknown keys, methods and arms, values of the wrong type or outside their range.
+    pub fn parse(text: &str, origin: &str, overrides: &Overrides) -> Result<Self> {
+        let mut source = Source::parse(text, origin)?;
+        overrides.apply(&mut source)?;
+        for key in source.values.keys() {
+            if !SECTIONS.contains(&key.as_str()) {
+                return Err(source.unknown(key, "key", key, &SECTIONS));
+            }
+        }
+        let data: DataSpec = section(&DataSpec::default(), &source, "data")?;
+        let plan = Plan {
+            name: string(&source, "name")?.unwrap_or_else(|| stem(origin).to_owned()),
+            analysis: string(&source, "analysis")?.unwrap_or_default(),
+            seeds: seeds(&source)?,
+            budget: budget(&source)?,
+            model: section(&ModelSpec::default(), &source, "model")?,
+            suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
+            verdict: section(&VerdictSpec::default(), &source, "verdict")?,
+            arms: arms(&source)?,
+            data,
+        };
+        check(&plan, &source)?;
+        Ok(plan)
+    }
+}
+
+fn stem(origin: &str) -> &str {
+    let file = origin.rsplit(['/', '\\']).next().unwrap_or(origin);
+    file.strip_suffix(".toml").unwrap_or(file)
+}
+
+fn string(source: &Source, key: &str) -> Result<Option<String>> {
+    match source.values.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(source.error(key, format!("is {other}; it must be a string"))),
+    }
+}
+
+fn seeds(source: &Source) -> Result<Vec<u64>> {
+    let wrong = |v: &Value| source.error("seeds", format!("holds {v}; seeds are whole numbers, 0 or above"));
+    let one = |v: &Value| v.as_integer().and_then(|i| u64::try_from(i).ok()).ok_or_else(|| wrong(v));
+    match source.values.get("seeds") {
+        Some(Value::Array(seeds)) => seeds.iter().map(one).collect(),
+        Some(other) => Err(source.error("seeds", format!("is {other}; it must be a list such as [1, 2, 3]"))),
+        None => Err(anyhow!("{}: no `seeds`", source.at(""))).hint("add `seeds = [1, 2, 3]`, or give --seed"),
+    }
+}
+
+fn budget(source: &Source) -> Result<Budget> {
+    let example = "such as `budget = { tokens = 200000 }`";
+    let table = match source.values.get("budget") {
+        Some(Value::Table(table)) => table,
+        Some(other) => return Err(source.error("budget", format!("is {other}; it is a table {example}"))),
+        None => {
+            let hint = format!("add one {example} (currencies: {})", CURRENCIES.join(", "));
+            return Err(anyhow!("{}: no `budget`", source.at(""))).hint(hint);
+        }
+    };
+    for key in table.keys() {
+        if !CURRENCIES.contains(&key.as_str()) {
+            return Err(source.unknown(&format!("budget.{key}"), "budget currency", key, &CURRENCIES));
+        }
+    }
+    let mut entries = table.iter();
+    let (Some((currency, value)), None) = (entries.next(), entries.next()) else {
+        let message =
+            format!("names {} currencies; it takes exactly one of {}", table.len(), CURRENCIES.join(", "));
+        return Err(source.error("budget", message));
+    };
+    let wrong =
+        |must: &str| source.error(&format!("budget.{currency}"), format!("is {value}; it must be {must}"));
+    let number = value.as_float().or(value.as_integer().map(|i| i as f64));
+    let positive = number.filter(|x| x.is_finite() && *x > 0.0).ok_or_else(|| wrong("a number above 0"))?;
+    if matches!(currency.as_str(), "flops" | "seconds") {
+        return Ok(if currency == "flops" { Budget::Flops(positive) } else { Budget::Seconds(positive) });
+    }
+    // 2e5 is as good as 200000.
+    let whole = if positive.fract() == 0.0 && positive <= 9e15 { positive as u64 } else { 0 };
+    match (currency.as_str(), whole) {
+        (_, 0) => Err(wrong("a whole number above 0")),
+        ("tokens", n) => Ok(Budget::Tokens(n)),
+        ("examples", n) => Ok(Budget::Examples(n)),
+        (_, n) => Ok(Budget::Steps(n)),
+    }
+}
+
+fn arms(source: &Source) -> Result<Vec<Arm>> {
+    let train: TrainSpec = section(&TrainSpec::default(), source, "train")?;
+    let tables = match source.values.get("arm") {
+        Some(Value::Array(tables)) => tables,
+        Some(_) => return Err(source.error("arm", "is one table; write [[arm]], once for each arm")),
+        None => {
+            return Err(anyhow!("{}: no arms", source.at(""))).hint(format!(
+                "add [[arm]] with `method = \"kto\"` (methods: {})",
+                method_names().join(", ")
+            ));
+        }
+    };
+    tables.iter().enumerate().map(|(i, table)| arm(source, &train, table, i)).collect()
+}
+
+fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Result<Arm> {
+    let Value::Table(table) = value else {
+        return Err(source.error("arm", format!("holds {value}; an arm is a table [[arm]]")));
+    };
+    let label = arm_label(table, index);
+    let path = format!("arm.{label}");
+    let text = |key: &str| match table.get(key) {
+        None => Ok(None),
+        Some(Value::String(text)) => Ok(Some(text.as_str())),
+        Some(other) => {
+            Err(source.error(&format!("{path}.{key}"), format!("is {other}; it must be a string")))
+        }
+    };
+    let names = method_names();
+    let method = text("method")?
+        .ok_or_else(|| anyhow!("{}: arm `{label}` has no `method`", source.at(&path)))
+        .hint(format!("methods: {}", names.join(", ")))?;
+    let keys = METHODS
+        .iter()
+        .find(|m| m.name == method)
+        .ok_or_else(|| source.unknown(&format!("{path}.method"), "method", method, &names))?;
+    let train_keys = keys_of(train);
+    let own = |key: &str| keys.keys.iter().any(|k| k.name == key);
+    for key in table.keys() {
+        let known = own(key) || train_keys.contains(key) || key == "name" || key == "method";
+        if !known {
+            let all = ["name", "method"].into_iter().chain(keys.keys.iter().map(|k| k.name));
+            let all: Vec<&str> = all.chain(train_keys.iter().map(String::as_str)).collect();
+            let what = format!("key for method {method}");
+            return Err(source.unknown(&format!("{path}.{key}"), &what, key, &all));
+        }
+    }
+    let overrides: Table =
+        table.iter().filter(|(k, _)| train_keys.contains(k)).map(|(k, v)| (k.clone(), v.clone())).collect();
+    Ok(Arm {
+        name: text("name")?.unwrap_or(method).to_owned(),
+        method: keys.build(table, source, &path)?,
+        train: overlay(train, &overrides, source, &path)?,
+    })
+}

@@ -1,0 +1,120 @@
+//! A plan's text as values, and where each of them stands, for messages.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+use toml::{Table, Value};
+
+use crate::base::error::{HintExt, Result, anyhow};
+
+/// Values by key, and the place of each by dotted path (`train.batch_size`, `arm.kto.beta`).
+#[derive(Clone, Debug)]
+pub(super) struct Source {
+    /// Path of the plan file, or `<shipped plan>`; stands before the line number in messages.
+    origin: String,
+    pub values: Table,
+    lines: BTreeMap<String, usize>,
+    /// Paths that the command line has set, with the option as it was written.
+    overridden: BTreeMap<String, String>,
+}
+
+impl Source {
+    /// Parses TOML.
+    ///
+    /// # Errors
+    /// On a syntax error, with path and line.
+    pub fn parse(text: &str, origin: &str) -> Result<Self> {
+        let line_of = |offset: usize| 1 + text[..offset.min(text.len())].matches('\n').count();
+        let malformed = |e: toml::de::Error| {
+            let line = e.span().map(|s| format!(":{}", line_of(s.start))).unwrap_or_default();
+            anyhow!("{origin}{line}: {}", e.message())
+        };
+        let tree = DeTable::parse(text).map_err(malformed)?;
+        let mut lines = BTreeMap::new();
+        index(tree.get_ref(), "", &line_of, &mut lines);
+        let values = Table::deserialize(toml::Deserializer::from(tree)).map_err(malformed)?;
+        Ok(Self { origin: origin.to_owned(), values, lines, overridden: BTreeMap::new() })
+    }
+
+    /// Notes that the value at `path` now comes from the command line.
+    pub fn note_override(&mut self, path: &str, option: &str) {
+        self.overridden.insert(path.to_owned(), option.to_owned());
+    }
+
+    /// Where the value at `path` comes from: `plans/hh.toml:7`, `--set train.warmup=2`, or, where it stands
+    /// nowhere (a default), the place of the section around it.
+    pub fn at(&self, path: &str) -> String {
+        let mut path = path;
+        loop {
+            if let Some(option) = self.overridden.get(path) {
+                return option.clone();
+            }
+            if let Some(line) = self.lines.get(path) {
+                return format!("{}:{line}", self.origin);
+            }
+            match path.rsplit_once('.') {
+                Some((parent, _)) => path = parent,
+                None => return self.origin.clone(),
+            }
+        }
+    }
+
+    /// An error about the value at `path`.
+    pub fn error(&self, path: &str, message: impl std::fmt::Display) -> anyhow::Error {
+        anyhow!("{}: `{path}` {message}", self.at(path))
+    }
+
+    /// Whether the plan or the command line says anything at `path`.
+    pub fn says(&self, path: &str) -> bool {
+        self.lines.contains_key(path) || self.overridden.contains_key(path)
+    }
+
+    /// [`crate::base::error::unknown`] with its place before it.
+    pub fn unknown(&self, path: &str, what: &str, name: &str, known: &[&str]) -> anyhow::Error {
+        let error = crate::base::error::unknown(what, name, known);
+        let hint = crate::base::error::render(&error);
+        let placed = anyhow!("{}: {error}", self.at(path));
+        match hint.split_once("\nhint: ") {
+            Some((_, hint)) => Err::<(), _>(placed).hint(hint).expect_err("built from an error"),
+            None => placed,
+        }
+    }
+}
+
+/// The name under which messages and `--set` address an arm: its own, else its method's.
+pub(super) fn arm_label(arm: &Table, index: usize) -> String {
+    let text = |key: &str| arm.get(key).and_then(Value::as_str).map(str::to_owned);
+    text("name").or_else(|| text("method")).unwrap_or_else(|| index.to_string())
+}
+
+fn index(
+    table: &DeTable<'_>,
+    prefix: &str,
+    line_of: &impl Fn(usize) -> usize,
+    lines: &mut BTreeMap<String, usize>,
+) {
+    for (key, value) in table.iter() {
+        let path = join(prefix, key.get_ref());
+        lines.insert(path.clone(), line_of(key.span().start));
+        match value.get_ref() {
+            DeValue::Table(inner) => index(inner, &path, line_of, lines),
+            DeValue::Array(items) if path == "arm" => {
+                for (i, item) in items.iter().enumerate() {
+                    let DeValue::Table(arm) = item.get_ref() else { continue };
+                    let text = |key: &str| arm.get(key).and_then(|v| v.get_ref().as_str());
+                    let label = text("name").or_else(|| text("method")).map_or(i.to_string(), str::to_owned);
+                    let arm_path = join(&path, &label);
+                    // The first of two arms of one name keeps the entry; the clash is reported by name.
+                    lines.entry(arm_path.clone()).or_insert_with(|| line_of(item.span().start));
+                    index(arm, &arm_path, line_of, lines);
+                }
+            }
+            _ => {}
+        }
+    }
+}
+
+pub(super) fn join(prefix: &str, key: &str) -> String {
+    if prefix.is_empty() { key.to_owned() } else { format!("{prefix}.{key}") }
+}

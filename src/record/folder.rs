@@ -1,0 +1,123 @@
+//! The output folder: whose it is, and that one process at a time writes there.
+
+use std::fs::{self, File, OpenOptions, TryLockError};
+use std::io::{Read, Write};
+use std::path::Path;
+
+use crate::base::error::{Context, HintExt, Result, anyhow};
+use crate::plan::{Overrides, Plan};
+
+/// Names of the files in a record folder.
+pub mod files {
+    pub const PLAN: &str = "plan.toml";
+    pub const ENVIRONMENT: &str = "environment.json";
+    pub const RUNS: &str = "runs.csv";
+    pub const STEPS: &str = "steps.csv";
+    pub const SCORES: &str = "scores.csv";
+    pub const EXAMPLES: &str = "examples.csv";
+    pub const SAMPLES: &str = "samples.jsonl";
+    pub const COMPARISONS: &str = "comparisons.csv";
+    pub const LOCK: &str = ".lock";
+
+    /// All that `--force` may delete, beside the report and its charts.
+    pub const ALL: [&str; 8] = [PLAN, ENVIRONMENT, RUNS, STEPS, SCORES, EXAMPLES, SAMPLES, COMPARISONS];
+}
+
+/// Creates the folder where it is not there.
+pub(super) fn create(dir: &Path) -> Result<()> {
+    fs::create_dir_all(dir)
+        .with_context(|| format!("creating the output folder {}", dir.display()))
+        .hint("name a folder that you may write to with --out")
+}
+
+/// Takes the folder for this process; the lock ends with the process, however that ends.
+///
+/// # Errors
+/// Where another process holds it, or the folder cannot be written to.
+pub(super) fn lock(dir: &Path) -> Result<File> {
+    let path = dir.join(files::LOCK);
+    let mut file = OpenOptions::new()
+        .create(true)
+        .read(true)
+        .write(true)
+        .truncate(false)
+        .open(&path)
+        .with_context(|| format!("writing to the output folder {}", dir.display()))
+        .hint("name a folder that you may write to with --out")?;
+    match file.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => {
+            let mut holder = String::new();
+            let _ = file.read_to_string(&mut holder);
+            return Err(anyhow!("{}: another process ({}) writes here", dir.display(), holder.trim()))
+                .hint("wait for it to end, or name another folder with --out");
+        }
+        // Some network file systems have no locks: go on without.
+        Err(TryLockError::Error(e)) if e.kind() == std::io::ErrorKind::Unsupported => {}
+        Err(TryLockError::Error(e)) => return Err(e).with_context(|| format!("locking {}", path.display())),
+    }
+    file.set_len(0)?;
+    writeln!(file, "pid {}", std::process::id())?;
+    Ok(file)
+}
+
+/// Holds the folder's plan against this one.
+///
+/// # Errors
+/// Where the folder has another plan's results; the message names it and the first line that differs.
+pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
+    let path = dir.join(files::PLAN);
+    let remedy = "name another folder with --out, or give --force to delete what is there";
+    if !path.exists() {
+        let stray = files::ALL.iter().find(|f| dir.join(f).exists());
+        return match stray {
+            Some(file) => Err(anyhow!("{} holds {file} but no plan.toml", dir.display())).hint(remedy),
+            None => Ok(()),
+        };
+    }
+    let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let there = Plan::parse(&text, &path.display().to_string(), &Overrides::default()).hint(remedy)?;
+    if there.hash() == plan.hash() {
+        return Ok(());
+    }
+    let silent = |p: &Plan| Plan { analysis: String::new(), ..p.clone() }.to_toml();
+    let (a, b) = (silent(&there), silent(plan));
+    let differing = a.lines().zip(b.lines()).find(|(x, y)| x != y);
+    let first =
+        differing.map_or_else(String::new, |(x, y)| format!("; first difference: `{x}` there, `{y}` here"));
+    let message =
+        format!("{} already holds results of another plan, plan `{}`{first}", dir.display(), there.name);
+    Err(anyhow!(message)).hint(remedy)
+}
+
+/// Deletes the records, the report and its charts; nothing else.
+pub(super) fn clear(dir: &Path) -> Result<()> {
+    let remove = |path: &Path| match fs::remove_file(path) {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("deleting {}", path.display()))
+        }
+        _ => Ok(()),
+    };
+    for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
+        remove(&dir.join(file))?;
+    }
+    for entry in fs::read_dir(dir.join("charts")).into_iter().flatten() {
+        let path = entry?.path();
+        if path.extension().is_some_and(|e| e == "svg" || e == "png") {
+            remove(&path)?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a whole file so that a reader finds either the old text or the new one.
+pub(super) fn replace(path: &Path, text: &[u8]) -> Result<()> {
+    let aside = path.with_extension("part");
+    let write = || -> std::io::Result<()> {
+        let mut file = File::create(&aside)?;
+        file.write_all(text)?;
+        file.sync_all()?;
+        fs::rename(&aside, path)
+    };
+    write().with_context(|| format!("writing {}", path.display()))
+}

@@ -1,0 +1,234 @@
+use std::path::Path;
+
+use super::*;
+use crate::base::error::render;
+use crate::plan::{Overrides, Plan, RunSpec};
+
+fn plan(options: &[&str]) -> Plan {
+    let set = options.iter().map(|s| (*s).to_owned()).collect();
+    Plan::open("quickstart", &Overrides { set, ..Overrides::default() }).unwrap()
+}
+
+fn run_row(spec: &RunSpec, status: Status) -> RunRow {
+    RunRow {
+        run: spec.id.clone(),
+        arm: spec.arm.name.clone(),
+        method: spec.arm.method.name().into(),
+        seed: spec.seed,
+        status,
+        note: "a, \"quoted\"\nnote".into(),
+        steps: 3,
+        examples: 24,
+        labels: 12,
+        policy_tokens: 1000,
+        completion_tokens: 400,
+        computed_tokens: 900,
+        kl_tokens: 0,
+        reference_tokens: 1000,
+        flops: 1.25e12,
+        epochs: 0.1,
+        final_loss: f64::NAN,
+        weights: "ab".into(),
+        train_seconds: 1.5,
+        tokens_per_second: 666.6666666666666,
+        reference_seconds: 0.1,
+        score_seconds: 0.2,
+        peak_host_mib: 100.0,
+        peak_device_mib: 0.0,
+    }
+}
+
+fn step_row(spec: &RunSpec, step: u64) -> StepRow {
+    let (run, arm) = (spec.id.clone(), spec.arm.name.clone());
+    StepRow { run, arm, seed: spec.seed, step, loss: 0.1 + 0.2, margin: Some(1e-9), ..StepRow::default() }
+}
+
+fn score_row(run: &str, arm: &str, seed: u64) -> ScoreRow {
+    let text = str::to_owned;
+    ScoreRow {
+        run: text(run),
+        arm: text(arm),
+        seed,
+        suite: text("world"),
+        subset: text("all"),
+        metric: text("accuracy"),
+        value: 0.5,
+        n: 10,
+        standard_error: 0.1,
+        unit: text("share"),
+        direction: Direction::Higher,
+    }
+}
+
+fn sample_row(run: &str) -> SampleRow {
+    let text = str::to_owned;
+    let opponent = Opponent { name: text("base"), completion: text("c"), reward: None, preference: 0.5 };
+    SampleRow {
+        run: text(run),
+        arm: text("a"),
+        seed: 1,
+        suite: text("world"),
+        subset: text("all"),
+        example: text("e"),
+        prompt: text("line\nbreak"),
+        completion: text("\u{1F600}"),
+        tokens: 2,
+        finished: true,
+        reward: Some(-0.25),
+        opponents: vec![opponent],
+    }
+}
+
+/// Writes a run as the launcher does: steps, scores, samples, then the row that makes it finished.
+fn record(writer: &mut RecordWriter, spec: &RunSpec, status: Option<Status>) {
+    for step in 1..=2 {
+        writer.step(&step_row(spec, step)).unwrap();
+    }
+    writer.scores(&[score_row(&spec.id, &spec.arm.name, spec.seed)]).unwrap();
+    writer.samples(&[sample_row(&spec.id)]).unwrap();
+    if let Some(status) = status {
+        writer.run(&run_row(spec, status)).unwrap();
+    }
+}
+
+fn base(writer: &mut RecordWriter) {
+    writer.scores(&["base", "sentinel-copy", "base"].map(|name| score_row(name, name, 0))).unwrap();
+}
+
+fn complete(dir: &Path, plan: &Plan) {
+    let mut writer = RecordWriter::open(dir, plan, false).unwrap();
+    if !writer.has_base() {
+        base(&mut writer);
+    }
+    for spec in plan.runs() {
+        if writer.finished(&spec.id).is_none() {
+            record(&mut writer, &spec, Some(Status::Done));
+        }
+    }
+    writer.arrange().unwrap();
+}
+
+fn bytes(dir: &Path) -> Vec<Vec<u8>> {
+    [files::RUNS, files::STEPS, files::SCORES, files::SAMPLES]
+        .map(|f| std::fs::read(dir.join(f)).unwrap())
+        .into()
+}
+
+#[test]
+fn rows_read_back_as_they_were_written() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&[]));
+    let out = dir.path().join("deep/er");
+    let environment = Environment { data_hash: "d".into(), ..Environment::here("cpu", 2) };
+    let mut writer = RecordWriter::open(&out, &plan, false).unwrap();
+    writer.environment(&environment).unwrap();
+    let spec = &plan.runs()[0];
+    record(&mut writer, spec, Some(Status::Diverged));
+    let records = Records::read(&out).unwrap();
+    assert_eq!((&records.plan, &records.environment), (&plan, &environment));
+    assert_eq!(records.steps, [step_row(spec, 1), step_row(spec, 2)]);
+    assert_eq!(records.samples, [sample_row(&spec.id)]);
+    assert!(records.runs[0].final_loss.is_nan());
+    let numbered = RunRow { final_loss: 0.0, ..records.runs[0].clone() };
+    assert_eq!(numbered, RunRow { final_loss: 0.0, ..run_row(spec, Status::Diverged) });
+    assert!(records.examples.is_empty() && records.comparisons.is_empty());
+}
+
+#[test]
+fn a_comparison_cut_short_anywhere_goes_on_to_the_same_bytes() {
+    let (whole, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1, 2]"]));
+    complete(whole.path(), &plan);
+    let runs = plan.runs();
+    let middle = &runs[2];
+    for status in [None, Some(Status::Failed)] {
+        let cut = tempfile::tempdir().unwrap();
+        let mut writer = RecordWriter::open(cut.path(), &plan, false).unwrap();
+        base(&mut writer);
+        record(&mut writer, &runs[0], Some(Status::Done));
+        record(&mut writer, &runs[1], Some(Status::Done));
+        record(&mut writer, middle, status);
+        record(&mut writer, &runs[3], Some(Status::Done));
+        drop(writer);
+        // A process killed while it wrote leaves half a line.
+        let steps = cut.path().join(files::STEPS);
+        let text = std::fs::read_to_string(&steps).unwrap();
+        std::fs::write(&steps, format!("{text}{},kto,", runs[4].id)).unwrap();
+        assert_eq!(Records::read(cut.path()).unwrap().steps.len(), 8);
+        complete(cut.path(), &plan);
+        assert!(bytes(cut.path()) == bytes(whole.path()), "{status:?}");
+    }
+    // Nothing finished: the starting checkpoint's rows may be half there, and are dropped too.
+    let early = tempfile::tempdir().unwrap();
+    let mut writer = RecordWriter::open(early.path(), &plan, false).unwrap();
+    base(&mut writer);
+    drop(writer);
+    complete(early.path(), &plan);
+    assert!(bytes(early.path()) == bytes(whole.path()));
+}
+
+#[test]
+fn a_folder_belongs_to_one_plan_and_one_process() {
+    let (dir, first) = (tempfile::tempdir().unwrap(), plan(&[]));
+    let refusal = |plan: &Plan| match RecordWriter::open(dir.path(), plan, false) {
+        Ok(_) => panic!("opened"),
+        Err(e) => render(&e),
+    };
+    let writer = RecordWriter::open(dir.path(), &first, false).unwrap();
+    let text = refusal(&first);
+    assert!(text.contains("another process (pid") && text.contains("--out"), "{text}");
+    drop(writer);
+    complete(dir.path(), &first);
+    let text = refusal(&plan(&["arm.kto.beta=0.5", "analysis=other words"]));
+    assert!(text.contains("another plan, plan `quickstart`"), "{text}");
+    assert!(text.contains("`beta = 0.1` there, `beta = 0.5` here") && text.contains("--force"), "{text}");
+    // Other words alone make no other plan.
+    drop(RecordWriter::open(dir.path(), &plan(&["analysis=other words"]), false).unwrap());
+    std::fs::write(dir.path().join("mine.txt"), "kept").unwrap();
+    let second = plan(&["seeds=[7]"]);
+    let writer = RecordWriter::open(dir.path(), &second, true).unwrap();
+    assert!(!writer.has_base() && Records::read(dir.path()).unwrap().runs.is_empty());
+    assert!(dir.path().join("mine.txt").exists());
+}
+
+#[test]
+fn a_folder_goes_on_only_with_the_data_and_model_that_it_began_with() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&[]));
+    let environment = |data: &str, started: &str| Environment {
+        data_hash: data.into(),
+        started: started.into(),
+        ..Environment::here("cpu", 2)
+    };
+    RecordWriter::open(dir.path(), &plan, false).unwrap().environment(&environment("a", "then")).unwrap();
+    complete(dir.path(), &plan);
+    let mut writer = RecordWriter::open(dir.path(), &plan, false).unwrap();
+    let text = render(&writer.environment(&environment("b", "now")).unwrap_err());
+    assert!(text.contains("the data has changed since (a there, b here)"), "{text}");
+    writer.environment(&environment("a", "now")).unwrap();
+    assert_eq!(Records::read(dir.path()).unwrap().environment.started, "then");
+}
+
+#[test]
+fn what_is_wrong_in_a_folder_is_said_with_path_and_line() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
+    let text = render(&Records::read(dir.path()).unwrap_err());
+    assert!(text.contains("plan.toml") && text.contains("--out"), "{text}");
+    complete(dir.path(), &plan);
+    let damage = |file: &str, from: &str, to: &str, says: &str| {
+        let path = dir.path().join(file);
+        let sound = std::fs::read_to_string(&path).unwrap();
+        assert!(sound.contains(from), "{file} has {from}");
+        std::fs::write(&path, sound.replacen(from, to, 1)).unwrap();
+        let text = render(&Records::read(dir.path()).unwrap_err());
+        assert!(text.contains(says), "{file}: {text}");
+        std::fs::write(&path, sound).unwrap();
+    };
+    damage(files::STEPS, ",2,0.3", ",two,0.3", "steps.csv:3: ");
+    damage(files::SCORES, ",0.5,", ",0.5,9,", "scores.csv:2: 12 columns, but the header has 11");
+    damage(files::SAMPLES, "\"tokens\":2", "\"tokens\":", "samples.jsonl:1: ");
+    RecordWriter::open(dir.path(), &plan, false).unwrap().environment(&Environment::here("cpu", 1)).unwrap();
+    damage(
+        files::ENVIRONMENT,
+        "\"schema\": 1",
+        "\"schema\": 999",
+        "schema version 999; this program reads version 1",
+    );
+}

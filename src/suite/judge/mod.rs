@@ -1,0 +1,12 @@
+//! Who says how good a sample is: one trait, one file a judge.
+
+pub mod checks;
+mod exact;
+mod gold;
+mod instructions;
+mod task;
+
+pub use exact::ExactMatch;
+pub use gold::Gold;
+pub use instructions::Instructions;
+pub use task::{Grade, Judge, Match, Task};

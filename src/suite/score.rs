@@ -1,0 +1,196 @@
+//! The entry point: one policy, one suite.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::definition::{Kind, Suite};
+use super::generation;
+use super::judge::Task;
+use super::logps::{Policy, sequence_logps};
+use super::preference::{PairLogps, score_pairs};
+use super::rows;
+use super::scored::{Exclusion, ScoredSuite};
+use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::base::hash::Hasher;
+use crate::data::world::World;
+use crate::data::{Dataset, PreferencePair, Sequence, Tokenizer, load_with, tokenize_pairs};
+use crate::plan::DataSpec;
+
+/// Σ log π_ref over the completion of each sequence, in nats, in order; usually a cache in front of the
+/// reference model.
+pub type Reference<'a> = dyn FnMut(&[Sequence]) -> Result<Vec<f64>> + 'a;
+
+/// What scoring a policy needs, beside the suite.
+pub struct ScoreContext<'a, P: Policy> {
+    pub policy: &'a P,
+    pub reference: &'a mut Reference<'a>,
+    pub tokenizer: &'a Tokenizer,
+    /// The plan's data: the options of its world, and where sequences are cut.
+    pub data: &'a DataSpec,
+    /// The held-out split of the plan's data (suites with `source = "plan"`).
+    pub heldout: &'a Dataset,
+    /// The starting checkpoint's result on the same suite: its samples are the opponent `base`. `None` while
+    /// the starting checkpoint itself is scored; sentinels play then.
+    pub base: Option<&'a ScoredSuite>,
+    /// The run's seed: arms with the same seed sample with the same random numbers.
+    pub seed: u64,
+    /// Score only the first n examples; 0: all.
+    pub max_examples: usize,
+    /// Strength β of the implicit reward β log π/π_ref.
+    pub beta: f64,
+    /// Sequences sampled at once.
+    pub slots: usize,
+}
+
+impl<P: Policy> ScoreContext<'_, P> {
+    fn spec(&self, suite: &Suite) -> DataSpec {
+        DataSpec {
+            source: suite.source.clone(),
+            revision: suite.revision.clone(),
+            config: suite.config.clone(),
+            split: suite.split.clone(),
+            format: suite.format,
+            max_examples: self.max_examples,
+            ..self.data.clone()
+        }
+    }
+}
+
+/// Scores a policy on a suite.
+///
+/// # Errors
+/// Where the suite's data cannot be read (what is missing and where it was looked for), an id occurs twice,
+/// or the model fails. Examples that cannot be scored are not an error: [`ScoredSuite::excluded`] lists them.
+pub fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
+    let scored = match suite.kind {
+        Kind::Preference => preference(ctx, suite),
+        Kind::Generation => generation::score(ctx, suite),
+    };
+    scored.with_context(|| format!("scoring suite `{}`", suite.name))
+}
+
+fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
+    let pairs = pairs(ctx, suite)?;
+    unique(pairs.iter().map(|p| p.id.as_str()))?;
+    let (tokenized, _) = tokenize_pairs(&pairs, ctx.tokenizer, ctx.data.max_length)?;
+    let by_id: BTreeMap<&str, &PreferencePair> = pairs.iter().map(|p| (p.id.as_str(), p)).collect();
+    let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
+    let policy = sequence_logps(ctx.policy, &groups)?;
+    let flat: Vec<Sequence> = tokenized.iter().flat_map(|p| [p.chosen.clone(), p.rejected.clone()]).collect();
+    let reference = (ctx.reference)(&flat).context("log-probs of the reference")?;
+    ensure!(
+        reference.len() == flat.len(),
+        "{} reference log-probs for {} sequences",
+        reference.len(),
+        flat.len()
+    );
+    let logps: Vec<PairLogps> = tokenized
+        .iter()
+        .zip(policy.chunks(2).zip(reference.chunks(2)))
+        .map(|(pair, (policy, reference))| PairLogps {
+            example: pair.id.clone(),
+            cluster: Hasher::new("cluster").ids(pair.chosen.prompt()).short(),
+            subset: pair.subset.clone(),
+            chosen: policy[0],
+            rejected: policy[1],
+            reference_chosen: reference[0],
+            reference_rejected: reference[1],
+            chosen_tokens: pair.chosen.completion_len(),
+            rejected_tokens: pair.rejected.completion_len(),
+            chosen_bytes: by_id[pair.id.as_str()].chosen.len(),
+        })
+        .collect();
+    for p in &logps {
+        ensure!(p.margin(ctx.beta).is_finite(), "example `{}`: the margin is not finite: {p:?}", p.example);
+    }
+    let (examples, metrics) = score_pairs(&logps, suite, ctx.beta);
+    Ok(ScoredSuite { examples, metrics, excluded: dropped(&pairs, &logps), ..ScoredSuite::default() })
+}
+
+fn dropped(pairs: &[PreferencePair], kept: &[PairLogps]) -> Vec<Exclusion> {
+    let kept: BTreeSet<&str> = kept.iter().map(|p| p.example.as_str()).collect();
+    let left_out = pairs.iter().filter(|p| !kept.contains(p.id.as_str()));
+    let reason = "the prompt fills max_length, or a completion has no token";
+    left_out.map(|p| Exclusion { example: p.id.clone(), reason: reason.to_owned() }).collect()
+}
+
+/// The pairs of a preference suite.
+fn pairs<P: Policy>(ctx: &ScoreContext<P>, suite: &Suite) -> Result<Vec<PreferencePair>> {
+    if let Some(templates) = &suite.pair {
+        return rows::pairs(&ctx.spec(suite), &suite.split, templates, ctx.max_examples);
+    }
+    let dataset = if suite.source == "plan" {
+        ctx.heldout.clone()
+    } else {
+        load_with(&ctx.spec(suite), &suite.split, &ctx.tokenizer.template())?.dataset
+    };
+    let Dataset::Paired(mut pairs) = dataset else {
+        return Err(anyhow!(
+            "the data holds single completions with labels, and a preference suite needs pairs"
+        ))
+        .hint("take a generation suite, or name a preference suite with data of its own");
+    };
+    truncate(&mut pairs, ctx.max_examples);
+    Ok(pairs)
+}
+
+/// The prompts of a generation suite, each once.
+pub(super) fn tasks<P: Policy>(ctx: &ScoreContext<P>, suite: &Suite) -> Result<Vec<Task>> {
+    let mut tasks = match suite.source.as_str() {
+        "plan" => prompts(ctx.heldout),
+        "world" => world_tasks(&World::new(&ctx.data.world)?),
+        _ => rows::tasks(&ctx.spec(suite), suite, &ctx.tokenizer.template(), ctx.max_examples)?,
+    };
+    truncate(&mut tasks, ctx.max_examples);
+    unique(tasks.iter().map(|t| t.id.as_str()))?;
+    Ok(tasks)
+}
+
+fn world_tasks(world: &World) -> Vec<Task> {
+    let task = |p: crate::data::world::WorldPrompt| Task {
+        id: p.id,
+        cluster: rows::cluster(&p.prompt),
+        subset: p.kind,
+        prompt: p.prompt,
+        answer: Some(p.chosen),
+        ..Task::default()
+    };
+    world.heldout_prompts().into_iter().map(task).collect()
+}
+
+/// The prompts of a data set; of several examples with one prompt the first, a desirable one where there is.
+fn prompts(dataset: &Dataset) -> Vec<Task> {
+    let task = |id: &str, subset: &str, prompt: &str, answer: Option<&str>| Task {
+        id: id.to_owned(),
+        cluster: rows::cluster(prompt),
+        subset: subset.to_owned(),
+        prompt: prompt.to_owned(),
+        answer: answer.map(str::to_owned),
+        ..Task::default()
+    };
+    let mut tasks: Vec<Task> = match dataset {
+        Dataset::Paired(pairs) => {
+            pairs.iter().map(|p| task(&p.id, &p.subset, &p.prompt, Some(&p.chosen))).collect()
+        }
+        Dataset::Unpaired(examples) => examples
+            .iter()
+            .map(|e| task(&e.id, &e.subset, &e.prompt, Some(e.completion.as_str()).filter(|_| e.desirable)))
+            .collect(),
+    };
+    let mut seen = BTreeSet::new();
+    tasks.retain(|t| seen.insert(t.prompt.clone()));
+    tasks
+}
+
+fn truncate<T>(items: &mut Vec<T>, most: usize) {
+    if most > 0 {
+        items.truncate(most);
+    }
+}
+
+fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
+    let mut seen = BTreeSet::new();
+    for id in ids {
+        ensure!(seen.insert(id), "the id `{id}` occurs twice: scores are kept by id");
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! What training spends, in every currency.
+
+use super::micro::push_unit;
+use super::units::Unit;
+use crate::data::Sequence;
+use crate::model::{Decoder, Packed};
+use crate::objective::{Feedback, Objective};
+use crate::plan::Budget;
+use serde::{Deserialize, Serialize};
+
+/// What a run (or a step) has spent.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Optimizer steps.
+    pub steps: u64,
+    /// Completions trained on (a pair counts two).
+    pub examples: u64,
+    /// Feedback labels seen: one a pair, one a single completion.
+    pub labels: u64,
+    /// Policy tokens forward and backward, as sequences (the prompt counted for each completion).
+    pub policy_tokens: u64,
+    /// The part of them that the loss reads.
+    pub completion_tokens: u64,
+    /// Tokens really computed: a pair's prompt once.
+    pub computed_tokens: u64,
+    /// Policy tokens forward only, for KTO's z0.
+    pub kl_tokens: u64,
+    /// Reference tokens needed, each time they are needed, whether or not a cache had them.
+    pub reference_tokens: u64,
+    /// Analytic: policy forward and backward (three forwards), KL-term and reference forwards.
+    pub flops: f64,
+    /// Units drawn over units there are.
+    pub epochs: f64,
+    pub train_seconds: f64,
+    /// The part of them spent on the reference.
+    pub reference_seconds: f64,
+}
+
+impl Ledger {
+    /// Adds a step's cost (its times and its epochs too).
+    pub fn add(&mut self, cost: &Ledger) {
+        self.steps += cost.steps;
+        self.examples += cost.examples;
+        self.labels += cost.labels;
+        self.policy_tokens += cost.policy_tokens;
+        self.completion_tokens += cost.completion_tokens;
+        self.computed_tokens += cost.computed_tokens;
+        self.kl_tokens += cost.kl_tokens;
+        self.reference_tokens += cost.reference_tokens;
+        self.flops += cost.flops;
+        self.epochs += cost.epochs;
+        self.train_seconds += cost.train_seconds;
+        self.reference_seconds += cost.reference_seconds;
+    }
+
+    /// The amount in the budget's currency.
+    pub fn spent(&self, budget: Budget) -> f64 {
+        match budget {
+            Budget::Tokens(_) => self.policy_tokens as f64,
+            Budget::Examples(_) => self.examples as f64,
+            Budget::Steps(_) => self.steps as f64,
+            Budget::Flops(_) => self.flops,
+            Budget::Seconds(_) => self.train_seconds,
+        }
+    }
+}
+
+/// The budget as a number of its currency.
+pub fn amount(budget: Budget) -> f64 {
+    match budget {
+        Budget::Tokens(n) | Budget::Examples(n) | Budget::Steps(n) => n as f64,
+        Budget::Flops(x) | Budget::Seconds(x) => x,
+    }
+}
+
+/// Cost of a step of these units, before it is run. `mismatched` are the sequences of its KL term; `of` is
+/// the number of units in the data.
+pub fn step_cost(
+    policy: &Decoder,
+    objective: &dyn Objective,
+    units: &[&Unit],
+    mismatched: &[Sequence],
+    of: usize,
+) -> Ledger {
+    let sum = |f: &dyn Fn(&Sequence) -> usize| -> u64 {
+        units.iter().flat_map(|u| &u.sequences).map(|s| f(s) as u64).sum()
+    };
+    let mut packed = Packed::default();
+    for unit in units {
+        push_unit(&mut packed, unit);
+    }
+    let examples = units.iter().map(|u| u.sequences.len() as u64).sum();
+    let policy_tokens = sum(&|s| s.ids.len());
+    let kl_tokens: u64 = mismatched.iter().map(|s| s.ids.len() as u64).sum();
+    let (mut flops, mut reference_tokens) = (3.0 * policy.flops(&packed), 0);
+    if objective.needs_reference() {
+        flops += policy.flops(&packed);
+        reference_tokens = policy_tokens + kl_tokens;
+    }
+    if !mismatched.is_empty() {
+        // Once under the policy, once under the reference.
+        flops += 2.0 * policy.flops(&Packed::of(mismatched));
+    }
+    Ledger {
+        steps: 1,
+        examples,
+        labels: if objective.feedback() == Feedback::Paired { units.len() as u64 } else { examples },
+        policy_tokens,
+        completion_tokens: sum(&|s| s.completion_len()),
+        computed_tokens: packed.ids.len() as u64,
+        kl_tokens,
+        reference_tokens,
+        flops,
+        epochs: units.len() as f64 / of as f64,
+        train_seconds: 0.0,
+        reference_seconds: 0.0,
+    }
+}

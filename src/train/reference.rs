@@ -1,0 +1,217 @@
+//! Log-probs under the reference: computed once, shared by all arms and seeds, kept for the next time.
+
+use super::micro::{packs, sums};
+use crate::base::error::{Context, Result, ensure};
+use crate::base::hash::Hasher;
+use crate::data::Sequence;
+use crate::model::Decoder;
+use std::collections::{BTreeMap, HashSet};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+/// Completion log-prob sums under one reference model, addressed by content: weights, ids, prompt length.
+///
+/// With a folder, what was computed before is read when it opens, and [`ReferenceCache::save`] writes it
+/// back. A file that does not hold together is left aside: a cache may be lost, never wrong.
+pub struct ReferenceCache {
+    /// Hash of the reference's weights.
+    weights: String,
+    path: Option<PathBuf>,
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    sums: BTreeMap<u64, f64>,
+    changed: bool,
+}
+
+/// The reference model with its cache.
+#[derive(Clone, Copy)]
+pub struct Reference<'a> {
+    pub decoder: &'a Decoder,
+    pub cache: &'a ReferenceCache,
+}
+
+impl ReferenceCache {
+    /// The user's folder for it: `$KTO_EVAL_CACHE/reference`, or `None` where the variable is not set (the
+    /// command line sets its default).
+    pub fn user_folder() -> Option<PathBuf> {
+        std::env::var_os("KTO_EVAL_CACHE")
+            .filter(|v| !v.is_empty())
+            .map(|v| PathBuf::from(v).join("reference"))
+    }
+
+    /// An empty cache in memory, or what `folder` holds for these weights.
+    pub fn open(weights: &str, folder: Option<&Path>) -> Self {
+        let path = folder.map(|f| {
+            f.join(format!("{}.logps", Hasher::new("kto-eval/reference").part(weights.as_bytes()).short()))
+        });
+        let sums =
+            path.as_deref().and_then(|p| std::fs::read(p).ok()).and_then(|b| decode(&b)).unwrap_or_default();
+        Self { weights: weights.to_owned(), path, state: Mutex::new(State { sums, changed: false }) }
+    }
+
+    /// Writes what was added, aside first and then in place of the old file. A cache only in memory, or
+    /// without news, writes nothing.
+    ///
+    /// # Errors
+    /// The folder cannot be written.
+    pub fn save(&self) -> Result<()> {
+        let Some(path) = &self.path else { return Ok(()) };
+        let mut state = self.lock();
+        if !state.changed {
+            return Ok(());
+        }
+        write_atomically(path, &encode(&state.sums))
+            .with_context(|| format!("saving reference log-probs to {}", path.display()))?;
+        state.changed = false;
+        Ok(())
+    }
+
+    /// Hash of the weights that the log-probs are of.
+    pub fn weights(&self) -> &str {
+        &self.weights
+    }
+
+    /// Sequences known.
+    pub fn len(&self) -> usize {
+        self.lock().sums.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    fn key(&self, sequence: &Sequence) -> u64 {
+        // 64 bits of SHA-256: with a million sequences a collision has probability 3e-8.
+        Hasher::new("kto-eval/logps")
+            .part(self.weights.as_bytes())
+            .ids(&sequence.ids)
+            .part(&(sequence.prompt_len as u64).to_le_bytes())
+            .u64()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, State> {
+        // A poisoned lock means that another thread panicked between two insertions; each is whole.
+        self.state.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+impl Reference<'_> {
+    /// (n,) Σ log π_ref over each completion. Those not known yet are computed, in packed batches of at
+    /// most `pack_tokens` tokens.
+    ///
+    /// # Errors
+    /// A forward pass fails, or a log-prob is not finite.
+    pub fn logps(&self, sequences: &[&Sequence], pack_tokens: usize) -> Result<Vec<f64>> {
+        let keys: Vec<u64> = sequences.iter().map(|s| self.cache.key(s)).collect();
+        let missing: Vec<usize> = {
+            let (state, mut seen) = (self.cache.lock(), HashSet::new());
+            (0..keys.len()).filter(|&i| !state.sums.contains_key(&keys[i]) && seen.insert(keys[i])).collect()
+        };
+        let wanted: Vec<&Sequence> = missing.iter().map(|&i| sequences[i]).collect();
+        let mut computed = Vec::with_capacity(wanted.len());
+        for packed in packs(&wanted, pack_tokens) {
+            computed.extend(sums(&packed, &self.decoder.logps(&packed)?));
+        }
+        let mut state = self.cache.lock();
+        for (&i, &sum) in missing.iter().zip(&computed) {
+            ensure!(
+                sum.is_finite(),
+                "the reference gives a sequence of {} tokens the log-prob {sum}",
+                sequences[i].ids.len()
+            );
+            state.sums.insert(keys[i], sum);
+            state.changed = true;
+        }
+        Ok(keys.iter().map(|key| state.sums[key]).collect())
+    }
+}
+
+const MAGIC: &[u8; 8] = b"ktologp1";
+
+/// Magic, (key, sum) pairs in order of key, and a checksum of all before it.
+fn encode(sums: &BTreeMap<u64, f64>) -> Vec<u8> {
+    let mut bytes = MAGIC.to_vec();
+    for (key, sum) in sums {
+        bytes.extend(key.to_le_bytes());
+        bytes.extend(sum.to_le_bytes());
+    }
+    let checksum = Hasher::new("kto-eval/logps-file").part(&bytes).u64();
+    bytes.extend(checksum.to_le_bytes());
+    bytes
+}
+
+fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, f64>> {
+    let (body, checksum) = bytes.split_at_checked(bytes.len().checked_sub(8)?)?;
+    let pairs = body.strip_prefix(MAGIC)?;
+    let expected = Hasher::new("kto-eval/logps-file").part(body).u64();
+    if checksum != expected.to_le_bytes() || pairs.len() % 16 != 0 {
+        return None;
+    }
+    let word = |b: &[u8]| Some(<[u8; 8]>::try_from(b).ok()?);
+    pairs
+        .chunks_exact(16)
+        .map(|c| Some((u64::from_le_bytes(word(&c[..8])?), f64::from_le_bytes(word(&c[8..])?))))
+        .collect()
+}
+
+/// Written beside, flushed to the disk, then renamed: readers see the old file or the new one.
+pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().context("a file path has a folder")?;
+    std::fs::create_dir_all(folder)?;
+    let aside = path.with_extension(format!("{}.part", std::process::id()));
+    let written = (|| -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        std::fs::File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // Nothing of ours stays behind on a full disk.
+        let _ = std::fs::remove_file(&aside);
+    }
+    Ok(written?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_read_back_whole_or_not_at_all() {
+        let sums: BTreeMap<u64, f64> = (0..100).map(|i| (i * 7919, -(i as f64) / 3.0)).collect();
+        let bytes = encode(&sums);
+        assert_eq!(decode(&bytes), Some(sums));
+        assert_eq!(decode(&encode(&BTreeMap::new())), Some(BTreeMap::new()));
+        for broken in [0, 1, 7, 16, bytes.len() / 2, bytes.len() - 1] {
+            assert_eq!(decode(&bytes[..broken]), None, "cut to {broken} bytes");
+        }
+        for i in (0..bytes.len()).step_by(37) {
+            let mut flipped = bytes.clone();
+            flipped[i] ^= 4;
+            assert_eq!(decode(&flipped), None, "byte {i} changed");
+        }
+    }
+
+    #[test]
+    fn a_cache_outlives_its_process_and_knows_its_model() {
+        let folder = tempfile::tempdir().unwrap();
+        let cache = ReferenceCache::open("weights-a", Some(folder.path()));
+        let sequence = Sequence { ids: [1, 2, 3].into(), prompt_len: 1 };
+        let other = Sequence { ids: [1, 2, 3].into(), prompt_len: 2 };
+        assert_ne!(cache.key(&sequence), cache.key(&other), "the prompt's length is part of the address");
+        {
+            let mut state = cache.lock();
+            state.sums.insert(cache.key(&sequence), -1.5);
+            state.changed = true;
+        }
+        cache.save().unwrap();
+        assert_eq!(ReferenceCache::open("weights-a", Some(folder.path())).len(), 1);
+        assert!(ReferenceCache::open("weights-b", Some(folder.path())).is_empty());
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1, "nothing is left aside");
+    }
+}

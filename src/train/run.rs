@@ -1,0 +1,365 @@
+//! The loop.
+
+use super::adamw::AdamW;
+use super::checkpoint::{Checkpoints, Saved, State};
+use super::checks::{Check, STOOD_STILL, Watch};
+use super::cost::{Ledger, amount, step_cost};
+use super::metrics::StepMetrics;
+use super::mismatch::mismatched_sequences;
+use super::reference::Reference;
+use super::schedule::learning_rate;
+use super::step::{StepInput, compute_step};
+use super::units::{TrainData, Unit, class_counts, units};
+use crate::base::error::{HintExt, Result, anyhow, ensure};
+use crate::base::hash::Hasher;
+use crate::data::{Sampler, Sequence};
+use crate::model::{Decoder, Gradients};
+use crate::objective::{ClassCounts, Feedback, Objective, build};
+use crate::plan::{Budget, Method, TrainSpec, Z0};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// What to train, on what, and for how much.
+#[derive(Clone, Copy)]
+pub struct Job<'a> {
+    pub method: &'a Method,
+    pub spec: &'a TrainSpec,
+    pub budget: Budget,
+    /// Seed of the order of examples.
+    pub seed: u64,
+    /// Prompts with mismatched completions are cut to this many tokens, as the data was.
+    pub max_length: usize,
+    pub data: TrainData<'a>,
+    /// Needed by most methods.
+    pub reference: Option<Reference<'a>>,
+}
+
+/// How far a run is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Progress {
+    pub step: u64,
+    /// Of the budget, in [0, 1].
+    pub fraction: f64,
+    pub loss: f64,
+    pub policy_tokens: u64,
+}
+
+/// What the loop tells, and what stops it.
+pub struct Hooks<'a> {
+    /// Called with each step's figures; an error ends the run.
+    pub step: &'a mut dyn FnMut(&StepMetrics) -> Result<()>,
+    pub progress: &'a mut dyn FnMut(Progress),
+    /// Set it, and the run ends after the present step.
+    pub abort: &'a AtomicBool,
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// The budget is spent.
+    Done,
+    /// NaN, loss explosion, dead gradients; why.
+    Diverged(String),
+    /// The abort flag was set.
+    Aborted,
+}
+
+/// What a run ended with.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TrainOutcome {
+    pub ended: Ended,
+    pub ledger: Ledger,
+    /// Loss of the last step.
+    pub final_loss: f64,
+    /// Hash of the trained weights.
+    pub weights: String,
+    pub checks: Vec<Check>,
+}
+
+/// Trains `policy` in place until the budget is spent.
+///
+/// A step takes examples until it has `batch_size` completions or the next one would exceed the budget; so
+/// arms end within an example of the budget, and of each other. A step of one example is not taken where z0
+/// needs two.
+///
+/// # Errors
+/// Input that cannot be trained on, a budget smaller than one example, and the checks that refuse to go on
+/// ([`Watch`]). A run that diverges is no error: see [`Ended`].
+pub fn train(policy: &mut Decoder, job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<TrainOutcome> {
+    train_from(policy, job, hooks, None, None)
+}
+
+/// [`train`], going on from a checkpoint where one is given, and saving checkpoints where that is wanted.
+///
+/// A run that goes on ends with the same bits as one that was never interrupted, on the same machine with
+/// the same number of threads.
+///
+/// # Errors
+/// As [`train`]; a checkpoint of another run; a checkpoint that cannot be written.
+pub fn train_from(
+    policy: &mut Decoder,
+    job: &Job<'_>,
+    hooks: &mut Hooks<'_>,
+    saved: Option<Saved>,
+    checkpoints: Option<&Checkpoints>,
+) -> Result<TrainOutcome> {
+    let mut run = Run::new(policy, job)?;
+    if let Some(saved) = saved {
+        run.restore(policy, saved)?;
+    }
+    let mut ended = Ended::Done;
+    while let Some(batch) = run.next_batch(policy)? {
+        let (metrics, diverged) = run.step(policy, &batch)?;
+        (hooks.step)(&metrics)?;
+        (hooks.progress)(run.progress());
+        let abort = hooks.abort.load(Ordering::Relaxed);
+        let due = |c: &&Checkpoints| abort || run.ledger.steps.is_multiple_of(c.every.max(1));
+        if diverged.is_none()
+            && let Some(checkpoints) = checkpoints.filter(due)
+        {
+            checkpoints.write(&run.state(), policy, run.optimizer.state())?;
+        }
+        if let Some(why) = diverged {
+            ended = Ended::Diverged(why);
+            break;
+        }
+        if abort {
+            ended = Ended::Aborted;
+            break;
+        }
+    }
+    run.finish(policy, ended)
+}
+
+struct Run<'a> {
+    job: &'a Job<'a>,
+    objective: Box<dyn Objective>,
+    units: Vec<Unit>,
+    classes: ClassCounts,
+    sampler: Sampler,
+    optimizer: AdamW,
+    gradients: Gradients,
+    ledger: Ledger,
+    watch: Watch,
+    /// Sum and number of implicit rewards so far (BCO's δ).
+    rewards: (f64, u64),
+    loss: f64,
+    /// Hash of the weights that training began with.
+    start: String,
+    /// Why the step-0 identity does not apply; empty where it does.
+    no_identity: String,
+    /// What a checkpoint must carry to be this run's.
+    fingerprint: String,
+}
+
+/// A step's units, the sequences of its KL term, and its cost.
+struct StepBatch {
+    units: Vec<usize>,
+    mismatched: Vec<Sequence>,
+    cost: Ledger,
+}
+
+impl<'a> Run<'a> {
+    fn new(policy: &Decoder, job: &'a Job<'a>) -> Result<Self> {
+        let objective = build(job.method)?;
+        let units = units(job.data, objective.feedback())?;
+        let estimates = objective.z0().is_some_and(|z0| z0 != Z0::Zero);
+        if estimates {
+            let enough = job.spec.batch_size >= 2 && units.len() >= 2;
+            ensure!(
+                enough,
+                "{}: z0 needs a step of at least 2 examples (batch size {}, {} examples)",
+                objective.name(),
+                job.spec.batch_size,
+                units.len()
+            );
+        }
+        ensure!(amount(job.budget) > 0.0, "the budget is {}; it must be above 0", amount(job.budget));
+        let start = policy.weights_hash()?;
+        let no_identity = match job.reference {
+            _ if !objective.needs_reference() => "the method has no reference".to_owned(),
+            Some(reference) if reference.decoder.weights_hash()? == start => String::new(),
+            Some(_) => "the reference is not the starting checkpoint".to_owned(),
+            None => return Err(anyhow!("{} needs a reference model", objective.name())),
+        };
+        let mut run = Self {
+            fingerprint: String::new(),
+            job,
+            classes: class_counts(&units),
+            sampler: Sampler::new(units.len(), job.spec.order, job.seed),
+            optimizer: AdamW::new(job.spec, policy)?,
+            gradients: Gradients::zeros(policy)?,
+            ledger: Ledger::default(),
+            watch: Watch::default(),
+            rewards: (0.0, 0),
+            loss: f64::NAN,
+            objective,
+            units,
+            start,
+            no_identity,
+        };
+        run.fingerprint = run.fingerprint()?;
+        Ok(run)
+    }
+
+    /// A hash of all that determines what the run does.
+    fn fingerprint(&self) -> Result<String> {
+        let Job { method, spec, budget, seed, max_length, reference, .. } = self.job;
+        let settings = serde_json::to_string(&(method, spec, budget, seed, max_length))?;
+        let reference = reference.map_or("", |r| r.cache.weights());
+        let mut hasher = Hasher::new("kto-eval/run").part(settings.as_bytes()).part(reference.as_bytes());
+        for (sequence, desirable) in self.units.iter().flat_map(Unit::sides) {
+            hasher = hasher
+                .ids(&sequence.ids)
+                .part(&[u8::from(desirable)])
+                .part(&sequence.prompt_len.to_le_bytes());
+        }
+        Ok(hasher.part(self.start.as_bytes()).hex())
+    }
+
+    fn state(&self) -> State {
+        State {
+            fingerprint: self.fingerprint.clone(),
+            start: self.start.clone(),
+            loss: self.loss,
+            reward_sum: self.rewards.0,
+            reward_count: self.rewards.1,
+            updates: self.optimizer.state().updates,
+            sampler: self.sampler.state(),
+            ledger: self.ledger,
+            watch: self.watch.clone(),
+        }
+    }
+
+    /// Takes up a saved run; `policy` is the starting checkpoint and becomes the saved policy.
+    fn restore(&mut self, policy: &mut Decoder, saved: Saved) -> Result<()> {
+        if saved.state.fingerprint != self.fingerprint {
+            return Err(anyhow!("the checkpoint is of another run (other data, model, method or settings)"))
+                .hint("remove the run's checkpoint folder to start it anew");
+        }
+        saved.restore_weights(policy)?;
+        let Saved { state, optimizer, .. } = saved;
+        self.optimizer.restore(optimizer)?;
+        let (n, order, seed) = (self.units.len(), self.job.spec.order, self.job.seed);
+        self.sampler = Sampler::restore(n, order, seed, state.sampler);
+        (self.ledger, self.watch, self.loss) = (state.ledger, state.watch, state.loss);
+        self.rewards = (state.reward_sum, state.reward_count);
+        Ok(())
+    }
+
+    fn progress(&self) -> Progress {
+        Progress {
+            step: self.ledger.steps,
+            fraction: (self.ledger.spent(self.job.budget) / amount(self.job.budget)).min(1.0),
+            loss: self.loss,
+            policy_tokens: self.ledger.policy_tokens,
+        }
+    }
+
+    /// The next step, or `None` where the budget has no room for one.
+    fn next_batch(&mut self, policy: &Decoder) -> Result<Option<StepBatch>> {
+        let (limit, spent) = (amount(self.job.budget), self.ledger.spent(self.job.budget));
+        // Seconds cannot be known beforehand: the run stops where it is nearest to its budget.
+        let half_a_step = match self.job.budget {
+            Budget::Seconds(_) if self.ledger.steps > 0 => 0.5 * spent / self.ledger.steps as f64,
+            _ => 0.0,
+        };
+        if spent + half_a_step >= limit {
+            return Ok(None);
+        }
+        let size = match self.objective.feedback() {
+            Feedback::Paired => (self.job.spec.batch_size / 2).max(1),
+            _ => self.job.spec.batch_size.max(1),
+        };
+        let least = if self.objective.z0().is_some_and(|z0| z0 != Z0::Zero) { 2 } else { 1 };
+        let mut drawn: Vec<usize> = (0..size).map(|_| self.sampler.next()).collect();
+        while drawn.len() >= least {
+            let batch = self.assemble(policy, &drawn)?;
+            if spent + batch.cost.spent(self.job.budget) <= limit {
+                return Ok(Some(batch));
+            }
+            drawn.pop();
+        }
+        if self.ledger.steps == 0 {
+            return Err(anyhow!("the budget of {limit} is smaller than the cost of the first step"))
+                .hint("raise the budget, or lower max_length");
+        }
+        Ok(None)
+    }
+
+    fn assemble(&self, policy: &Decoder, drawn: &[usize]) -> Result<StepBatch> {
+        let units: Vec<&Unit> = drawn.iter().map(|&i| &self.units[i]).collect();
+        let mismatched = match self.objective.z0() {
+            Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
+            None => vec![],
+        };
+        let cost = step_cost(policy, self.objective.as_ref(), &units, &mismatched, self.units.len());
+        Ok(StepBatch { units: drawn.to_vec(), mismatched, cost })
+    }
+
+    /// Runs a step; the second value says why the run is to end, and then no update was made.
+    fn step(&mut self, policy: &mut Decoder, batch: &StepBatch) -> Result<(StepMetrics, Option<String>)> {
+        let started = Instant::now();
+        let limit = amount(self.job.budget);
+        let middle = self.ledger.spent(self.job.budget) + 0.5 * batch.cost.spent(self.job.budget);
+        let rate = learning_rate(self.job.spec, middle / limit);
+        let units: Vec<&Unit> = batch.units.iter().map(|&i| &self.units[i]).collect();
+        let input = StepInput {
+            units: &units,
+            mismatched: &batch.mismatched,
+            reference: self.job.reference,
+            micro_tokens: self.job.spec.micro_tokens,
+            classes: self.classes,
+            reward_shift: if self.rewards.1 == 0 { 0.0 } else { self.rewards.0 / self.rewards.1 as f64 },
+        };
+        self.gradients.zero_()?;
+        let result = compute_step(policy, self.objective.as_ref(), &input, &mut self.gradients)?;
+        if self.ledger.steps == 0 && self.no_identity.is_empty() {
+            self.watch.identity(self.objective.as_ref(), &units, &result, self.classes)?;
+        }
+        let grad_norm = self.gradients.global_norm()?;
+
+        let mut cost = batch.cost;
+        self.ledger.add(&cost);
+        let mut metrics = StepMetrics::new(&result, self.objective.feedback(), &cost, &self.ledger);
+        (metrics.grad_norm, metrics.learning_rate) = (grad_norm, rate);
+        self.loss = result.loss;
+        self.rewards.0 += result.rewards.iter().sum::<f64>();
+        self.rewards.1 += result.rewards.len() as u64;
+        let gradients = &self.gradients;
+        let diverged = self.watch.step(&result, &metrics, &self.ledger, || gradients.named_norms())?;
+        if diverged.is_none() {
+            self.optimizer.step(
+                policy,
+                &self.gradients,
+                rate,
+                clip(grad_norm, self.job.spec.max_grad_norm),
+            )?;
+        }
+        cost.train_seconds = started.elapsed().as_secs_f64();
+        self.ledger.train_seconds += cost.train_seconds;
+        self.ledger.reference_seconds += result.reference_time.as_secs_f64();
+        metrics.seconds = cost.train_seconds;
+        Ok((metrics, diverged))
+    }
+
+    fn finish(self, policy: &Decoder, ended: Ended) -> Result<TrainOutcome> {
+        if let Some(reference) = self.job.reference {
+            reference.cache.save()?;
+        }
+        let weights = policy.weights_hash()?;
+        let moved = weights != self.start;
+        let ended = match ended {
+            Ended::Done if !moved => Ended::Diverged(STOOD_STILL.to_owned()),
+            ended => ended,
+        };
+        let checks = self.watch.report(moved, &self.no_identity);
+        Ok(TrainOutcome { ended, ledger: self.ledger, final_loss: self.loss, weights, checks })
+    }
+}
+
+/// What gradients are multiplied by so that their global norm is at most `max` (0: no limit), as in
+/// `torch.nn.utils.clip_grad_norm_`.
+fn clip(norm: f64, max: f64) -> f64 {
+    if max > 0.0 { (max / (norm + 1e-6)).min(1.0) } else { 1.0 }
+}

@@ -1,0 +1,143 @@
+//! One optimizer step's loss and gradient, over micro-batches.
+
+use super::micro::{micros, packs, sums};
+use super::reference::Reference;
+use super::units::Unit;
+use crate::base::error::{Context, Result, ensure};
+use crate::data::Sequence;
+use crate::model::{Decoder, Gradients};
+use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto};
+use std::time::{Duration, Instant};
+
+/// What a step is computed from.
+pub struct StepInput<'a> {
+    pub units: &'a [&'a Unit],
+    /// Prompts with mismatched completions, for z0; empty where the method has none.
+    pub mismatched: &'a [Sequence],
+    /// Absent where the method needs none.
+    pub reference: Option<Reference<'a>>,
+    pub micro_tokens: usize,
+    /// Class counts of the training data.
+    pub classes: ClassCounts,
+    pub reward_shift: f64,
+}
+
+/// A step of m examples with n completions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct StepResult {
+    pub loss: f64,
+    /// (m,)
+    pub losses: Vec<f64>,
+    /// (n,) empty where the method has none.
+    pub rewards: Vec<f64>,
+    /// (n,) log-prob sums, tokens and classes, in the order of the units' sequences.
+    pub logps: LogProbs,
+    /// z0 before and after the clamp.
+    pub z0: Option<(f64, f64)>,
+    /// Largest |d loss / d log-prob sum|: 0 where the loss is saturated.
+    pub steepest: f64,
+    /// Completion tokens that the loss read.
+    pub completion_reads: u64,
+    pub reference_time: Duration,
+}
+
+/// Adds the gradient of the step's loss to `gradients`; the policy is not changed.
+///
+/// z0 comes first, from all mismatched completions of the step; then each micro-batch is run forward, its
+/// share of the loss differentiated, and run backward. However the step is split, the sum is the same.
+///
+/// # Errors
+/// Shapes that do not fit, a failing kernel.
+pub fn compute_step(
+    policy: &Decoder,
+    objective: &dyn Objective,
+    input: &StepInput<'_>,
+    gradients: &mut Gradients,
+) -> Result<StepResult> {
+    let started = Instant::now();
+    let reference = reference_logps(objective, input)?;
+    let mut result = StepResult { reference_time: started.elapsed(), ..Default::default() };
+    if objective.z0().is_some() {
+        result.z0 = Some(reference_point(policy, input, &mut result.reference_time)?);
+    }
+    let context = context(objective, input, result.z0);
+    let mut at = 0;
+    for micro in micros(input.units, input.micro_tokens, objective.needs_prompt()) {
+        let (logps, tape) = policy.forward(&micro.packed)?;
+        let (completions, prompts) = micro.split(&logps);
+        let mut part = describe(&input.units[micro.units.clone()]);
+        let end = at + completions.len();
+        part.reference = reference.get(at..end).unwrap_or_default().to_vec();
+        (part.policy, part.prompt, at) = (completions, prompts, end);
+
+        let value = evaluate(objective, &part, &context)?;
+        policy.backward(tape, &micro.spread(&value.gradient, &value.prompt_gradient), gradients)?;
+
+        result.loss += value.loss;
+        result.steepest = value.gradient.iter().fold(result.steepest, |s, g| s.max(g.abs()));
+        result.losses.extend(value.losses);
+        result.rewards.extend(value.rewards);
+        result.completion_reads += micro.completion_reads();
+        append(&mut result.logps, part);
+    }
+    Ok(result)
+}
+
+/// (n,) for the step's sequences; empty where the method needs no reference.
+fn reference_logps(objective: &dyn Objective, input: &StepInput<'_>) -> Result<Vec<f64>> {
+    if !objective.needs_reference() {
+        return Ok(vec![]);
+    }
+    let sequences: Vec<&Sequence> = input.units.iter().flat_map(|u| &u.sequences).collect();
+    let reference =
+        input.reference.with_context(|| format!("{} needs a reference model", objective.name()))?;
+    reference.logps(&sequences, input.micro_tokens)
+}
+
+/// z0 of the whole step, before and after the clamp.
+fn reference_point(policy: &Decoder, input: &StepInput<'_>, spent: &mut Duration) -> Result<(f64, f64)> {
+    let sequences: Vec<&Sequence> = input.mismatched.iter().collect();
+    let mut ratios = Vec::with_capacity(sequences.len());
+    for packed in packs(&sequences, input.micro_tokens) {
+        ratios.extend(sums(&packed, &policy.logps(&packed)?));
+    }
+    if let Some(reference) = input.reference.filter(|_| !sequences.is_empty()) {
+        let started = Instant::now();
+        let under_reference = reference.logps(&sequences, input.micro_tokens)?;
+        *spent += started.elapsed();
+        ensure!(
+            under_reference.len() == ratios.len(),
+            "z0: policy and reference disagree on the completions"
+        );
+        ratios.iter_mut().zip(under_reference).for_each(|(ratio, r)| *ratio -= r);
+    }
+    Ok(kto::z0(&ratios))
+}
+
+fn context(objective: &dyn Objective, input: &StepInput<'_>, z0: Option<(f64, f64)>) -> StepContext {
+    let sides = || input.units.iter().flat_map(|u| u.sides());
+    let prompt = |u: &&Unit| u.sequences.first().map_or(0, |s| s.prompt_len - 1);
+    StepContext {
+        examples: input.units.len(),
+        chosen_tokens: sides().filter(|(_, d)| *d).map(|(s, _)| s.completion_len()).sum(),
+        prompt_tokens: if objective.needs_prompt() { input.units.iter().map(prompt).sum() } else { 0 },
+        z0: z0.map_or(0.0, |(_, clamped)| clamped),
+        classes: input.classes,
+        reward_shift: input.reward_shift,
+    }
+}
+
+/// Tokens and classes of the units' completions; no log-probs yet.
+fn describe(units: &[&Unit]) -> LogProbs {
+    let (tokens, desirable) =
+        units.iter().flat_map(|u| u.sides()).map(|(s, d)| (s.completion_len(), d)).unzip();
+    LogProbs { tokens, desirable, ..Default::default() }
+}
+
+fn append(all: &mut LogProbs, part: LogProbs) {
+    all.policy.extend(part.policy);
+    all.reference.extend(part.reference);
+    all.tokens.extend(part.tokens);
+    all.desirable.extend(part.desirable);
+    all.prompt.extend(part.prompt);
+}
