@@ -1,1 +1,19 @@
-//! TODO
+//! The command line: one file a verb, which parses, resolves and calls. Data goes to stdout, everything
+//! else to stderr; [`Exit`](crate::base::exit::Exit) documents the exit codes.
+
+mod app;
+mod args;
+mod compare;
+mod data;
+mod interrupt;
+mod methods;
+mod output;
+mod plan;
+mod report;
+mod score;
+mod screen;
+mod suites;
+mod train;
+mod verify;
+
+pub use app::main;

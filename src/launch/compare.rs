@@ -11,11 +11,11 @@ use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained};
-use crate::base::error::{Result, render};
+use crate::base::error::{HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::plan::{BASE_ARM, Plan, RunSpec};
 use crate::record::{RecordWriter, RunRow, Status};
-use crate::suite::ScoredSuite;
+use crate::suite::{Kind, ScoredSuite};
 
 /// How a comparison ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -46,6 +46,10 @@ pub fn compare(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
+    if plan.suites.preference.is_empty() && plan.suites.generation.is_empty() {
+        return Err(anyhow!("plan `{}` names no suite: nothing would be measured", plan.name))
+            .hint("`kto-eval suites list` lists the suites");
+    }
     // The folder first: nothing is spent before it is known that rows can be kept.
     let mut writer = RecordWriter::open(out, plan, force)?;
     let prepared = prepare(plan, device, observer)?;
@@ -105,7 +109,12 @@ fn score_base(
     for (index, suite) in prepared.suites.iter().enumerate() {
         for &seed in &plan.seeds {
             observer.stage(&format!("scoring {BASE_ARM} on {} (seed {seed})", suite.name));
-            let result = scored(prepared, plan, &prepared.start, None, seed, suite)?;
+            // Nothing is drawn for a preference suite: the first seed's result is every seed's.
+            let first = base.get(&(index, plan.seeds[0])).filter(|_| suite.kind == Kind::Preference);
+            let result = match first {
+                Some(first) => first.clone(),
+                None => scored(prepared, plan, &prepared.start, None, seed, suite)?,
+            };
             if !known {
                 let owner = Owner::base(seed);
                 writer.scores(&rows::scores(&owner, suite, &result))?;

@@ -3,16 +3,24 @@
 
 mod compare;
 mod device;
+mod judge;
 mod memory;
 mod observer;
 mod prepare;
 mod rows;
 mod run;
+mod score_data;
+mod train_one;
+mod verify;
 mod world_base;
 
 pub use compare::{Finished, compare};
 pub use device::device;
+pub use judge::{Judged, check_report, judge};
 pub use memory::PeakMemory;
 pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};
 pub use run::{Trained, scored, trained};
+pub use score_data::{ScoreRequest, score_data};
+pub use train_one::{TrainFolder, train_one};
+pub use verify::{Verified, verify};

@@ -8,7 +8,6 @@ use super::device;
 use super::observer::Observer;
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
-use crate::base::hash::Hasher;
 use crate::data::{
     Dataset, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with, resolve_model,
     tokenize_pairs, tokenize_unpaired,
@@ -90,10 +89,10 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let weights = reference.as_ref().unwrap_or(&start).weights_hash()?;
     let mut environment = Environment::here(&device::name(&device), rayon::current_num_threads());
     environment.plan = plan.name.clone();
-    environment.plan_hash = Hasher::new("kto-eval/plan").part(plan.to_toml().as_bytes()).hex();
+    environment.plan_hash = plan.hash();
     environment.model_hash = start.weights_hash()?;
     environment.reference_hash = weights.clone();
-    let (data, hash) = training_set(&plan.data, &tokenizer, observer)?;
+    let (data, hash) = read_training_set(&plan.data, &tokenizer, observer)?;
     environment.data_hash = hash;
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let cache = ReferenceCache::open(&weights, ReferenceCache::user_folder().as_deref());
@@ -101,7 +100,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
 }
 
 /// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
-fn dtype(dtype: Dtype, device: &Device) -> DType {
+pub(super) fn dtype(dtype: Dtype, device: &Device) -> DType {
     match dtype {
         _ if device.is_cpu() => DType::F32,
         Dtype::F32 => DType::F32,
@@ -129,7 +128,8 @@ fn suites(plan: &Plan) -> Result<Vec<Suite>> {
     Ok(suites)
 }
 
-fn training_set(
+/// Reads and tokenizes a split; the second value is its content hash.
+pub(super) fn read_training_set(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
@@ -150,13 +150,6 @@ fn training_set(
         }
     };
     observer.note(&describe(spec, &loaded.format, &stats));
-    ensure!(
-        stats.examples > stats.dropped,
-        "{}: nothing is left to learn from: all {} examples were dropped (max_length {})",
-        spec.source,
-        stats.examples,
-        spec.max_length
-    );
     Ok((set, loaded.hash))
 }
 

@@ -1,7 +1,9 @@
 //! What ran, as rows.
 
 use crate::plan::{BASE_ARM, RunSpec};
-use crate::record::{Direction, ExampleRow, Opponent, RunRow, SampleRow, ScoreRow, Status, StepRow};
+use crate::record::{
+    Direction, ExampleRow, Opponent, RunRow, SENTINEL, SampleRow, ScoreRow, Status, StepRow,
+};
 use crate::suite::{self, ALL, Metric, ScoredSuite, Suite};
 use crate::train::{Ledger, StepMetrics};
 
@@ -107,7 +109,7 @@ pub(super) fn scores(owner: &Owner, suite: &Suite, scored: &ScoredSuite) -> Vec<
         .map(|m| score(owner, suite, &m.subset, m.metric, m.value, m.n, m.standard_error));
     let sentinels = scored.sentinels.iter().map(|s| {
         // Contestants of their own: their runs never ran, so they have scores and nothing else.
-        let name = format!("sentinel-{}", s.sentinel);
+        let name = format!("{SENTINEL}{}", s.sentinel);
         let owner = Owner { run: name.clone(), arm: name, seed: owner.seed };
         score(&owner, suite, ALL, s.opponent.win_rate(), s.win_rate, s.n, s.standard_error)
     });

@@ -25,10 +25,6 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     if plan.data.source == WORLD {
         check_world(&plan.data.world, source)?;
     }
-    if plan.suites.preference.is_empty() && plan.suites.generation.is_empty() {
-        return Err(source.error("suites", "names no suite: nothing would be measured"))
-            .hint("`kto-eval suites list` lists the suites");
-    }
     for arm in &plan.arms {
         check_train(arm, source)?;
     }

@@ -15,6 +15,9 @@ pub enum Status {
     Failed,
 }
 
+/// Contestants that ought to lose have scores and no run; their runs and arms are named `sentinel-<name>`.
+pub const SENTINEL: &str = "sentinel-";
+
 /// `runs.csv`: a row per arm × seed. The ledger, then what it ended with, then time and memory.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RunRow {

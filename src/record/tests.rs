@@ -91,10 +91,14 @@ fn record(writer: &mut RecordWriter, spec: &RunSpec, status: Option<Status>) {
     }
 }
 
+fn base(writer: &mut RecordWriter) {
+    writer.scores(&["base", "sentinel-copy", "base"].map(|name| score_row(name, name, 0))).unwrap();
+}
+
 fn complete(dir: &Path, plan: &Plan) {
     let mut writer = RecordWriter::open(dir, plan, false).unwrap();
     if !writer.has_base() {
-        writer.scores(&[score_row("base", "base", 0)]).unwrap();
+        base(&mut writer);
     }
     for spec in plan.runs() {
         if writer.finished(&spec.id).is_none() {
@@ -138,7 +142,7 @@ fn a_comparison_cut_short_anywhere_goes_on_to_the_same_bytes() {
     for status in [None, Some(Status::Failed)] {
         let cut = tempfile::tempdir().unwrap();
         let mut writer = RecordWriter::open(cut.path(), &plan, false).unwrap();
-        writer.scores(&[score_row("base", "base", 0)]).unwrap();
+        base(&mut writer);
         record(&mut writer, &runs[0], Some(Status::Done));
         record(&mut writer, &runs[1], Some(Status::Done));
         record(&mut writer, middle, status);
@@ -155,7 +159,7 @@ fn a_comparison_cut_short_anywhere_goes_on_to_the_same_bytes() {
     // Nothing finished: the starting checkpoint's rows may be half there, and are dropped too.
     let early = tempfile::tempdir().unwrap();
     let mut writer = RecordWriter::open(early.path(), &plan, false).unwrap();
-    writer.scores(&[score_row("base", "base", 0)]).unwrap();
+    base(&mut writer);
     drop(writer);
     complete(early.path(), &plan);
     assert!(bytes(early.path()) == bytes(whole.path()));

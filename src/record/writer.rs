@@ -132,7 +132,7 @@ impl RecordWriter {
     /// Puts all rows into the plan's order, whatever the order in which the runs ended.
     pub fn arrange(&mut self) -> Result<()> {
         let order = std::mem::take(&mut self.order);
-        self.keep(|run| order.get(run).copied())?;
+        self.keep(|run| place(&order, run))?;
         self.order = order;
         Ok(())
     }
@@ -144,8 +144,8 @@ impl RecordWriter {
         self.finished = ended.map(|r| (r.run.clone(), r)).collect();
         let (finished, order) = (self.finished.clone(), self.order.clone());
         self.keep(|run| {
-            let kept = finished.contains_key(run) || (run == BASE_ARM && !finished.is_empty());
-            order.get(run).copied().filter(|_| kept)
+            let kept = finished.contains_key(run) || (belongs_to_base(run) && !finished.is_empty());
+            place(&order, run).filter(|_| kept)
         })
     }
 
@@ -156,6 +156,15 @@ impl RecordWriter {
         }
         Ok(())
     }
+}
+
+/// The starting checkpoint's own rows, and the sentinels' that are scored beside it.
+fn belongs_to_base(run: &str) -> bool {
+    run == BASE_ARM || run.starts_with(SENTINEL)
+}
+
+fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {
+    order.get(if belongs_to_base(run) { BASE_ARM } else { run }).copied()
 }
 
 pub(super) fn read_environment(path: &Path) -> Result<Environment> {

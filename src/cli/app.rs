@@ -1,0 +1,33 @@
+//! From arguments to an exit code.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use super::args::{Cli, Verb};
+use super::{compare, data, methods, plan, report, score, suites, train, verify};
+use crate::base::error::{Result, render};
+use crate::base::exit::Exit;
+
+/// The program. Usage errors are clap's, with exit code 2.
+pub fn main() -> ExitCode {
+    let Cli { verb, common } = Cli::parse();
+    let result: Result<Exit> = match &verb {
+        Verb::Compare(options) => compare::run(options, &common),
+        Verb::Train(options) => train::run(options, &common),
+        Verb::Score(options) => score::run(options, &common),
+        Verb::Report(options) => report::run(options, &common),
+        Verb::Suites(verb) => suites::run(verb, &common),
+        Verb::Verify(options) => verify::run(options, &common),
+        Verb::Methods => methods::run(&common),
+        Verb::Data(verb) => data::run(verb, &common),
+        Verb::Plan(verb) => plan::run(verb, &common),
+    };
+    match result {
+        Ok(exit) => exit.into(),
+        Err(error) => {
+            eprintln!("error: {}", render(&error));
+            Exit::InputError.into()
+        }
+    }
+}

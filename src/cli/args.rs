@@ -1,0 +1,117 @@
+//! Options that every verb takes.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+use clap::{Args, Parser, Subcommand};
+
+use super::{compare, data, plan, report, score, suites, train, verify};
+use crate::base::error::{Context, Result};
+use crate::launch;
+use crate::plan::{Overrides, Plan};
+
+const AFTER: &str = "\
+Exit codes:
+    0  the work is done and every check passed
+    1  the work is done, and a verdict or a check failed (an arm diverged, a comparison is invalid)
+    2  usage, input or environment error
+  130  interrupted; the same command goes on from there
+
+Environment:
+  KTO_EVAL_CACHE   where base checkpoints and reference log-probs are kept (default: ~/.cache/kto-eval)
+  HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as everywhere with the Hugging Face hub";
+
+/// Does KTO match DPO and SFT at the same cost? Trains under matched budgets, scores on held-out suites, and
+/// says better, worse, equivalent or undecided.
+#[derive(Debug, Parser)]
+#[command(name = "kto-eval", version, after_help = AFTER, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub verb: Verb,
+    #[command(flatten)]
+    pub common: Common,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Train every arm under every seed, score them, and judge the differences
+    Compare(compare::Options),
+    /// Train one policy, step by step as another trainer would
+    Train(Box<train::Options>),
+    /// Write log-probs of every completion of a data set
+    Score(score::Options),
+    /// Draw the report again from the records of a comparison
+    Report(report::Options),
+    /// List, show and check suites
+    #[command(subcommand)]
+    Suites(suites::Verb),
+    /// Read everything that a plan names and take one step with each arm
+    Verify(verify::Options),
+    /// List the methods with their hyperparameters
+    Methods,
+    /// Look at data sets
+    #[command(subcommand)]
+    Data(data::Verb),
+    /// Show plans
+    #[command(subcommand)]
+    Plan(plan::Verb),
+}
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct Common {
+    /// auto, cpu, cuda or cuda:N
+    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    pub device: String,
+    /// Output folder (for score: file)
+    #[arg(long, short, global = true, value_name = "PATH")]
+    pub out: Option<PathBuf>,
+    /// Seeds in place of the plan's (repeat, or separate by commas)
+    #[arg(long, global = true, value_name = "N", value_delimiter = ',')]
+    pub seed: Vec<u64>,
+    /// No progress on stderr
+    #[arg(long, short, global = true)]
+    pub quiet: bool,
+    /// Results on stdout as JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Set any key of the plan, such as train.learning_rate=1e-5 or arm.kto.beta=0.2 (repeatable)
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    pub set: Vec<String>,
+    /// Short for --set model.source=…: a hub id, a directory, or world
+    #[arg(long, global = true, value_name = "MODEL")]
+    pub model: Option<String>,
+    /// Short for --set data.source=…: a hub id, a file, a directory, or world
+    #[arg(long, global = true, value_name = "DATA")]
+    pub data: Option<String>,
+    /// Threads to compute with [default: one a core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+}
+
+impl Common {
+    pub fn overrides(&self) -> Overrides {
+        let (set, model, data) = (self.set.clone(), self.model.clone(), self.data.clone());
+        Overrides { set, model, data, seeds: self.seed.clone() }
+    }
+
+    /// A plan by path or by shipped name, with the overrides in it.
+    pub fn plan(&self, name: &str) -> Result<Plan> {
+        Plan::open(name, &self.overrides())
+    }
+
+    /// `--out`, else `out/<name>`.
+    pub fn folder(&self, name: &str) -> PathBuf {
+        let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
+        let name: String = name.chars().map(plain).collect();
+        self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name))
+    }
+
+    /// Opens the device, and settles the number of threads for the rest of the process.
+    pub fn device(&self) -> Result<Device> {
+        if let Some(threads) = self.threads {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads.into());
+            pool.build_global().context("starting threads")?;
+        }
+        launch::device(&self.device)
+    }
+}

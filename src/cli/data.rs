@@ -1,0 +1,85 @@
+//! `kto-eval data inspect`.
+
+use clap::Subcommand;
+use serde_json::json;
+
+use super::args::Common;
+use super::output::{print, print_json};
+use crate::base::error::Result;
+use crate::base::exit::Exit;
+use crate::data::{Dataset, Loaded, load};
+use crate::plan::DataSpec;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Say how a data set is read, and show its first examples
+    Inspect {
+        /// A hub id, a file, a directory, or world
+        source: String,
+        /// Split
+        #[arg(long, default_value = "train")]
+        split: String,
+        /// Configuration or folder within the data set
+        #[arg(long, default_value = "")]
+        config: String,
+        /// Examples to show
+        #[arg(long, default_value_t = 2)]
+        show: usize,
+    },
+}
+
+pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
+    let Verb::Inspect { source, split, config, show } = verb;
+    let spec = DataSpec { source: source.clone(), config: config.clone(), ..DataSpec::default() };
+    let loaded = load(&spec, split)?;
+    if common.json {
+        print_json(&json!({
+            "source": source,
+            "split": split,
+            "format": loaded.format,
+            "rows": loaded.rows,
+            "examples": loaded.dataset.len(),
+            "notes": loaded.notes,
+            "hash": loaded.hash,
+            "first": first(&loaded.dataset, *show),
+        }))?;
+    } else {
+        print(&text(source, split, &loaded, *show)?)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn text(source: &str, split: &str, loaded: &Loaded, show: usize) -> Result<String> {
+    let kind = match &loaded.dataset {
+        Dataset::Paired(_) => "pairs",
+        Dataset::Unpaired(_) => "labelled completions",
+    };
+    let mut out = format!(
+        "{source} ({split}): {} {kind} of {} rows, content hash {}\n",
+        loaded.dataset.len(),
+        loaded.rows,
+        &loaded.hash[..12]
+    );
+    for note in &loaded.notes {
+        out += &format!("  {note}\n");
+    }
+    for example in first(&loaded.dataset, show) {
+        out += &(serde_json::to_string_pretty(&example)? + "\n");
+    }
+    Ok(out)
+}
+
+fn first(dataset: &Dataset, n: usize) -> Vec<serde_json::Value> {
+    match dataset {
+        Dataset::Paired(pairs) => pairs
+            .iter()
+            .take(n)
+            .map(|p| json!({"id": p.id, "prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected}))
+            .collect(),
+        Dataset::Unpaired(examples) => examples
+            .iter()
+            .take(n)
+            .map(|e| json!({"id": e.id, "prompt": e.prompt, "completion": e.completion, "desirable": e.desirable}))
+            .collect(),
+    }
+}

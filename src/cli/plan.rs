@@ -1,0 +1,43 @@
+//! `kto-eval plan show|list`.
+
+use clap::Subcommand;
+
+use super::args::Common;
+use super::output::{print, print_json, table};
+use crate::base::error::Result;
+use crate::base::exit::Exit;
+use crate::plan::{DEFAULT_PLAN, Overrides, Plan, SHIPPED};
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Print a plan with every default written out
+    Show {
+        /// Path of a plan, or name of a shipped one
+        #[arg(default_value = DEFAULT_PLAN)]
+        plan: String,
+    },
+    /// List the shipped plans
+    List,
+}
+
+pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
+    match verb {
+        Verb::Show { plan } => {
+            let plan = common.plan(plan)?;
+            if common.json { print_json(&plan)? } else { print(&plan.to_toml())? }
+        }
+        Verb::List => print(&list()?)?,
+    }
+    Ok(Exit::Done)
+}
+
+fn list() -> Result<String> {
+    let mut rows = vec![];
+    for shipped in SHIPPED {
+        let plan = Plan::open(shipped.name, &Overrides::default())?;
+        let arms: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
+        let seeds = format!("{} seeds", plan.seeds.len());
+        rows.push(vec![plan.name, arms.join(", "), seeds, plan.budget.to_string(), plan.data.source]);
+    }
+    Ok(table(&rows))
+}

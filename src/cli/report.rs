@@ -1,0 +1,33 @@
+//! `kto-eval report DIR`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::args::Common;
+use super::compare::show;
+use super::output::print;
+use crate::base::error::Result;
+use crate::base::exit::Exit;
+use crate::launch;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// The output folder of a comparison
+    dir: PathBuf,
+    /// Compute every figure of the report again, and fail where one differs from the CSVs
+    #[arg(long)]
+    check: bool,
+}
+
+pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    if options.check {
+        let differences = launch::check_report(&options.dir)?;
+        let text: String = differences.iter().map(|d| format!("{d}\n")).collect();
+        print(if text.is_empty() { "every figure follows from the records\n" } else { &text })?;
+        return Ok(if differences.is_empty() { Exit::Done } else { Exit::VerdictFailed });
+    }
+    let judged = launch::judge(&options.dir)?;
+    show(&options.dir, &judged, common)?;
+    Ok(if judged.valid { Exit::Done } else { Exit::VerdictFailed })
+}

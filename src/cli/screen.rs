@@ -1,0 +1,203 @@
+//! What a person sees while the work goes on: bars on a terminal, a line every few seconds elsewhere.
+
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+use crate::launch::Observer;
+use crate::plan::RunSpec;
+use crate::record::{RunRow, Status};
+use crate::train::Progress;
+
+/// Time between two lines where there is no terminal.
+const EVERY: Duration = Duration::from_secs(5);
+/// Units of a bar.
+const UNITS: u64 = 1000;
+
+/// Draws the work on stderr.
+pub struct Screen {
+    quiet: bool,
+    bars: Option<Bars>,
+    label: String,
+    /// When the present run or stage began.
+    began: Instant,
+    spoke: Instant,
+    whole: Whole,
+}
+
+struct Bars {
+    all: MultiProgress,
+    whole: ProgressBar,
+    part: ProgressBar,
+}
+
+/// All runs together, for the time left.
+#[derive(Clone, Copy, Debug)]
+struct Whole {
+    started: Instant,
+    runs: usize,
+    /// Runs that this process began with: an earlier one did those before.
+    first: Option<usize>,
+    done: usize,
+}
+
+impl Whole {
+    /// Seconds left, once a twentieth of a run is done.
+    fn left(&self, fraction: f64) -> Option<f64> {
+        let done = (self.done - self.first?) as f64 + fraction;
+        let rest = self.runs as f64 - self.done as f64 - fraction;
+        (done > 0.05).then(|| self.started.elapsed().as_secs_f64() * rest / done)
+    }
+}
+
+impl Screen {
+    pub fn new(quiet: bool) -> Self {
+        let terminal = std::io::stderr().is_terminal() && !quiet;
+        let now = Instant::now();
+        Self {
+            quiet,
+            bars: terminal.then(Bars::new),
+            label: String::new(),
+            began: now,
+            spoke: now,
+            whole: Whole { started: now, runs: 0, first: None, done: 0 },
+        }
+    }
+
+    /// A line of news.
+    pub fn say(&self, line: &str) {
+        match &self.bars {
+            _ if self.quiet => {}
+            Some(bars) => bars.all.println(line).unwrap_or_default(),
+            // A closed stderr is no reason to stop working.
+            None => writeln!(std::io::stderr(), "{line}").unwrap_or_default(),
+        }
+    }
+
+    /// Takes the bars away.
+    pub fn end(&mut self) {
+        if let Some(bars) = self.bars.take() {
+            bars.part.finish_and_clear();
+            bars.whole.finish_and_clear();
+        }
+    }
+
+    fn show(&mut self, fraction: f64, message: &str) {
+        let left = self.whole.left(fraction).map(|s| format!("{} left", clock(s))).unwrap_or_default();
+        if let Some(bars) = &self.bars {
+            bars.part.set_position((fraction * UNITS as f64) as u64);
+            bars.part.set_message(message.to_owned());
+            bars.whole.set_position(((self.whole.done as f64 + fraction) * UNITS as f64) as u64);
+            bars.whole.set_message(left);
+        } else if self.spoke.elapsed() >= EVERY {
+            self.spoke = Instant::now();
+            let left = if left.is_empty() { left } else { format!(", {left}") };
+            self.say(&format!("{}: {:.0} %, {message}{left}", self.label, 100.0 * fraction));
+        }
+    }
+
+    fn begin(&mut self, label: String) {
+        self.began = Instant::now();
+        if let Some(bars) = &self.bars {
+            bars.part.set_prefix(label.clone());
+            bars.part.set_position(0);
+            bars.part.set_message("");
+        }
+        self.label = label;
+    }
+}
+
+impl Bars {
+    fn new() -> Self {
+        let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
+        let bar = |units| {
+            let bar = all.add(ProgressBar::new(units));
+            let style = ProgressStyle::with_template("{prefix:<28} {bar:24} {percent:>3} %  {msg}");
+            bar.set_style(style.expect("the template is a constant").progress_chars("━╸ "));
+            bar
+        };
+        let (part, whole) = (bar(UNITS), bar(UNITS));
+        Self { all, whole, part }
+    }
+}
+
+impl Observer for Screen {
+    fn stage(&mut self, what: &str) {
+        // Scoring belongs to a run and has its bar; a line for it would be noise on a terminal.
+        if self.bars.is_none() {
+            self.say(what);
+        }
+        self.begin(what.to_owned());
+    }
+
+    fn note(&mut self, text: &str) {
+        self.say(&format!("  {text}"));
+    }
+
+    fn run_begins(&mut self, run: &RunSpec, index: usize, total: usize) {
+        self.whole.runs = total;
+        self.whole.done = index;
+        if self.whole.first.is_none() {
+            self.whole.first = Some(index);
+            self.whole.started = Instant::now();
+        }
+        if let Some(bars) = &self.bars {
+            bars.whole.set_length(total as u64 * UNITS);
+            bars.whole.set_prefix(format!("run {} of {total}", index + 1));
+        }
+        self.begin(format!("[{}/{total}] {}", index + 1, run.id));
+    }
+
+    fn training(&mut self, progress: Progress) {
+        let rate = progress.policy_tokens as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
+        let (step, loss) = (progress.step, progress.loss);
+        self.show(progress.fraction, &format!("step {step}, loss {loss:.4}, {} tokens/s", thousands(rate)));
+    }
+
+    fn run_ends(&mut self, row: &RunRow) {
+        self.whole.done += 1;
+        let (rate, seconds) = (thousands(row.tokens_per_second), row.train_seconds + row.score_seconds);
+        let said = match row.status {
+            Status::Done => format!("loss {:.4} after {} steps, {rate} tokens/s", row.final_loss, row.steps),
+            Status::Diverged => format!("diverged: {}", row.note),
+            Status::Failed => format!("failed: {}", row.note),
+        };
+        let place = format!("[{}/{}]", self.whole.done, self.whole.runs);
+        self.say(&format!("{place} {}: {said} ({})", row.run, clock(seconds)));
+    }
+}
+
+/// `1:05`, `2:00:00`.
+pub fn clock(seconds: f64) -> String {
+    let s = seconds.round() as u64;
+    match s / 3600 {
+        0 => format!("{}:{:02}", s / 60, s % 60),
+        hours => format!("{hours}:{:02}:{:02}", s / 60 % 60, s % 60),
+    }
+}
+
+/// `950`, `12.3k`.
+fn thousands(x: f64) -> String {
+    if x < 10_000.0 { format!("{x:.0}") } else { format!("{:.1}k", x / 1000.0) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_and_rates_are_short() {
+        assert_eq!([clock(4.6), clock(65.0), clock(7201.0)], ["0:05", "1:05", "2:00:01"]);
+        assert_eq!([thousands(950.4), thousands(12_340.0)], ["950", "12.3k"]);
+    }
+
+    #[test]
+    fn what_an_earlier_process_did_does_not_count_as_speed() {
+        let started = Instant::now() - Duration::from_secs(10);
+        let whole = Whole { started, runs: 4, first: Some(2), done: 2 };
+        assert_eq!(whole.left(0.0), None);
+        let left = whole.left(0.5).expect("half a run is done");
+        assert!((left - 30.0).abs() < 1.0, "{left}");
+    }
+}

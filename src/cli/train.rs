@@ -1,0 +1,144 @@
+//! `kto-eval train`: one run, for checking against another trainer or for a model to keep.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use super::args::Common;
+use super::interrupt;
+use super::output::print;
+use super::screen::Screen;
+use crate::base::error::{Result, anyhow, bail};
+use crate::base::exit::Exit;
+use crate::launch;
+use crate::plan::{Overrides, Plan};
+use crate::record::Status;
+
+/// Every option is short for a key of a plan; --set takes the keys that have none.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Method (`kto-eval methods` lists them)
+    #[arg(long, default_value = "kto")]
+    method: String,
+    /// A hyperparameter of the method, such as beta=0.1 or z0=previous (repeatable)
+    #[arg(long = "param", value_name = "KEY=VALUE")]
+    params: Vec<String>,
+    /// Reference model [default: the starting checkpoint]
+    #[arg(long, value_name = "MODEL")]
+    reference: Option<String>,
+    /// Budget in optimizer steps
+    #[arg(long, value_name = "N", conflicts_with_all = ["tokens", "examples"])]
+    steps: Option<u64>,
+    /// Budget in policy tokens
+    #[arg(long, value_name = "N", conflicts_with = "examples")]
+    tokens: Option<u64>,
+    /// Budget in completions
+    #[arg(long, value_name = "N")]
+    examples: Option<u64>,
+    /// Completions a step (a pair counts two)
+    #[arg(long, value_name = "N")]
+    batch_size: Option<usize>,
+    /// Most tokens computed at once: a step is split into micro-batches of this many
+    #[arg(long, value_name = "TOKENS")]
+    micro_tokens: Option<usize>,
+    /// shuffled or sequential
+    #[arg(long)]
+    order: Option<String>,
+    #[arg(long, value_name = "RATE")]
+    learning_rate: Option<f64>,
+    /// constant, linear or cosine
+    #[arg(long)]
+    schedule: Option<String>,
+    /// Share of the budget over which the learning rate rises
+    #[arg(long, value_name = "SHARE")]
+    warmup: Option<f64>,
+    #[arg(long, value_name = "BETA1")]
+    adam_beta1: Option<f64>,
+    #[arg(long, value_name = "BETA2")]
+    adam_beta2: Option<f64>,
+    #[arg(long, value_name = "EPSILON")]
+    adam_epsilon: Option<f64>,
+    #[arg(long, value_name = "DECAY")]
+    weight_decay: Option<f64>,
+    /// Clip the global gradient norm to this; 0: no clipping
+    #[arg(long, value_name = "NORM")]
+    max_grad_norm: Option<f64>,
+    /// Cut sequences to this many tokens
+    #[arg(long, value_name = "TOKENS")]
+    max_length: Option<usize>,
+    /// Where the trained model goes [default: <out>/model]
+    #[arg(long, value_name = "DIR")]
+    save_model: Option<PathBuf>,
+    /// Delete the records that the output folder holds
+    #[arg(long)]
+    force: bool,
+}
+
+/// What is not given on the command line.
+const PLAN: &str = "name = \"train\"\nseeds = [0]\nbudget = { tokens = 100000 }\n\
+                    [suites]\npreference = []\ngeneration = []\n[[arm]]\n";
+
+pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    let plan = plan(options, common)?;
+    let [spec] = plan.runs().try_into().map_err(|_| anyhow!("train takes one seed"))?;
+    let (device, out) = (common.device()?, common.folder(&plan.name));
+    let model = options.save_model.clone().unwrap_or_else(|| out.join("model"));
+    interrupt::listen();
+    let mut screen = Screen::new(common.quiet);
+    let folder = launch::TrainFolder { records: &out, model: &model, force: options.force };
+    let row = launch::train_one(&plan, &spec, device, folder, interrupt::flag(), &mut screen);
+    screen.end();
+    let Some(row) = row? else {
+        screen.say("interrupted; nothing was saved");
+        return Ok(Exit::Interrupted);
+    };
+    match row.status {
+        Status::Failed => bail!("{}", row.note),
+        Status::Diverged => {
+            screen.say(&format!("diverged: {}", row.note));
+            Ok(Exit::VerdictFailed)
+        }
+        Status::Done => {
+            print(&format!("steps: {}\nmodel: {}\n", out.join("steps.csv").display(), model.display()))?;
+            Ok(Exit::Done)
+        }
+    }
+}
+
+fn plan(options: &Options, common: &Common) -> Result<Plan> {
+    let mut overrides = common.overrides();
+    overrides.set = sets(options).into_iter().chain(overrides.set).collect();
+    let text = format!("{PLAN}method = {}\n", toml::Value::String(options.method.clone()));
+    // Hyperparameters are addressed by the arm's name, which is its method.
+    let named = options.params.iter().map(|p| format!("arm.{}.{p}", options.method));
+    let set = named.chain(overrides.set).collect();
+    Plan::parse(&text, "train", &Overrides { set, ..overrides })
+}
+
+fn sets(o: &Options) -> Vec<String> {
+    let number = |key: &str, x: Option<f64>| x.map(|x| format!("{key}={x:?}"));
+    let count = |key: &str, n: Option<u64>| n.map(|n| format!("{key}={n}"));
+    let size = |key: &str, n: Option<usize>| n.map(|n| format!("{key}={n}"));
+    let word = |key: &str, w: &Option<String>| w.as_ref().map(|w| format!("{key}={w}"));
+    [
+        word("model.reference", &o.reference),
+        count("budget.steps", o.steps),
+        count("budget.tokens", o.tokens),
+        count("budget.examples", o.examples),
+        size("train.batch_size", o.batch_size),
+        size("train.micro_tokens", o.micro_tokens),
+        word("train.order", &o.order),
+        number("train.learning_rate", o.learning_rate),
+        word("train.schedule", &o.schedule),
+        number("train.warmup", o.warmup),
+        number("train.adam_beta1", o.adam_beta1),
+        number("train.adam_beta2", o.adam_beta2),
+        number("train.adam_epsilon", o.adam_epsilon),
+        number("train.weight_decay", o.weight_decay),
+        number("train.max_grad_norm", o.max_grad_norm),
+        size("data.max_length", o.max_length),
+    ]
+    .into_iter()
+    .flatten()
+    .collect()
+}

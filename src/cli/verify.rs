@@ -1,0 +1,48 @@
+//! `kto-eval verify PLAN`.
+
+use clap::Args;
+
+use super::args::Common;
+use super::interrupt;
+use super::output::{print, print_json, table};
+use super::screen::Screen;
+use crate::base::error::Result;
+use crate::base::exit::Exit;
+use crate::launch;
+use crate::plan::DEFAULT_PLAN;
+use crate::train::Outcome;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Path of a plan, or name of a shipped one
+    #[arg(default_value = DEFAULT_PLAN)]
+    plan: String,
+}
+
+pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    let plan = common.plan(&options.plan)?;
+    let device = common.device()?;
+    interrupt::listen();
+    let mut screen = Screen::new(common.quiet);
+    let verified = launch::verify(&plan, device, interrupt::flag(), &mut screen);
+    screen.end();
+    let verified = verified?;
+    if common.json {
+        print_json(&verified)?;
+    } else {
+        let mut rows = vec![];
+        for arm in &verified {
+            for check in &arm.checks {
+                let outcome = match check.outcome {
+                    Outcome::Passed => "passed",
+                    Outcome::Failed => "FAILED",
+                    Outcome::NotApplicable => "n/a",
+                };
+                rows.push(vec![arm.arm.clone(), outcome.into(), check.name.into(), check.detail.clone()]);
+            }
+        }
+        print(&table(&rows))?;
+    }
+    let failed = verified.iter().flat_map(|a| &a.checks).any(|c| c.outcome == Outcome::Failed);
+    Ok(if failed { Exit::VerdictFailed } else { Exit::Done })
+}

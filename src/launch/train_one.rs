@@ -1,0 +1,82 @@
+//! One run on its own: its steps, its ledger, and the model that it leaves.
+
+use std::path::Path;
+use std::sync::atomic::AtomicBool;
+
+use candle_core::Device;
+
+use super::observer::Observer;
+use super::prepare::{Prepared, prepare};
+use super::run::trained;
+use crate::base::error::{Context, Result, bail};
+use crate::model::Decoder;
+use crate::plan::{Plan, RunSpec};
+use crate::record::{RecordWriter, RunRow, Status};
+use crate::train::Outcome;
+
+/// Where a run's output goes.
+#[derive(Clone, Copy, Debug)]
+pub struct TrainFolder<'a> {
+    pub records: &'a Path,
+    pub model: &'a Path,
+    /// Delete the records that are there.
+    pub force: bool,
+}
+
+/// Trains one run, and saves the model in Hugging Face form. `None`: interrupted.
+///
+/// # Errors
+/// Input that cannot be trained on, a folder that cannot be written, or that holds a finished run.
+pub fn train_one(
+    plan: &Plan,
+    run: &RunSpec,
+    device: Device,
+    folder: TrainFolder<'_>,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Option<RunRow>> {
+    let mut writer = RecordWriter::open(folder.records, plan, folder.force)?;
+    let prepared = prepare(plan, device, observer)?;
+    writer.environment(&prepared.environment)?;
+    if let Some(row) = writer.finished(&run.id) {
+        observer.note(&format!("{} holds this run already", folder.records.display()));
+        return Ok(Some(row.clone()));
+    }
+    observer.run_begins(run, 0, 1);
+    let trained = trained(&prepared, run, abort, &mut |row| writer.step(row), observer)?;
+    if trained.aborted {
+        return Ok(None);
+    }
+    for check in &trained.checks {
+        let mark = match check.outcome {
+            Outcome::Passed => "passed",
+            Outcome::Failed => "FAILED",
+            Outcome::NotApplicable => "not applicable",
+        };
+        observer.note(&format!("{mark}: {} {}", check.name, check.detail));
+    }
+    if trained.row.status == Status::Done {
+        save(&trained.policy, &prepared, folder.model)?;
+    }
+    writer.run(&trained.row)?;
+    observer.run_ends(&trained.row);
+    Ok(Some(trained.row))
+}
+
+/// Weights, configuration and the tokenizer beside them.
+fn save(policy: &Decoder, prepared: &Prepared, dir: &Path) -> Result<()> {
+    // Overwriting the checkpoint that is mapped into memory would change it under us.
+    let same =
+        |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b));
+    if same(dir, &prepared.start_dir) {
+        bail!("--save-model names the starting checkpoint's own folder, {}", dir.display());
+    }
+    policy.save(dir)?;
+    let config = prepared.start_dir.join("generation_config.json");
+    for file in prepared.tokenizer.files().into_iter().chain(config.exists().then_some(config)) {
+        let name = file.file_name().unwrap_or_default().to_owned();
+        std::fs::copy(&file, dir.join(&name))
+            .with_context(|| format!("copying {} to {}", file.display(), dir.display()))?;
+    }
+    Ok(())
+}
