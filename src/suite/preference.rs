@@ -25,6 +25,10 @@ pub struct PairLogps {
     pub chosen_bytes: usize,
 }
 
+/// What two computations of one log-prob sum in fp32 differ by, in nats: a policy that equals its reference
+/// has margins of this size where the two were batched differently, and they are ties.
+const NOISE: f64 = 2e-4;
+
 impl PairLogps {
     /// r(chosen) − r(rejected) with r = β log π/π_ref (arXiv 2305.18290, eq. 5).
     pub fn margin(&self, beta: f64) -> f64 {
@@ -34,6 +38,7 @@ impl PairLogps {
     /// The value of a metric that each example has.
     fn value(&self, metric: Metric, beta: f64) -> f64 {
         match metric {
+            Metric::RewardAccuracy if self.margin(1.0).abs() <= NOISE => 0.5,
             Metric::RewardAccuracy => above(self.margin(beta)),
             Metric::Margin => self.margin(beta),
             Metric::LogpAccuracy => above(self.chosen - self.rejected),

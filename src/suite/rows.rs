@@ -133,7 +133,7 @@ fn environment() -> Environment<'static> {
 
 /// The columns as a template sees them.
 fn columns(row: &Map<String, Value>) -> minijinja::Value {
-    row.iter().map(|(name, value)| (name.clone(), template_value(value))).collect()
+    minijinja::Value::from_pairs(row.iter().map(|(name, value)| (name.clone(), template_value(value))))
 }
 
 fn template_value(value: &Value) -> minijinja::Value {
