@@ -14,7 +14,7 @@ use crate::base::error::Result;
 const CONSTANT: &str = "constant";
 /// Repeats the prompt.
 const COPY: &str = "copy-prompt";
-/// The longer of the base model's sample and the chosen completion.
+/// The longest of the base model's samples, whatever it was an answer to: long and beside the point.
 const LONGEST: &str = "longest";
 /// The starting checkpoint.
 const BASE: &str = "base";
@@ -28,15 +28,13 @@ pub fn play(
     opponents: &[OpponentKind],
 ) -> Result<Vec<SentinelScore>> {
     let constant = most_frequent(base).unwrap_or(REFUSAL);
-    let longest = |task: &Task, sample: &str| {
-        let chosen = task.answer.as_deref().unwrap_or_default();
-        if chosen.chars().count() > sample.chars().count() { chosen.to_owned() } else { sample.to_owned() }
-    };
+    let longest =
+        base.iter().map(|(_, sample)| *sample).rev().max_by_key(|s| s.chars().count()).unwrap_or_default();
     let mut scores = Vec::new();
     for (sentinel, answer) in [
         (CONSTANT, &(|_: &Task, _: &str| constant.to_owned()) as &dyn Fn(&Task, &str) -> String),
         (COPY, &|task, _| task.prompt.clone()),
-        (LONGEST, &longest),
+        (LONGEST, &|_, _| longest.to_owned()),
         (BASE, &|_, sample| sample.to_owned()),
     ] {
         for &opponent in opponents {
@@ -135,7 +133,7 @@ mod tests {
     #[test]
     fn a_judge_that_loves_length_is_found_out() {
         let tasks = [task("a long prompt", "yes"), task("b", "yes"), task("c", "not so sure")];
-        let base: Vec<(&Task, &str)> = tasks.iter().map(|t| (t, "base")).collect();
+        let base: Vec<(&Task, &str)> = tasks.iter().zip(["base", "base, at length", "base"]).collect();
         let opponents = [OpponentKind::Base, OpponentKind::Chosen];
         let sentinels = play(&Length, &base, &opponents).unwrap();
         let rate = |name: &str, o| {
@@ -145,7 +143,7 @@ mod tests {
         assert_eq!(rate("constant", OpponentKind::Base), 0.0);
         assert!((rate("constant", OpponentKind::Chosen) - 1.0 / 3.0).abs() < 1e-12);
         assert!((rate("copy-prompt", OpponentKind::Base) - 1.0 / 3.0).abs() < 1e-12);
-        assert!((rate("longest", OpponentKind::Base) - 2.0 / 3.0).abs() < 1e-12);
+        assert!((rate("longest", OpponentKind::Base) - 2.5 / 3.0).abs() < 1e-12, "it ties with itself");
         assert_eq!(sentinels.len(), 7, "the base does not play against itself");
 
         let base = ScoredSuite { sentinels, ..ScoredSuite::default() };
@@ -157,7 +155,7 @@ mod tests {
         };
         let text = unreliable(&base, &[&arm(0.5), &arm(0.4)]).unwrap();
         assert!(
-            text.contains("`longest` wins 66.7 % against `base`, more than the best arm (50.0 %)"),
+            text.contains("`longest` wins 83.3 % against `base`, more than the best arm (50.0 %)"),
             "{text}"
         );
         assert_eq!(unreliable(&base, &[&arm(0.5), &arm(0.9)]), None, "one arm beats them all");
