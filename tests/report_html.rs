@@ -11,7 +11,7 @@ use kto_eval::report;
 use serde_json::Value;
 
 /// Runs in the page after its own script and leaves what it saw as JSON in the document.
-const PROBE: &str = r#"<script>
+const PROBE: &str = r##"<script>
 addEventListener("load", () => {
   const seen = { errors: window.seenErrors, title: document.title, images: document.querySelectorAll("pre img, pre script").length };
   seen.charts = [...document.querySelectorAll("figure.chart svg")].map((svg) => {
@@ -38,7 +38,7 @@ addEventListener("load", () => {
   out.textContent = "PROBE" + btoa(unescape(encodeURIComponent(JSON.stringify(seen)))) + "END";
   document.body.append(out);
 });
-</script>"#;
+</script>"##;
 const WATCH: &str = r#"<script>
 window.seenErrors = [];
 addEventListener("error", (e) => seenErrors.push(String(e.message)));
