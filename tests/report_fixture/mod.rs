@@ -338,7 +338,7 @@ fn compared(
     let difference = mean_a - mean_b;
     let standard_error = 0.8 * a.1[0].standard_error.hypot(b.1[0].standard_error) / 3f64.sqrt();
     let half = 1.96 * standard_error;
-    let margin = if unit == "share" { 0.02 } else { 0.05 };
+    let margin = if unit == "share" { 0.04 } else { 0.05 };
     // Normal tail by the logistic approximation: good enough for a fixture.
     let z = difference.abs() / standard_error;
     let p = (2.0 * sigmoid(-1.702 * z)).min(1.0);
@@ -346,7 +346,7 @@ fn compared(
     let verdict = match () {
         () if low > 0.0 => Verdict::Better,
         () if high < 0.0 => Verdict::Worse,
-        () if low > -2.0 * margin && high < 2.0 * margin => Verdict::Equivalent,
+        () if low > -margin && high < margin => Verdict::Equivalent,
         () => Verdict::Undecided,
     };
     let points = |v: f64| if unit == "share" { format!("{:.1}", 100.0 * v) } else { format!("{v:.2}") };
@@ -409,7 +409,7 @@ pub fn plan() -> serde_json::Value {
         "model": { "source": "world", "dtype": "f32" },
         "data": { "source": "world", "max_length": 128 },
         "suites": { "preference": ["heldout"], "generation": ["world"] },
-        "verdict": { "alpha": 0.05, "equivalence_margin": 0.02, "resamples": 2000, "seed": 0 },
+        "verdict": { "alpha": 0.05, "equivalence_margin": 0.04, "resamples": 2000, "seed": 0 },
         "arms": [arm("sft"), arm("dpo"), arm("kto")],
     })
 }
