@@ -11,7 +11,7 @@ use kto_eval::report;
 use serde_json::Value;
 
 /// Runs in the page after its own script and leaves what it saw as JSON in the document.
-const PROBE: &str = r#"<script>
+const PROBE: &str = r##"<script>
 addEventListener("load", () => {
   const seen = { errors: window.seenErrors, title: document.title, images: document.querySelectorAll("pre img, pre script").length };
   seen.charts = [...document.querySelectorAll("figure.chart svg")].map((svg) => {
@@ -38,7 +38,7 @@ addEventListener("load", () => {
   out.textContent = "PROBE" + btoa(unescape(encodeURIComponent(JSON.stringify(seen)))) + "END";
   document.body.append(out);
 });
-</script>"#;
+</script>"##;
 const WATCH: &str = r#"<script>
 window.seenErrors = [];
 addEventListener("error", (e) => seenErrors.push(String(e.message)));
@@ -47,7 +47,9 @@ const say = console.error; console.error = (...a) => { seenErrors.push(a.join(" 
 </script>"#;
 
 fn chromium() -> Option<&'static str> {
-    ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| Command::new(name).arg("--version").output().is_ok())
+    ["chromium", "chromium-browser", "google-chrome"]
+        .into_iter()
+        .find(|name| Command::new(name).arg("--version").output().is_ok())
 }
 
 fn probed(browser: &str, page: &Path, width: u32) -> Value {
@@ -89,7 +91,11 @@ fn the_page_works_in_a_browser() {
     let paths = report::write(&input, dir.path()).expect("the fixture makes a report");
     let html = fs::read_to_string(&paths.html).unwrap();
     let page = dir.path().join("probed.html");
-    let html = html.replacen("<head>", &format!("<head>{WATCH}"), 1).replacen("</body>", &format!("{PROBE}</body>"), 1);
+    let html = html.replacen("<head>", &format!("<head>{WATCH}"), 1).replacen(
+        "</body>",
+        &format!("{PROBE}</body>"),
+        1,
+    );
     fs::write(&page, html).unwrap();
     for width in [1280, 500] {
         let seen = probed(browser, &page, width);
@@ -104,12 +110,20 @@ fn the_page_works_in_a_browser() {
         }
         assert_eq!(seen["untitled"], 0, "a mark without a hover value");
         assert!(seen["tip"].as_str().unwrap().starts_with(seen["label"].as_str().unwrap()), "{seen}");
-        let order = |key: &str| -> Vec<f64> { seen[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect() };
+        let order = |key: &str| -> Vec<f64> {
+            seen[key].as_array().unwrap().iter().map(|v| v.as_f64().unwrap()).collect()
+        };
         assert!(order("up").len() == 4 && order("up").is_sorted(), "{seen}");
         assert!(order("down").iter().rev().is_sorted(), "{seen}");
-        assert_eq!((seen["upSays"].as_str(), seen["downSays"].as_str()), (Some("ascending"), Some("descending")));
+        assert_eq!(
+            (seen["upSays"].as_str(), seen["downSays"].as_str()),
+            (Some("ascending"), Some("descending"))
+        );
         let levels = order("headings");
-        assert!(levels[0] == 1.0 && levels.windows(2).all(|w| w[1] <= w[0] + 1.0 && w[1] > 1.0), "{levels:?}");
+        assert!(
+            levels[0] == 1.0 && levels.windows(2).all(|w| w[1] <= w[0] + 1.0 && w[1] > 1.0),
+            "{levels:?}"
+        );
         assert!(seen["figures"].as_u64().unwrap() > 100);
         assert_eq!(seen["wide"], false, "the page scrolls sideways at {width} px");
     }
@@ -137,7 +151,11 @@ fn arms_apart_in_the_matched_currency_are_called_invalid() {
     let paths = report::write(&input, dir.path()).expect("the fixture makes a report");
     for path in [&paths.html, &paths.markdown] {
         let text = fs::read_to_string(path).unwrap();
-        assert!(text.contains("INVALID comparison: arms ended 2.") && text.contains("% apart in policy tokens"), "{}", path.display());
+        assert!(
+            text.contains("INVALID comparison: arms ended 2.") && text.contains("% apart in policy tokens"),
+            "{}",
+            path.display()
+        );
     }
     assert!(report::terminal_summary(&input).contains("INVALID comparison"));
     assert!(!report::terminal_summary(&report_fixture::input(7)).contains("INVALID"));
@@ -151,10 +169,25 @@ fn absent_data_leave_charts_out_and_an_empty_record_still_makes_a_report() {
     input.steps.clear();
     input.comparisons.clear();
     let paths = report::write(&input, dir.path()).expect("a part of the record makes a report");
-    let names: Vec<_> = paths.charts.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
-    assert!(!names.iter().any(|n| n.starts_with("learning") || n.starts_with("length") || n.starts_with("differences")), "{names:?}");
+    let names: Vec<_> =
+        paths.charts.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    assert!(
+        !names
+            .iter()
+            .any(|n| n.starts_with("learning") || n.starts_with("length") || n.starts_with("differences")),
+        "{names:?}"
+    );
     assert!(names.iter().any(|n| n == "scores-world"));
-    let empty = report::Input::from_rows(report_fixture::plan(), report_fixture::environment(), vec![], vec![], vec![], vec![], vec![], vec![]);
+    let empty = report::Input::from_rows(
+        report_fixture::plan(),
+        report_fixture::environment(),
+        vec![],
+        vec![],
+        vec![],
+        vec![],
+        vec![],
+        vec![],
+    );
     let paths = report::write(&empty, dir.path()).expect("an empty record makes a report");
     assert!(paths.charts.is_empty());
     assert!(fs::read_to_string(&paths.html).unwrap().contains("No comparisons are recorded."));
