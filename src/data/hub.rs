@@ -3,6 +3,7 @@
 //! The environment is read as everyone else's tools read it: `HF_HOME` and `HF_HUB_CACHE` (where the cache
 //! is), `HF_ENDPOINT`, `HF_TOKEN` (or the token file), `HF_HUB_OFFLINE`.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
 
@@ -62,20 +63,31 @@ pub fn resolve_model(source: &str, revision: &str) -> Result<PathBuf> {
 
 fn fetch_model(id: &str, revision: &str) -> Result<PathBuf> {
     let hub = Hub::open(id, RepoType::Model, revision)?;
-    let files = hub.files()?;
-    let config = hub.get(MODEL_FILES[0])?;
-    for file in MODEL_FILES.iter().skip(1).filter(|f| files.iter().any(|have| have == *f)) {
-        hub.get(file)?;
-    }
-    let weights: Vec<&String> = files.iter().filter(|f| is_weights(f)).collect();
-    if weights.is_empty() {
+    let have = hub.files()?;
+    if !have.iter().any(|f| is_weights(f)) {
         return Err(anyhow!("the hub's model {id} has no safetensors weights"))
             .hint("convert it to safetensors (transformers: save_pretrained)");
     }
-    for file in weights {
-        hub.get(file)?;
+    let beside = MODEL_FILES.iter().skip(1).copied().filter(|f| have.iter().any(|h| h == f));
+    let wanted: Vec<&str> = std::iter::once(MODEL_FILES[0])
+        .chain(beside)
+        .chain(have.iter().map(String::as_str).filter(|f| is_weights(f)))
+        .collect();
+    // Where the branch has moved since a part of it was cached, the first pass ends in two snapshots; the
+    // second one completes the newer.
+    for _ in 0..2 {
+        let folders: BTreeSet<PathBuf> =
+            wanted.iter().map(|f| Ok(parent(&hub.get(f)?))).collect::<Result<_>>()?;
+        if folders.len() == 1 {
+            return folders.into_iter().next().context("a model has files");
+        }
     }
-    config.parent().map(Path::to_owned).ok_or_else(|| anyhow!("{} has no folder", config.display()))
+    Err(anyhow!("the files of {id} at `{revision}` belong to more than one commit"))
+        .hint("name a commit: model.revision = \"<40 hex digits>\"")
+}
+
+fn parent(file: &Path) -> PathBuf {
+    file.parent().map(Path::to_owned).unwrap_or_default()
 }
 
 /// `model.safetensors` or a shard of it; other files of weights are other precisions or adapters.

@@ -4,6 +4,7 @@
 mod convert;
 mod detect;
 mod hub;
+mod inspect;
 mod layout;
 mod load;
 mod mismatch;
@@ -18,6 +19,7 @@ pub mod world;
 
 pub use detect::detect;
 pub use hub::{resolve_dataset, resolve_model};
+pub use inspect::{Finding, Inspection, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::mismatched;
 pub use sampler::{Sampler, SamplerState};

@@ -96,7 +96,7 @@ pub(super) struct Tokenized {
 }
 
 impl TokenizeStats {
-    fn count(&mut self, tokenized: &Tokenized) {
+    pub(super) fn count(&mut self, tokenized: &Tokenized) {
         self.cut += usize::from(tokenized.cut);
         self.boundary_merges += usize::from(tokenized.merged);
         self.prompt_tokens += tokenized.sequence.prompt_len;

@@ -31,6 +31,7 @@ pub struct Tokenizer {
     eos: u32,
     pad: u32,
     stops: Vec<u32>,
+    unknown: Option<u32>,
     template: Option<Template>,
 }
 
@@ -56,10 +57,11 @@ impl Tokenizer {
         let eos =
             eos.hint("set eos_token in tokenizer_config.json, or eos_token_id in generation_config.json")?;
         let (bos, pad) = (read.id(&inner, "bos"), read.id(&inner, "pad").unwrap_or(eos));
-        let prefix = prefix(&inner)?;
+        let (prefix, unknown) = (prefix(&inner)?, read.id(&inner, "unk"));
         let mut stops = vec![eos];
         stops.extend(read.stops().into_iter().filter(|&id| id != eos));
-        let mut tokenizer = Self { inner, dir: dir.to_owned(), prefix, bos, eos, pad, stops, template: None };
+        let mut tokenizer =
+            Self { inner, dir: dir.to_owned(), prefix, bos, eos, pad, stops, unknown, template: None };
         tokenizer.template = tokenizer.read_template(&read)?;
         Ok(tokenizer)
     }
@@ -96,6 +98,11 @@ impl Tokenizer {
     /// EOS where the tokenizer names no padding token.
     pub fn pad(&self) -> u32 {
         self.pad
+    }
+
+    /// What stands for text that the vocabulary lacks, if there is such a token.
+    pub fn unknown(&self) -> Option<u32> {
+        self.unknown
     }
 
     /// Tokens that end a generation: EOS, and what `generation_config.json` lists beside it.

@@ -186,9 +186,15 @@ fn backward_cpu<T: Real>(
         Ok(())
     })?;
     let (dw, db): (Vec<_>, Vec<_>) = partials.into_iter().unzip();
-    cpu::update::<T>(grads.weight, |total| Ok(cpu::add_partials(total, &dw)))?;
+    cpu::update::<T>(grads.weight, |total| {
+        cpu::add_partials(total, &dw);
+        Ok(())
+    })?;
     if let Some(bias) = grads.bias {
-        cpu::update::<T>(bias, |total| Ok(cpu::add_partials(total, &db)))?;
+        cpu::update::<T>(bias, |total| {
+        cpu::add_partials(total, &db);
+        Ok(())
+    })?;
     }
     Ok(dx)
 }

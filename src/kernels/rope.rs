@@ -97,8 +97,6 @@ pub fn angles(positions: &[u32], inverse_frequencies: &[f64], scale: f64, like: 
     }
     let shape = (positions.len(), inverse_frequencies.len());
     let inner = if like.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let tensor = |v: Vec<f64>| {
-        Ok::<_, candle_core::Error>(Tensor::from_vec(v, shape, like.device())?.to_dtype(inner)?)
-    };
+    let tensor = |v: Vec<f64>| Tensor::from_vec(v, shape, like.device())?.to_dtype(inner);
     Ok(Angles { cos: tensor(cos)?, sin: tensor(sin)? })
 }

@@ -333,5 +333,5 @@ fn normal(seed: u64, name: &str, count: usize, std: f64) -> Vec<f64> {
 fn raw_bytes(tensor: &Tensor) -> Result<Vec<u8>> {
     use safetensors::View;
     let tensor = tensor.to_device(&Device::Cpu)?;
-    Ok((&tensor).data().into_owned())
+    Ok(View::data(&&tensor).into_owned())
 }

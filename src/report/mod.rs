@@ -1,1 +1,31 @@
-//! TODO
+//! From records to what people read: charts (SVG and PNG), `report.md`, `report.html`, tables, and the
+//! check that every figure in them follows from the CSVs.
+//!
+//! Works from records alone and judges nothing: differences, intervals, p values and verdicts are the rows
+//! of `comparisons.csv`. What is computed here is for display: means and spread over seeds
+//! ([`summary::Summary`]), bins of curves and histograms.
+//!
+//! Adding a chart: a file in `charts/` with a `pub const CHART: Chart`, and its line in [`charts::ALL`].
+
+pub mod charts;
+mod check;
+mod content;
+mod figures;
+mod format;
+mod html;
+mod input;
+mod ledger;
+mod markdown;
+mod samples;
+pub mod summary;
+mod svg;
+mod tables;
+mod terminal;
+mod view;
+mod write;
+
+pub use check::{Difference, check, check_input};
+pub use figures::Figures;
+pub use input::Input;
+pub use terminal::terminal_summary;
+pub use write::{Paths, write};

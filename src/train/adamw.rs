@@ -83,10 +83,11 @@ impl AdamW {
     /// # Errors
     /// The state is of another model.
     pub fn restore(&mut self, state: AdamWState) -> Result<()> {
+        let AdamWState { updates, first, second, master } = state;
         for (what, ours, theirs) in [
-            ("first moments", &self.state.first, &state.first),
-            ("second moments", &self.state.second, &state.second),
-            ("master weights", &self.state.master, &state.master),
+            ("first moments", &mut self.state.first, first),
+            ("second moments", &mut self.state.second, second),
+            ("master weights", &mut self.state.master, master),
         ] {
             ensure!(
                 ours.len() == theirs.len(),
@@ -94,16 +95,17 @@ impl AdamW {
                 theirs.len(),
                 ours.len()
             );
-            for (i, (a, b)) in ours.iter().zip(theirs).enumerate() {
+            for (i, (a, b)) in ours.iter_mut().zip(theirs).enumerate() {
                 ensure!(
                     a.shape() == b.shape(),
                     "optimizer state: {what} {i} are {:?}, want {:?}",
                     b.shape(),
                     a.shape()
                 );
+                *a = b.to_device(a.device())?;
             }
         }
-        self.state = state;
+        self.state.updates = updates;
         Ok(())
     }
 

@@ -51,7 +51,8 @@ const DEAD_STEPS: u64 = 5;
 /// What the checks remember from step to step; part of a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Watch {
-    identity: Option<(Outcome2, String)>,
+    /// What the step-0 identity found; absent until it has been looked at.
+    identity: Option<String>,
     /// Tensors that have had no gradient yet; `None` before the first step that has one at all.
     without_gradient: Option<Vec<String>>,
     reads: u64,
@@ -60,11 +61,18 @@ pub struct Watch {
     dead: u64,
     steps: u64,
     /// Why the run is called diverged.
-    diverged: Option<(usize, String)>,
+    diverged: Option<(Failure, String)>,
 }
 
-/// Two outcomes are decided on the way; the third is the absence of both.
-type Outcome2 = bool;
+/// Which check a diverged run fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Failure {
+    NotFinite,
+    Unhealthy,
+}
+
+/// Why a run whose weights never changed is called diverged.
+pub const STOOD_STILL: &str = "the weights are the same after training as before";
 
 impl Watch {
     /// The step-0 identity, at the first step of a run whose policy starts as its reference.
@@ -111,7 +119,7 @@ impl Watch {
             }
         }
         let detail = format!("{} completions, log-probs within {furthest:.1e} nats", logps.policy.len());
-        self.identity = Some((true, detail));
+        self.identity = Some(detail);
         Ok(())
     }
 
@@ -137,7 +145,7 @@ impl Watch {
             );
         }
         if let Some((name, value)) = metrics.figures().find(|(_, x)| !x.is_finite()) {
-            return Ok(self.diverge(0, format!("step {}: {name} is {value}", metrics.step)));
+            return Ok(self.diverge(Failure::NotFinite, format!("step {}: {name} is {value}", metrics.step)));
         }
         if result.steepest > 0.0 && self.without_gradient.as_ref().is_none_or(|rest| !rest.is_empty()) {
             self.reached(norms()?)?;
@@ -168,37 +176,35 @@ impl Watch {
             self.first_losses += loss / FIRST_STEPS as f64;
         } else if self.smoothed > EXPLOSION * self.first_losses + 1.0 {
             let (now, then) = (self.smoothed, self.first_losses);
-            return self
-                .diverge(1, format!("step {}: the loss exploded, from {then:.3} to {now:.3}", metrics.step));
+            return self.diverge(
+                Failure::Unhealthy,
+                format!("step {}: the loss exploded, from {then:.3} to {now:.3}", metrics.step),
+            );
         }
         self.dead = if steepest == 0.0 || metrics.grad_norm == 0.0 { self.dead + 1 } else { 0 };
         if self.dead >= DEAD_STEPS {
             let why =
                 format!("step {}: no gradient for {} steps, the loss is saturated", metrics.step, self.dead);
-            return self.diverge(1, why);
+            return self.diverge(Failure::Unhealthy, why);
         }
         None
     }
 
-    fn diverge(&mut self, which: usize, why: String) -> Option<String> {
+    fn diverge(&mut self, which: Failure, why: String) -> Option<String> {
         self.diverged = Some((which, why.clone()));
         Some(why)
-    }
-
-    /// Training ended with weights equal to those it began with.
-    pub fn stood_still(&mut self) -> String {
-        "the weights are the same after training as before".to_owned()
     }
 
     /// All checks, in a fixed order.
     pub fn report(&self, moved: bool, no_identity: &str) -> Vec<Check> {
         let check = |name, outcome, detail: String| Check { name, outcome, detail };
         let passed = |ok: bool| if ok { Outcome::Passed } else { Outcome::Failed };
-        let failed =
-            |which: usize| self.diverged.as_ref().filter(|(w, _)| *w == which).map(|(_, why)| why.clone());
-        let steps = || format!("{} steps", self.steps);
+        let unless = |name, failure| match &self.diverged {
+            Some((which, why)) if *which == failure => check(name, Outcome::Failed, why.clone()),
+            _ => check(name, Outcome::Passed, format!("{} steps", self.steps)),
+        };
         let identity = match &self.identity {
-            Some((ok, detail)) => check(IDENTITY, passed(*ok), detail.clone()),
+            Some(detail) => check(IDENTITY, Outcome::Passed, detail.clone()),
             None => check(IDENTITY, Outcome::NotApplicable, no_identity.to_owned()),
         };
         let reach = match &self.without_gradient {
@@ -209,10 +215,10 @@ impl Watch {
         vec![
             identity,
             reach,
-            check(MOVED, passed(moved), if moved { String::new() } else { self.clone().stood_still() }),
+            check(MOVED, passed(moved), if moved { String::new() } else { STOOD_STILL.to_owned() }),
             check(TOKENS, Outcome::Passed, format!("{} tokens", self.reads)),
-            check(FINITE, passed(failed(0).is_none()), failed(0).unwrap_or_else(steps)),
-            check(HEALTHY, passed(failed(1).is_none()), failed(1).unwrap_or_else(steps)),
+            unless(FINITE, Failure::NotFinite),
+            unless(HEALTHY, Failure::Unhealthy),
         ]
     }
 }

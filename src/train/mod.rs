@@ -2,10 +2,12 @@
 //! run-time checks, checkpoint and resume.
 
 mod adamw;
+mod checkpoint;
 mod checks;
 mod cost;
 mod metrics;
 mod micro;
+mod mismatch;
 mod reference;
 mod run;
 mod schedule;
@@ -13,11 +15,13 @@ mod step;
 mod units;
 
 pub use adamw::{AdamW, AdamWState};
+pub use checkpoint::{Checkpoints, Saved};
 pub use checks::{Check, Outcome};
 pub use cost::Ledger;
 pub use metrics::StepMetrics;
+pub use mismatch::mismatched_sequences;
 pub use reference::{Reference, ReferenceCache};
-pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, train};
+pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, train, train_from};
 pub use schedule::learning_rate;
-pub use step::{StepResult, compute_step};
-pub use units::{TrainData, Unit, units};
+pub use step::{StepInput, StepResult, compute_step};
+pub use units::{TrainData, Unit, class_counts, units};

@@ -70,6 +70,11 @@ impl ReferenceCache {
         Ok(())
     }
 
+    /// Hash of the weights that the log-probs are of.
+    pub fn weights(&self) -> &str {
+        &self.weights
+    }
+
     /// Sequences known.
     pub fn len(&self) -> usize {
         self.lock().sums.len()

@@ -1,15 +1,18 @@
 //! The loop.
 
 use super::adamw::AdamW;
-use super::checks::{Check, Watch};
+use super::checkpoint::{Checkpoints, Saved, State};
+use super::checks::{Check, STOOD_STILL, Watch};
 use super::cost::{Ledger, amount, step_cost};
 use super::metrics::StepMetrics;
+use super::mismatch::mismatched_sequences;
 use super::reference::Reference;
 use super::schedule::learning_rate;
 use super::step::{StepInput, compute_step};
 use super::units::{TrainData, Unit, class_counts, units};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
-use crate::data::{Sampler, Sequence, mismatched};
+use crate::base::hash::Hasher;
+use crate::data::{Sampler, Sequence};
 use crate::model::{Decoder, Gradients};
 use crate::objective::{ClassCounts, Feedback, Objective, build};
 use crate::plan::{Budget, Method, TrainSpec, Z0};
@@ -83,17 +86,44 @@ pub struct TrainOutcome {
 /// Input that cannot be trained on, a budget smaller than one example, and the checks that refuse to go on
 /// ([`Watch`]). A run that diverges is no error: see [`Ended`].
 pub fn train(policy: &mut Decoder, job: &Job<'_>, hooks: &mut Hooks<'_>) -> Result<TrainOutcome> {
+    train_from(policy, job, hooks, None, None)
+}
+
+/// [`train`], going on from a checkpoint where one is given, and saving checkpoints where that is wanted.
+///
+/// A run that goes on ends with the same bits as one that was never interrupted, on the same machine with
+/// the same number of threads.
+///
+/// # Errors
+/// As [`train`]; a checkpoint of another run; a checkpoint that cannot be written.
+pub fn train_from(
+    policy: &mut Decoder,
+    job: &Job<'_>,
+    hooks: &mut Hooks<'_>,
+    saved: Option<Saved>,
+    checkpoints: Option<&Checkpoints>,
+) -> Result<TrainOutcome> {
     let mut run = Run::new(policy, job)?;
+    if let Some(saved) = saved {
+        run.restore(policy, saved)?;
+    }
     let mut ended = Ended::Done;
     while let Some(batch) = run.next_batch(policy)? {
         let (metrics, diverged) = run.step(policy, &batch)?;
         (hooks.step)(&metrics)?;
         (hooks.progress)(run.progress());
+        let abort = hooks.abort.load(Ordering::Relaxed);
+        let due = |c: &&Checkpoints| abort || run.ledger.steps.is_multiple_of(c.every.max(1));
+        if diverged.is_none()
+            && let Some(checkpoints) = checkpoints.filter(due)
+        {
+            checkpoints.write(&run.state(), policy, run.optimizer.state())?;
+        }
         if let Some(why) = diverged {
             ended = Ended::Diverged(why);
             break;
         }
-        if hooks.abort.load(Ordering::Relaxed) {
+        if abort {
             ended = Ended::Aborted;
             break;
         }
@@ -118,6 +148,8 @@ struct Run<'a> {
     start: String,
     /// Why the step-0 identity does not apply; empty where it does.
     no_identity: String,
+    /// What a checkpoint must carry to be this run's.
+    fingerprint: String,
 }
 
 /// A step's units, the sequences of its KL term, and its cost.
@@ -150,7 +182,8 @@ impl<'a> Run<'a> {
             Some(_) => "the reference is not the starting checkpoint".to_owned(),
             None => return Err(anyhow!("{} needs a reference model", objective.name())),
         };
-        Ok(Self {
+        let mut run = Self {
+            fingerprint: String::new(),
             job,
             classes: class_counts(&units),
             sampler: Sampler::new(units.len(), job.spec.order, job.seed),
@@ -164,7 +197,54 @@ impl<'a> Run<'a> {
             units,
             start,
             no_identity,
-        })
+        };
+        run.fingerprint = run.fingerprint()?;
+        Ok(run)
+    }
+
+    /// A hash of all that determines what the run does.
+    fn fingerprint(&self) -> Result<String> {
+        let Job { method, spec, budget, seed, max_length, reference, .. } = self.job;
+        let settings = serde_json::to_string(&(method, spec, budget, seed, max_length))?;
+        let reference = reference.map_or("", |r| r.cache.weights());
+        let mut hasher = Hasher::new("kto-eval/run").part(settings.as_bytes()).part(reference.as_bytes());
+        for (sequence, desirable) in self.units.iter().flat_map(Unit::sides) {
+            hasher = hasher
+                .ids(&sequence.ids)
+                .part(&[u8::from(desirable)])
+                .part(&sequence.prompt_len.to_le_bytes());
+        }
+        Ok(hasher.part(self.start.as_bytes()).hex())
+    }
+
+    fn state(&self) -> State {
+        State {
+            fingerprint: self.fingerprint.clone(),
+            start: self.start.clone(),
+            loss: self.loss,
+            reward_sum: self.rewards.0,
+            reward_count: self.rewards.1,
+            updates: self.optimizer.state().updates,
+            sampler: self.sampler.state(),
+            ledger: self.ledger,
+            watch: self.watch.clone(),
+        }
+    }
+
+    /// Takes up a saved run; `policy` is the starting checkpoint and becomes the saved policy.
+    fn restore(&mut self, policy: &mut Decoder, saved: Saved) -> Result<()> {
+        if saved.state.fingerprint != self.fingerprint {
+            return Err(anyhow!("the checkpoint is of another run (other data, model, method or settings)"))
+                .hint("remove the run's checkpoint folder to start it anew");
+        }
+        saved.restore_weights(policy)?;
+        let Saved { state, optimizer, .. } = saved;
+        self.optimizer.restore(optimizer)?;
+        let (n, order, seed) = (self.units.len(), self.job.spec.order, self.job.seed);
+        self.sampler = Sampler::restore(n, order, seed, state.sampler);
+        (self.ledger, self.watch, self.loss) = (state.ledger, state.watch, state.loss);
+        self.rewards = (state.reward_sum, state.reward_count);
+        Ok(())
     }
 
     fn progress(&self) -> Progress {
@@ -208,37 +288,13 @@ impl<'a> Run<'a> {
     }
 
     fn assemble(&self, policy: &Decoder, drawn: &[usize]) -> Result<StepBatch> {
-        let mismatched = self.mismatched(drawn)?;
         let units: Vec<&Unit> = drawn.iter().map(|&i| &self.units[i]).collect();
+        let mismatched = match self.objective.z0() {
+            Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
+            None => vec![],
+        };
         let cost = step_cost(policy, self.objective.as_ref(), &units, &mismatched, self.units.len());
         Ok(StepBatch { units: drawn.to_vec(), mismatched, cost })
-    }
-
-    /// Each prompt of the step with the completion of another example of it.
-    fn mismatched(&self, drawn: &[usize]) -> Result<Vec<Sequence>> {
-        let Some(z0) = self.objective.z0() else { return Ok(vec![]) };
-        let takes = mismatched(drawn.len(), z0);
-        let donor = |i: usize| {
-            // Where an epoch ends within a step an example may stand in it twice; it must not get its own.
-            let mut j = takes[i];
-            while j != i && drawn[j] == drawn[i] {
-                j = takes[j];
-            }
-            ensure!(
-                j != i,
-                "z0: a step that holds one example {} times has no mismatched completion",
-                drawn.len()
-            );
-            Ok(j)
-        };
-        let sequence = |i: usize| -> Result<Sequence> {
-            let (own, other) =
-                (&self.units[drawn[i]].sequences[0], &self.units[drawn[donor(i)?]].sequences[0]);
-            let ids =
-                own.prompt().iter().chain(other.completion()).take(self.job.max_length).copied().collect();
-            Ok(Sequence { ids, prompt_len: own.prompt_len })
-        };
-        (0..takes.len()).map(sequence).collect()
     }
 
     /// Runs a step; the second value says why the run is to end, and then no update was made.
@@ -287,14 +343,14 @@ impl<'a> Run<'a> {
         Ok((metrics, diverged))
     }
 
-    fn finish(mut self, policy: &Decoder, ended: Ended) -> Result<TrainOutcome> {
+    fn finish(self, policy: &Decoder, ended: Ended) -> Result<TrainOutcome> {
         if let Some(reference) = self.job.reference {
             reference.cache.save()?;
         }
         let weights = policy.weights_hash()?;
         let moved = weights != self.start;
         let ended = match ended {
-            Ended::Done if !moved => Ended::Diverged(self.watch.stood_still()),
+            Ended::Done if !moved => Ended::Diverged(STOOD_STILL.to_owned()),
             ended => ended,
         };
         let checks = self.watch.report(moved, &self.no_identity);

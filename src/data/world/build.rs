@@ -1,5 +1,6 @@
 //! Prompts, pairs and corpora of a world, all drawn from its seed.
 
+use std::cmp::Ordering;
 use std::collections::HashSet;
 use std::path::Path;
 
@@ -117,6 +118,19 @@ impl World {
             }
         };
         self.heldout.iter().enumerate().map(prompt).collect()
+    }
+
+    /// The accuracy that the gold reward itself reaches on the noisy labels of [`World::heldout_pairs`] (ties
+    /// count one half): what a preference accuracy on them is to be read against.
+    pub fn ceiling(&self) -> f64 {
+        let agreement = |c: &Comparison| {
+            let prompt = c.task.prompt();
+            match gold_reward(&prompt, &c.first).total_cmp(&gold_reward(&prompt, &c.second)) {
+                Ordering::Equal => 0.5,
+                order => f64::from((order == Ordering::Greater) == c.preferred_first),
+            }
+        };
+        self.heldout.iter().map(agreement).sum::<f64>() / self.heldout.len() as f64
     }
 
     /// The gold reward, in [`super::MIN_REWARD`], [`super::MAX_REWARD`]; NaN where the prompt is not of this world.

@@ -1,0 +1,128 @@
+//! Differences between arms as a forest plot, a block a judged metric: the rows of `comparisons.csv`.
+
+use super::{Chart, Drawing, Section, file_part};
+use crate::base::error::Result;
+use crate::record::{ComparisonRow, Verdict};
+use crate::report::format::{capitalised, p_value};
+use crate::report::svg::axis::Scale;
+use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
+use crate::report::svg::palette::{AXIS, BAND, INK, MUTED, Marker, PAPER};
+use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, fitted, heading};
+use crate::report::view::{Metric, View};
+
+pub const CHART: Chart = Chart { name: "differences", draw };
+
+const WIDTH: f64 = 760.0;
+const ROW: f64 = 25.0;
+/// Room for axis and name around the rows of a block.
+const AROUND: f64 = 74.0;
+/// The columns of text at the right: estimate, p, verdict.
+const TEXT: f64 = 292.0;
+
+type Rows<'a> = Vec<(usize, &'a ComparisonRow)>;
+
+fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
+    view.suites().iter().filter_map(|suite| draw_suite(view, suite).transpose()).collect()
+}
+
+fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
+    let metrics = view.judged(suite).into_iter();
+    let blocks: Vec<_> = metrics.map(|m| (view.comparisons(suite, &m.name), m)).filter(|(r, _)| !r.is_empty()).collect();
+    if blocks.is_empty() {
+        return Ok(None);
+    }
+    let height: f64 = blocks.iter().map(|(rows, _)| AROUND + ROW * rows.len() as f64).sum();
+    let pairs = blocks.iter().flat_map(|(rows, _)| rows.iter().map(|(_, c)| text_width(&pair(c), LABEL)));
+    let left = pairs.fold(60.0, f64::max).min(200.0) + 28.0;
+    let mut canvas = Canvas::new(WIDTH, 62.0 + height);
+    let title = format!("Differences on {suite}");
+    let confidence = view.confidence();
+    let shading = "grey band: counts as equivalent";
+    heading(&mut canvas, &title, &format!("First arm minus second, with {confidence} interval; {shading}."));
+    let mut top = 62.0 + 20.0;
+    for (rows, metric) in &blocks {
+        let frame = Frame { left, top, right: WIDTH - TEXT, bottom: top + ROW * rows.len() as f64 };
+        block(&mut canvas, view, metric, rows, frame);
+        top = frame.bottom + AROUND;
+    }
+    let caption = format!(
+        "{title}: paired difference (first arm minus second) with its {confidence} interval, p after Holm over \
+         all comparisons of the plan, and the verdict seen from the first arm. {} The grey band is the \
+         equivalence margin of the plan. Marker: filled triangle up, better (in the colour of the winner); \
+         triangle down, worse; square, equivalent; ring, undecided; cross, invalid.",
+        sample(&blocks)
+    );
+    let (svg, marks) = canvas.finish(&title, &caption)?;
+    let name = format!("differences-{}", file_part(suite));
+    Ok(Some(Drawing { name, title, caption, section: Section::Suite(suite.to_owned()), svg, marks }))
+}
+
+/// "Each from 3 seeds and 400 examples in 400 clusters."
+fn sample(blocks: &[(Rows<'_>, Metric)]) -> String {
+    let rows = || blocks.iter().flat_map(|(rows, _)| rows.iter().map(|(_, c)| *c));
+    let range = |value: fn(&ComparisonRow) -> u64| {
+        let (a, b) = (rows().map(value).min().unwrap_or(0), rows().map(value).max().unwrap_or(0));
+        if a == b { a.to_string() } else { format!("{a} to {b}") }
+    };
+    let (seeds, examples, clusters) = (range(|c| c.seeds), range(|c| c.examples), range(|c| c.clusters));
+    format!("Each from {seeds} seeds and n = {examples} examples in {clusters} clusters (prompts).")
+}
+
+fn pair(c: &ComparisonRow) -> String {
+    format!("{} − {}", c.arm_a, c.arm_b)
+}
+
+fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>, frame: Frame) {
+    let margin = rows.iter().map(|(_, c)| c.margin).fold(0.0, f64::max);
+    let ends = rows.iter().flat_map(|(_, c)| [c.low, c.high, c.difference]);
+    let x = Scale::over(ends.chain([0.0, margin, -margin]));
+    let panel = Panel::new(frame, x, Scale::unit());
+    canvas.text(&capitalised(&metric.label()), (16.0, frame.top - 14.0), TextSpec::new(13.0));
+    let (a, b) = (panel.x.at(-margin), panel.x.at(margin));
+    canvas.rect((a, frame.top), (b, frame.bottom), BAND);
+    let unit = if metric.ticks() == crate::report::svg::axis::Ticks::Percent { "difference, points" } else { "difference" };
+    panel.x_axis(canvas, unit, metric.difference_ticks());
+    canvas.line(&[(panel.x.at(0.0), frame.top), (panel.x.at(0.0), frame.bottom)], AXIS, 1.6);
+    let columns = [frame.right + 16.0, frame.right + 176.0, WIDTH - 16.0];
+    let head = TextSpec::new(TICK).color(MUTED);
+    canvas.text(&format!("estimate [{}]", view.confidence()), (columns[0], frame.top - 10.0), head);
+    canvas.text("p (Holm)", (columns[1] + 18.0, frame.top - 10.0), head.centre());
+    canvas.text("verdict", (columns[2], frame.top - 10.0), head.right());
+    for (i, (line, c)) in rows.iter().enumerate() {
+        let y = frame.top + (i as f64 + 0.5) * ROW;
+        canvas.text(&fitted(&pair(c), 200.0, LABEL), (frame.left - 12.0, y), TextSpec::new(LABEL).right());
+        canvas.mark(&c.words, &format!("comparisons.csv:{line}"), |canvas| {
+            panel.interval(canvas, (c.low, c.high), y, INK);
+            verdict_mark(canvas, view, c, (panel.x.at(c.difference), y));
+            let unit = metric.unit;
+            let estimate = format!("{} [{}, {}]", unit.bound(c.difference), unit.bound(c.low), unit.bound(c.high));
+            canvas.text(&estimate, (columns[0], y), TextSpec::new(LABEL));
+            canvas.text(&p_value(c.p_adjusted), (columns[1] + 18.0, y), TextSpec::new(LABEL).centre());
+            canvas.text(verdict_word(c.verdict), (columns[2], y), TextSpec::new(LABEL).right());
+        });
+    }
+}
+
+pub fn verdict_word(verdict: Verdict) -> &'static str {
+    match verdict {
+        Verdict::Better => "better",
+        Verdict::Worse => "worse",
+        Verdict::Equivalent => "equivalent",
+        Verdict::Undecided => "undecided",
+        Verdict::Invalid => "invalid",
+    }
+}
+
+fn verdict_mark(canvas: &mut Canvas, view: &View<'_>, c: &ComparisonRow, at: (f64, f64)) {
+    let color = |name: &str| view.arm(name).map_or(INK, |a| a.style.color);
+    match c.verdict {
+        Verdict::Better => canvas.marker(at, Marker::Triangle, 6.0, color(&c.arm_a)),
+        Verdict::Worse => canvas.marker(at, Marker::TriangleDown, 6.0, color(&c.arm_b)),
+        Verdict::Equivalent => canvas.marker(at, Marker::Square, 5.5, MUTED),
+        Verdict::Undecided => {
+            canvas.circle(at, 6.0, PAPER);
+            canvas.ring(at, 5.0, INK, 1.6);
+        }
+        Verdict::Invalid => canvas.marker(at, Marker::Cross, 5.0, INK),
+    }
+}

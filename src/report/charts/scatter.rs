@@ -1,0 +1,108 @@
+//! A score against an amount, a point an arm: what cost, Pareto and KL charts share.
+
+use crate::record::RunRow;
+use crate::report::format::lines;
+use crate::report::summary::{Summary, mean};
+use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
+use crate::report::svg::palette::AXIS;
+use crate::report::svg::panel::{LABEL, Panel, TICK, spread};
+use crate::report::view::{ALL, Arm, BASE, Metric, View};
+
+/// An arm's point: the mean amount over seeds, and the score with its interval.
+pub struct Dot<'v> {
+    pub arm: &'v Arm,
+    pub x: f64,
+    pub y: Summary,
+    /// (amount, score) of each seed.
+    pub seeds: Vec<(f64, f64)>,
+    pub rows: String,
+}
+
+/// The points of all trained arms; an arm without amount or score has none.
+pub fn dots<'v>(view: &'v View<'_>, metric: &Metric, amount: impl Fn(&RunRow) -> Option<f64>) -> Vec<Dot<'v>> {
+    view.trained().filter_map(|arm| dot(view, metric, arm, &amount)).collect()
+}
+
+fn dot<'v>(view: &View<'_>, metric: &Metric, arm: &'v Arm, amount: impl Fn(&RunRow) -> Option<f64>) -> Option<Dot<'v>> {
+    let score = view.score(metric, ALL, &arm.name)?;
+    let mut seeds = Vec::new();
+    let mut at = Vec::new();
+    for (line, run) in view.runs(&arm.name) {
+        let scored = score.seeds.iter().find(|s| s.run == run.run);
+        if let (Some(x), Some(row)) = (amount(run).filter(|x| x.is_finite()), scored) {
+            seeds.push((x, row.value));
+            at.push(line);
+        }
+    }
+    if seeds.is_empty() {
+        return None;
+    }
+    let x = mean(&seeds.iter().map(|s| s.0).collect::<Vec<_>>());
+    let rows = format!("{} runs.csv:{}", score.rows, lines(&at));
+    Some(Dot { arm, x, y: score.summary, seeds, rows })
+}
+
+/// Draws the points: seeds as rings, mean with interval, the arm's name beside it. Points closer than a
+/// marker's width are set side by side.
+pub fn draw(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], metric: &Metric, amount: impl Fn(f64) -> String) {
+    let places = side_by_side(panel, dots);
+    for (dot, px) in dots.iter().zip(&places) {
+        let shift = px - panel.x.at(dot.x);
+        for (x, y) in dot.seeds.iter().filter(|_| dot.seeds.len() > 1) {
+            let label = format!("{}, one seed: {} at {}", dot.arm.name, metric.unit.value(*y), amount(*x));
+            let (sx, sy) = panel.at(*x, *y);
+            canvas.mark(&label, &dot.rows, |c| super::key::seed_dot(c, (sx + shift, sy), dot.arm));
+        }
+    }
+    for (dot, px) in dots.iter().zip(&places) {
+        let value = metric.unit.value(dot.y.mean);
+        let (low, high) = (metric.unit.value(dot.y.low), metric.unit.value(dot.y.high));
+        let label = format!("{}: {value} ({low} to {high}) at {}", dot.arm.name, amount(dot.x));
+        canvas.mark(&label, &dot.rows, |c| {
+            panel.interval_up(c, (dot.y.low, dot.y.high), *px, dot.arm.style.color);
+            c.marker((*px, panel.y.at(dot.y.mean)), dot.arm.style.marker, 6.0, dot.arm.style.color);
+        });
+    }
+    names(canvas, panel, dots, &places);
+}
+
+fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
+    // Above the middle: clear of the marker, of a Pareto step and of the label's own leader.
+    let wanted: Vec<_> = dots.iter().map(|d| panel.y.at(d.y.mean) - 11.0).collect();
+    let heights = spread(&wanted, 15.0, panel.frame.top + 8.0, panel.frame.bottom - 8.0);
+    let rightmost = |at: f64| places.iter().copied().filter(|p| (p - at).abs() < 60.0).fold(at, f64::max);
+    for ((dot, px), y) in dots.iter().zip(places).zip(heights) {
+        let edge = rightmost(*px) + 11.0;
+        let fits = edge + text_width(&dot.arm.name, LABEL) <= panel.frame.right + 4.0;
+        let leftmost = places.iter().copied().filter(|p| (p - px).abs() < 60.0).fold(*px, f64::min);
+        let (x, spec) = if fits { (edge, TextSpec::new(LABEL)) } else { (leftmost - 11.0, TextSpec::new(LABEL).right()) };
+        let from = if fits { px + 8.0 } else { px - 8.0 };
+        if (x - from).abs() > 6.0 {
+            canvas.line(&[(from, panel.y.at(dot.y.mean)), (x + if fits { -2.0 } else { 2.0 }, y)], AXIS, 0.8);
+        }
+        canvas.text(&dot.arm.name, (x, y), spec.halo());
+    }
+}
+
+fn side_by_side(panel: &Panel, dots: &[Dot<'_>]) -> Vec<f64> {
+    let wanted: Vec<_> = dots.iter().map(|d| panel.x.at(d.x)).collect();
+    spread(&wanted, 16.0, panel.frame.left + 12.0, panel.frame.right - 8.0)
+}
+
+/// The starting checkpoint's score as a dashed line across the panel.
+pub fn base_line(canvas: &mut Canvas, panel: &Panel, view: &View<'_>, metric: &Metric) {
+    let (Some(score), Some(arm)) = (view.score(metric, ALL, BASE), view.arm(BASE)) else { return };
+    let y = panel.y.at(score.summary.mean);
+    let label = format!("base: {}", metric.unit.value(score.summary.mean));
+    canvas.mark(&label, &score.rows, |c| {
+        c.dashed(&[(panel.frame.left, y), (panel.frame.right, y)], arm.style.color, 1.4, "4 3");
+        c.text("base", (panel.frame.left + 6.0, y - 9.0), TextSpec::new(TICK).halo());
+    });
+}
+
+/// All heights that a panel of these points must show.
+pub fn heights(view: &View<'_>, metric: &Metric, dots: &[Dot<'_>]) -> Vec<f64> {
+    let base = view.score(metric, ALL, BASE).map(|s| s.summary.mean);
+    let ends = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.1).chain([d.y.low, d.y.high]));
+    ends.chain(base).collect()
+}

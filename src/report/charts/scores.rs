@@ -1,0 +1,114 @@
+//! Score by arm, a panel a judged metric: mean, interval, and every seed.
+
+use super::{Chart, Drawing, Section, file_part, key};
+use crate::base::error::Result;
+use crate::report::format::capitalised;
+use crate::report::svg::axis::Scale;
+use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
+use crate::report::svg::palette::AXIS;
+use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, fitted, heading};
+use crate::report::view::{ALL, Arm, ArmScore, Metric, View};
+
+pub const CHART: Chart = Chart { name: "scores", draw };
+
+const WIDTH: f64 = 760.0;
+const ROW: f64 = 42.0;
+/// Room for the name and the axis of a panel.
+const AROUND: f64 = 82.0;
+
+fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
+    view.suites().iter().filter_map(|suite| draw_suite(view, suite).transpose()).collect()
+}
+
+fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
+    let metrics = view.judged(suite);
+    let arms: Vec<_> = view.arms.iter().filter(|a| scored(view, &metrics, a)).collect();
+    if metrics.is_empty() || arms.is_empty() {
+        return Ok(None);
+    }
+    let columns = if metrics.len() == 4 { 2 } else { metrics.len().clamp(1, 3) };
+    let rows = metrics.len().div_ceil(columns);
+    let names = arms.iter().map(|a| text_width(&a.name, LABEL)).fold(30.0, f64::max).min(130.0) + 36.0;
+    let panel_height = ROW * arms.len() as f64;
+    let top = 68.0;
+    let mut canvas = Canvas::new(WIDTH, top + rows as f64 * (panel_height + AROUND) + 2.0);
+    let all: Vec<_> = metrics.iter().flat_map(|m| view.arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
+    let title = format!("Scores on {suite}");
+    let seeds = view.seeds_note();
+    let n = key::examples(all.iter());
+    heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % interval; rings are single seeds; {n} examples a seed."));
+    let gap = 26.0;
+    let width = (WIDTH - names - 16.0 - gap * (columns - 1) as f64) / columns as f64;
+    for (i, metric) in metrics.iter().enumerate() {
+        let left = names + (i % columns) as f64 * (width + gap);
+        let top = top + 16.0 + (i / columns) as f64 * (panel_height + AROUND);
+        let frame = Frame { left, top, right: left + width, bottom: top + panel_height };
+        panel(&mut canvas, view, metric, &arms, frame, i % columns == 0);
+    }
+    let caption = format!(
+        "{title}: mean over {seeds} by arm, {n} examples a seed, each panel with its own scale. The 95 % \
+         interval joins the spread over seeds (Student's t) and the sampling of prompts (clustered); rings are \
+         the seeds. All arms answer the same prompts, so overlapping intervals do not mean \"no difference\": \
+         differences are judged in pairs (next chart). Dashed line: even (50 %)."
+    );
+    let (svg, marks) = canvas.finish(&title, &caption)?;
+    let name = format!("scores-{}", file_part(suite));
+    Ok(Some(Drawing { name, title, caption, section: Section::Suite(suite.to_owned()), svg, marks }))
+}
+
+fn scored(view: &View<'_>, metrics: &[Metric], arm: &Arm) -> bool {
+    metrics.iter().any(|m| view.score(m, ALL, &arm.name).is_some())
+}
+
+fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], frame: Frame, named: bool) {
+    let found: Vec<_> = arms.iter().map(|a| view.score(metric, ALL, &a.name)).collect();
+    let ends = found.iter().flatten().flat_map(|s| {
+        s.seeds.iter().map(|r| r.value).chain([s.summary.low, s.summary.high])
+    });
+    let mut x = Scale::over(ends.chain(metric.even()));
+    if metric.even().is_some() {
+        x = x.within(0.0, 1.0);
+    }
+    let panel = Panel::new(frame, x, Scale::unit());
+    panel.name(canvas, &capitalised(&metric.label()));
+    let better = match metric.direction {
+        crate::record::Direction::Lower => "lower is better",
+        _ => "higher is better",
+    };
+    panel.x_axis(canvas, better, metric.ticks());
+    if let Some(even) = metric.even() {
+        let x = panel.x.at(even);
+        canvas.dashed(&[(x, frame.top), (x, frame.bottom)], AXIS, 1.2, "3 3");
+    }
+    for (i, (arm, score)) in arms.iter().zip(&found).enumerate() {
+        let y = frame.top + (i as f64 + 0.55) * ROW;
+        if named {
+            let name = fitted(&arm.name, 130.0, LABEL);
+            canvas.marker((22.0, y), arm.style.marker, 5.0, arm.style.color);
+            canvas.text(&name, (34.0, y), TextSpec::new(LABEL));
+        }
+        if let Some(score) = score {
+            row(canvas, &panel, metric, arm, score, y);
+        }
+    }
+}
+
+fn row(canvas: &mut Canvas, panel: &Panel, metric: &Metric, arm: &Arm, score: &ArmScore<'_>, y: f64) {
+    let s = score.summary;
+    let value = metric.unit.value(s.mean);
+    let (low, high) = (metric.unit.value(s.low), metric.unit.value(s.high));
+    let label = format!("{}: {value}, 95 % interval {low} to {high}, {} seeds", arm.name, s.seeds);
+    canvas.mark(&label, &score.rows, |c| {
+        panel.interval(c, (s.low, s.high), y, arm.style.color);
+        c.marker((panel.x.at(s.mean), y), arm.style.marker, 5.5, arm.style.color);
+        let half = text_width(&value, TICK) / 2.0;
+        let at = panel.x.at(s.mean).clamp(panel.frame.left + half, panel.frame.right - half);
+        c.text(&value, (at, y - 14.0), TextSpec::new(TICK).centre().halo());
+    });
+    if score.seeds.len() > 1 {
+        for seed in &score.seeds {
+            let label = format!("{}, seed {}: {}", arm.name, seed.seed, metric.unit.value(seed.value));
+            canvas.mark(&label, &score.rows, |c| key::seed_dot(c, (panel.x.at(seed.value), y + 11.0), arm));
+        }
+    }
+}

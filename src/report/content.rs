@@ -1,0 +1,133 @@
+//! What Markdown, HTML and terminal all say: verdict sentences, the banner, the tables.
+
+use serde::Serialize;
+
+use super::figures::{Currency, Figures, MOST_APART};
+use super::format::{capitalised, plain, si};
+use super::view::{ALL, Metric, View};
+use crate::record::{ComparisonRow, Direction};
+
+/// Verdict sentences on the metric that stands for each suite.
+pub fn headlines<'f>(view: &View<'_>, figures: &'f Figures) -> Vec<&'f ComparisonRow> {
+    let metrics: Vec<_> = view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
+    let headline = view.headline();
+    // The comparison's own headline first.
+    let first = metrics.iter().filter(|m| headline.as_ref().is_some_and(|h| h.suite == m.suite));
+    let rest = metrics.iter().filter(|m| headline.as_ref().is_none_or(|h| h.suite != m.suite));
+    let mut found = Vec::new();
+    for metric in first.chain(rest) {
+        let rows = figures.comparisons.iter().map(|c| &c.row);
+        let wanted = rows.filter(|c| c.suite == metric.suite && c.metric == metric.name && c.subset == ALL);
+        found.extend(wanted);
+    }
+    found
+}
+
+/// Why the comparison must not be read as one, where that is so.
+pub fn banner(figures: &Figures) -> Option<String> {
+    let ledger = &figures.ledger;
+    let mut reasons = Vec::new();
+    if let Some(apart) = ledger.apart.filter(|a| *a > MOST_APART) {
+        let name = matched_label(figures);
+        reasons.push(format!(
+            "arms ended {} % apart in {name}, the matched currency (at most {} % is allowed)",
+            plain(100.0 * apart),
+            plain(100.0 * MOST_APART)
+        ));
+    }
+    for arm in ledger.arms.iter().filter(|a| a.finished == 0) {
+        reasons.push(format!("arm {} has no finished run", arm.arm));
+    }
+    ledger.invalid.then(|| format!("INVALID comparison: {}.", reasons.join("; ")))
+}
+
+pub fn matched_label(figures: &Figures) -> String {
+    let found = figures.ledger.currencies.iter().find(|c| c.matched);
+    found.map_or_else(|| "no currency".to_owned(), |c| c.label.to_owned())
+}
+
+/// What was matched, how far apart the arms were, and what was not matched, in a sentence.
+pub fn ledger_words(figures: &Figures) -> String {
+    let ledger = &figures.ledger;
+    let matched = match ledger.apart {
+        Some(apart) => {
+            format!("Matched: {}; the arms ended {} % apart.", matched_label(figures), percent(apart))
+        }
+        None => "Nothing was matched, or runs are missing.".to_owned(),
+    };
+    let other = ledger.currencies.iter().filter(|c| !c.matched && judged_currency(c));
+    let apart: Vec<_> = other
+        .filter_map(|c| c.apart.filter(|a| *a > MOST_APART).map(|a| format!("{} ({} % apart)", c.label, percent(a))))
+        .collect();
+    if apart.is_empty() {
+        return matched;
+    }
+    format!("{matched} Not matched: {}.", apart.join(", "))
+}
+
+/// Speed and memory are measurements, not spending.
+fn judged_currency(c: &Currency) -> bool {
+    !matches!(c.column, "tokens_per_second" | "peak_host_mib" | "peak_device_mib" | "epochs")
+}
+
+fn percent(share: f64) -> String {
+    plain(100.0 * share)
+}
+
+/// A cell of a table: its text, and the value to sort by where it is a number.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Cell {
+    pub text: String,
+    pub sort: Option<f64>,
+}
+
+impl Cell {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), sort: None }
+    }
+
+    pub fn number(text: impl Into<String>, sort: f64) -> Self {
+        Self { text: text.into(), sort: Some(sort) }
+    }
+}
+
+/// A row an arm, a column a metric: `61.2 % ± 0.8 (Δ +11.2)`. The first row is the head.
+pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
+    let metrics = view.metrics(suite);
+    let arrow = |d: Direction| match d {
+        Direction::Higher => " ↑",
+        Direction::Lower => " ↓",
+        Direction::Neutral => "",
+    };
+    let head = metrics.iter().map(|m| Cell::text(format!("{}{}", capitalised(&m.label()), arrow(m.direction))));
+    let mut rows = vec![std::iter::once(Cell::text("arm")).chain(head).collect::<Vec<_>>()];
+    for arm in &view.arms {
+        let cells: Vec<_> = metrics.iter().map(|m| score_cell(figures, m, &arm.name)).collect();
+        if cells.iter().any(|c| c.sort.is_some()) {
+            rows.push(std::iter::once(Cell::text(arm.name.as_str())).chain(cells).collect());
+        }
+    }
+    rows
+}
+
+fn score_cell(figures: &Figures, metric: &Metric, arm: &str) -> Cell {
+    let Some(score) = figures.score(&metric.suite, &metric.name, arm) else { return Cell::text("–") };
+    let spread = score.standard_error.map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default();
+    let change = score.difference_to_base.map(|d| format!(" (Δ {})", metric.unit.bound(d))).unwrap_or_default();
+    Cell::number(format!("{}{spread}{change}", metric.unit.value(score.mean)), score.mean)
+}
+
+/// A row a currency, a column an arm, then how far apart they are. The first row is the head.
+pub fn ledger_table(figures: &Figures) -> Vec<Vec<Cell>> {
+    let ledger = &figures.ledger;
+    let arms = ledger.arms.iter().map(|a| Cell::text(a.arm.as_str()));
+    let mut rows = vec![[Cell::text("mean a run")].into_iter().chain(arms).chain([Cell::text("apart")]).collect::<Vec<_>>()];
+    for currency in ledger.currencies.iter().filter(|c| c.means.iter().flatten().any(|m| *m > 0.0)) {
+        let matched = if currency.matched { " (matched)" } else { "" };
+        let label = Cell::text(format!("{}{matched}", currency.label));
+        let amount = |m: &Option<f64>| m.map_or(Cell::text("–"), |m| Cell::number(si(m), m));
+        let apart = currency.apart.map_or(Cell::text("–"), |a| Cell::number(format!("{} %", percent(a)), a));
+        rows.push([label].into_iter().chain(currency.means.iter().map(amount)).chain([apart]).collect());
+    }
+    rows
+}

@@ -1,0 +1,170 @@
+//! Numbers and names as people read them.
+
+/// How values of a metric are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// A share in [0, 1], written as per cent; differences in points.
+    Share,
+    /// Anything else, with the name of its unit (may be empty).
+    Plain,
+}
+
+impl Unit {
+    /// From the `unit` column of `scores.csv`; where that is empty, from the metric's name.
+    pub fn of(unit: &str, metric: &str) -> Self {
+        const SHARES: [&str; 4] = ["share", "fraction", "probability", "proportion"];
+        let named = || ["accuracy", "win_rate", "finished"].iter().any(|part| metric.contains(part));
+        if SHARES.contains(&unit) || (unit.is_empty() && named()) { Self::Share } else { Self::Plain }
+    }
+
+    pub fn value(self, v: f64) -> String {
+        match self {
+            Self::Share => format!("{} %", decimals(100.0 * v, 1)),
+            Self::Plain => plain(v),
+        }
+    }
+
+    /// A difference, with its sign; shares in percentage points.
+    pub fn difference(self, v: f64) -> String {
+        match self {
+            Self::Share => format!("{} pts", signed(100.0 * v, 1)),
+            Self::Plain => signed(v, places(v)),
+        }
+    }
+
+    /// The same without the unit, for the bounds of an interval.
+    pub fn bound(self, v: f64) -> String {
+        match self {
+            Self::Share => signed(100.0 * v, 1),
+            Self::Plain => signed(v, places(v)),
+        }
+    }
+
+    /// A spread (standard error, margin): no sign.
+    pub fn spread(self, v: f64) -> String {
+        match self {
+            Self::Share => decimals(100.0 * v, 1),
+            Self::Plain => plain(v),
+        }
+    }
+}
+
+/// Fixed decimals with a true minus sign; never "−0".
+pub fn decimals(v: f64, places: usize) -> String {
+    if !v.is_finite() {
+        return "n/a".to_owned();
+    }
+    let text = format!("{v:.places$}");
+    match text.strip_prefix('-') {
+        Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
+        Some(rest) => format!("−{rest}"),
+        None => text,
+    }
+}
+
+pub fn signed(v: f64, places: usize) -> String {
+    let text = decimals(v, places);
+    let zero = text.chars().all(|c| c == '0' || c == '.');
+    if v > 0.0 && !zero { format!("+{text}") } else { text }
+}
+
+/// Three significant digits for values of everyday size.
+pub fn plain(v: f64) -> String {
+    decimals(v, places(v))
+}
+
+fn places(v: f64) -> usize {
+    match v.abs() {
+        a if a >= 100.0 || a == 0.0 => 0,
+        a if a >= 10.0 => 1,
+        a if a >= 1.0 => 2,
+        _ => 3,
+    }
+}
+
+/// With an SI prefix and three significant digits: `1.25 M`, `830`, `3.1 T`.
+pub fn si(v: f64) -> String {
+    const PREFIXES: [(f64, &str); 6] =
+        [(1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
+    // 999,950 would be written "1000 k": such values take the next prefix.
+    let found = PREFIXES.iter().find(|(scale, _)| v.abs() >= scale * 0.9995);
+    match found {
+        Some((scale, prefix)) => format!("{}{prefix}", trimmed(v / scale)),
+        None => trimmed(v),
+    }
+}
+
+/// Three significant digits, zeros after the point dropped.
+fn trimmed(v: f64) -> String {
+    let text = plain(v);
+    if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
+}
+
+/// A p value: two decimals where that says something, never "0.00".
+pub fn p_value(p: f64) -> String {
+    match p {
+        p if !p.is_finite() => "n/a".to_owned(),
+        p if p < 0.001 => "< 0.001".to_owned(),
+        p if p < 0.0095 => format!("{p:.3}"),
+        p => format!("{p:.2}"),
+    }
+}
+
+/// A metric's name in words: `win_rate_vs_base` → `win rate against base`.
+pub fn metric(name: &str) -> String {
+    let words = name.replace("_vs_", " against ").replace('_', " ");
+    let words = words.replace("normalised logp", "length-normalised log-prob").replace("logps", "log-probs");
+    let words: Vec<_> = words.split(' ').map(|w| if w == "logp" { "log-prob" } else { w }).collect();
+    words.iter().map(|w| if *w == "kl" { "KL" } else { w }).collect::<Vec<_>>().join(" ")
+}
+
+/// First letter in upper case.
+pub fn capitalised(text: &str) -> String {
+    let mut chars = text.chars();
+    chars.next().map_or_else(String::new, |c| c.to_uppercase().chain(chars).collect())
+}
+
+/// Line numbers as compact ranges: `3-5,9`.
+pub fn lines(numbers: &[usize]) -> String {
+    let mut parts: Vec<(usize, usize)> = Vec::new();
+    for &n in numbers {
+        match parts.last_mut() {
+            Some((_, end)) if n == *end + 1 => *end = n,
+            _ => parts.push((n, n)),
+        }
+    }
+    let write = |(a, b): &(usize, usize)| if a == b { a.to_string() } else { format!("{a}-{b}") };
+    parts.iter().map(write).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_read_as_people_write_them() {
+        assert_eq!(Unit::Share.value(0.6124), "61.2 %");
+        assert_eq!(Unit::Share.difference(-0.0213), "−2.1 pts");
+        assert_eq!(signed(-0.0001, 2), "0.00");
+        assert_eq!(si(1_250_000.0), "1.25 M");
+        assert_eq!(si(999_960.0), "1 M");
+        assert_eq!(si(830.0), "830");
+        assert_eq!(plain(0.01234), "0.012");
+        assert_eq!(decimals(f64::NAN, 2), "n/a");
+        assert_eq!(p_value(0.00001), "< 0.001");
+        assert_eq!(p_value(0.0213), "0.02");
+    }
+
+    #[test]
+    fn metric_names_become_words() {
+        assert_eq!(metric("win_rate_vs_base"), "win rate against base");
+        assert_eq!(metric("normalised_logp_accuracy"), "length-normalised log-prob accuracy");
+        assert_eq!(metric("kl"), "KL");
+    }
+
+    #[test]
+    fn line_numbers_are_written_as_ranges() {
+        assert_eq!(lines(&[3, 4, 5, 9]), "3-5,9");
+        assert_eq!(lines(&[]), "");
+    }
+}

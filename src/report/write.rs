@@ -1,0 +1,79 @@
+//! Writes a report beside the records that it is made from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use super::charts::{self, Drawing};
+use super::figures::Figures;
+use super::input::Input;
+use super::svg::png;
+use super::view::View;
+use super::{html, markdown, tables};
+use crate::base::error::{Context, HintExt, Result};
+
+/// Where the parts of a report are.
+#[derive(Clone, Debug)]
+pub struct Paths {
+    pub markdown: PathBuf,
+    pub html: PathBuf,
+    /// All figures with their rows, as JSON.
+    pub figures: PathBuf,
+    /// The SVGs; a PNG of the same name lies beside each.
+    pub charts: Vec<PathBuf>,
+    /// `comparisons.tex` and `arms.csv`.
+    pub tables: Vec<PathBuf>,
+}
+
+/// The text files of a report as they are to be, by path under the output folder. PNGs follow from the SVGs.
+pub(super) struct Rendered {
+    pub drawings: Vec<Drawing>,
+    pub figures: Figures,
+    pub files: Vec<(String, String)>,
+}
+
+pub(super) fn render(input: &Input) -> Result<Rendered> {
+    let view = View::new(input);
+    let drawings = charts::draw_all(input)?;
+    let figures = Figures::of(&view, &drawings);
+    let json = serde_json::to_string_pretty(&figures).context("figures as JSON")? + "\n";
+    let mut files = vec![
+        ("report.md".to_owned(), markdown::render(&view, &figures, &drawings)),
+        ("report.html".to_owned(), html::render(&view, &figures, &drawings)?),
+        ("report.json".to_owned(), json),
+        ("tables/comparisons.tex".to_owned(), tables::comparisons_tex(&view, &figures)),
+        ("tables/arms.csv".to_owned(), tables::arms_csv(&figures)?),
+    ];
+    files.extend(drawings.iter().map(|d| (format!("charts/{}.svg", d.name), d.svg.clone())));
+    Ok(Rendered { drawings, figures, files })
+}
+
+/// Writes `report.md`, `report.html`, `report.json`, `charts/` and `tables/` into `dir`. The same records
+/// give the same bytes.
+///
+/// # Errors
+/// Where the folder cannot be written to.
+pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
+    let rendered = render(input)?;
+    for folder in ["charts", "tables"] {
+        let path = dir.join(folder);
+        let made = fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()));
+        made.hint("the report is written beside the records; give a folder that can be written to")?;
+    }
+    for (name, text) in &rendered.files {
+        put(&dir.join(name), text.as_bytes())?;
+    }
+    for drawing in &rendered.drawings {
+        put(&dir.join(format!("charts/{}.png", drawing.name)), &png::rasterise(&drawing.svg)?)?;
+    }
+    Ok(Paths {
+        markdown: dir.join("report.md"),
+        html: dir.join("report.html"),
+        figures: dir.join("report.json"),
+        charts: rendered.drawings.iter().map(|d| dir.join(format!("charts/{}.svg", d.name))).collect(),
+        tables: vec![dir.join("tables/comparisons.tex"), dir.join("tables/arms.csv")],
+    })
+}
+
+fn put(path: &Path, bytes: &[u8]) -> Result<()> {
+    fs::write(path, bytes).with_context(|| format!("writing {}", path.display()))
+}

@@ -1,0 +1,73 @@
+//! KTO's mismatched completions, for z0.
+
+use super::units::Unit;
+use crate::base::error::{Result, ensure};
+use crate::data::{Sequence, mismatched};
+use crate::plan::Z0;
+
+/// (n,) the prompt of each of the step's n examples with the completion of another, cut to `max_length`
+/// tokens. Empty for [`Z0::Zero`].
+///
+/// # Errors
+/// Fewer than two different examples: the completion would be the prompt's own.
+pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Result<Vec<Sequence>> {
+    if z0 == Z0::Zero {
+        return Ok(vec![]);
+    }
+    ensure!(units.len() >= 2, "z0 needs a step of at least 2 examples, not {}", units.len());
+    let takes = mismatched(units.len(), z0);
+    let of = |i: usize| -> Result<Sequence> {
+        // Where an epoch ends within a step, an example may stand in it twice; it must not get its own.
+        let mut j = takes[i];
+        while j != i && units[j] == units[i] {
+            j = takes[j];
+        }
+        ensure!(
+            j != i,
+            "z0: a step that holds one example {} times has no mismatched completion",
+            units.len()
+        );
+        let (own, other) = (&units[i].sequences[0], &units[j].sequences[0]);
+        let ids = own.prompt().iter().chain(other.completion()).take(max_length).copied().collect();
+        Ok(Sequence { ids, prompt_len: own.prompt_len })
+    };
+    (0..units.len()).map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(tag: u32) -> Unit {
+        let sequence = Sequence { ids: [tag, tag + 1, tag + 2, tag + 3].into(), prompt_len: 2 };
+        Unit { id: tag.to_string(), sequences: vec![sequence], desirable: true }
+    }
+
+    fn ids(units: &[&Unit], z0: Z0, max_length: usize) -> Vec<Vec<u32>> {
+        mismatched_sequences(units, z0, max_length).unwrap().iter().map(|s| s.ids.to_vec()).collect()
+    }
+
+    #[test]
+    fn each_prompt_takes_its_neighbours_completion() {
+        let (a, b, c) = (unit(10), unit(20), unit(30));
+        let step = [&a, &b, &c];
+        assert_eq!(ids(&step, Z0::Next, 9), [[10, 11, 22, 23], [20, 21, 32, 33], [30, 31, 12, 13]]);
+        assert_eq!(ids(&step, Z0::Previous, 9), [[10, 11, 32, 33], [20, 21, 12, 13], [30, 31, 22, 23]]);
+        assert_eq!(ids(&step, Z0::Next, 3), [[10, 11, 22], [20, 21, 32], [30, 31, 12]], "cut as the data is");
+        assert!(ids(&step, Z0::Zero, 9).is_empty());
+    }
+
+    #[test]
+    fn an_example_that_stands_twice_in_a_step_never_gets_its_own_completion() {
+        let (a, b) = (unit(10), unit(20));
+        for step in [[&a, &a, &b], [&a, &b, &a], [&b, &a, &a]] {
+            for z0 in [Z0::Next, Z0::Previous] {
+                for (got, unit) in ids(&step, z0, 9).iter().zip(step) {
+                    assert_ne!(got[..], unit.sequences[0].ids[..]);
+                }
+            }
+        }
+        assert!(mismatched_sequences(&[&a, &a], Z0::Next, 9).is_err());
+        assert!(mismatched_sequences(&[&a], Z0::Next, 9).is_err());
+    }
+}

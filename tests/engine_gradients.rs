@@ -1,0 +1,234 @@
+//! Whole decoders of every family: gradients by finite differences in f64, packing, shared prompts,
+//! checkpointing, the KV cache, and checkpoints out and in.
+
+mod engine;
+
+use candle_core::{DType, Device, Tensor};
+use engine::{largest_difference, sequence};
+use kto_eval::base::seed;
+use kto_eval::data::Sequence;
+use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed};
+use rand_chacha::rand_core::Rng;
+use serde_json::{Value, json};
+
+/// A tiny model of each family, with what tells the family apart switched on.
+fn tiny(family: &str) -> DecoderConfig {
+    let mut config = json!({
+        "model_type": family, "vocab_size": 29, "hidden_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 20,
+        "max_position_embeddings": 64, "initializer_range": 0.3, "tie_word_embeddings": false,
+    });
+    let more = match family {
+        "llama" => json!({"attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3",
+            "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
+        "mistral" => json!({"sliding_window": 4}),
+        "qwen2" => json!({"tie_word_embeddings": true}),
+        "gpt_neox" => json!({"rotary_pct": 0.5, "hidden_size": 16, "num_attention_heads": 4}),
+        "gpt2" => json!({"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64}),
+        "gemma2" => json!({"query_pre_attn_scalar": 4, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0,
+            "sliding_window": 4, "tie_word_embeddings": true}),
+        "gemma3_text" => json!({"query_pre_attn_scalar": 4, "sliding_window": 4, "sliding_window_pattern": 2,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "tie_word_embeddings": true}),
+        _ => json!({}),
+    };
+    let (Value::Object(all), Value::Object(more)) = (&mut config, more) else { unreachable!() };
+    all.extend(more);
+    DecoderConfig::from_json(&config).unwrap()
+}
+
+const FAMILIES: [&str; 9] =
+    ["llama", "mistral", "qwen2", "qwen3", "gpt_neox", "gpt2", "gemma2", "gemma3_text", "olmo2"];
+
+/// A model whose norms and biases are random too, so that every gradient can show.
+fn decoder(family: &str) -> Decoder {
+    let mut decoder = Decoder::random(tiny(family), 7, DType::F64, &Device::Cpu).unwrap();
+    for (i, param) in decoder.params_mut().iter_mut().enumerate() {
+        let noise = numbers(&format!("{family} {i}"), param.tensor.elem_count());
+        let noise = Tensor::from_vec(noise, param.tensor.shape(), &Device::Cpu).unwrap();
+        param.tensor = (&param.tensor + (noise * 0.3).unwrap()).unwrap();
+    }
+    decoder
+}
+
+/// Numbers between -1 and 1.
+fn numbers(name: &str, count: usize) -> Vec<f64> {
+    let mut rng = seed::rng(11, name);
+    (0..count).map(|_| rng.next_u32() as f64 / 2f64.powi(31) - 1.0).collect()
+}
+
+fn tokens(name: &str, count: usize) -> Vec<u32> {
+    let mut rng = seed::rng(13, name);
+    (0..count).map(|_| rng.next_u32() % 29).collect()
+}
+
+/// Two groups that share a prompt and one sequence on its own.
+fn groups() -> Vec<Vec<Sequence>> {
+    let group = |name: &str, prompt: usize, completions: &[usize]| {
+        let head = tokens(name, prompt);
+        let whole = |n: &usize| sequence(&[head.clone(), tokens(&format!("{name}{n}"), *n)].concat(), prompt);
+        completions.iter().map(whole).collect::<Vec<_>>()
+    };
+    vec![group("a", 5, &[4, 7]), group("b", 3, &[6]), group("c", 6, &[1, 3, 2])]
+}
+
+fn shared_prompts() -> Packed {
+    let mut packed = Packed::default();
+    for group in groups() {
+        packed.push_group(&group.iter().collect::<Vec<_>>());
+    }
+    packed
+}
+
+fn gradients(decoder: &Decoder, packed: &Packed, dlogps: &[f64]) -> Gradients {
+    let mut grads = Gradients::zeros(decoder).unwrap();
+    let (_, tape) = decoder.forward(packed).unwrap();
+    decoder.backward(tape, dlogps, &mut grads).unwrap();
+    grads
+}
+
+fn flat(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn gradients_of_every_family_are_those_of_finite_differences() {
+    let packed = shared_prompts();
+    let dlogps = numbers("dlogps", packed.reads.len());
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let grads = gradients(&decoder, &packed, &dlogps);
+        let loss = |d: &Decoder| d.logps(&packed).unwrap().iter().zip(&dlogps).map(|(l, w)| l * w).sum::<f64>();
+        for (index, (param, grad)) in grads.with_params(decoder.params()).enumerate() {
+            let (grad, at) = (flat(grad), flat(&param.tensor));
+            let name = &param.pieces[0].name;
+            // Key biases move all scores of a query alike (no rotation) or nearly so; everything else must show.
+            assert!(grad.iter().all(|g| g.is_finite()), "{family} {name}");
+            assert!(grad.iter().any(|g| g.abs() > 1e-8), "{family} {name} has no gradient");
+            // Along two random directions, and one coordinate.
+            for probe in 0..3 {
+                let direction = if probe == 0 {
+                    let mut one = vec![0.0; at.len()];
+                    let strongest = (0..at.len()).max_by(|&a, &b| grad[a].abs().total_cmp(&grad[b].abs()));
+                    one[strongest.unwrap()] = 1.0;
+                    one
+                } else {
+                    numbers(&format!("{name} {probe}"), at.len())
+                };
+                let moved = |step: f64| {
+                    let mut moved = decoder.duplicate().unwrap();
+                    let values: Vec<f64> = at.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+                    let tensor = Tensor::from_vec(values, param.tensor.shape(), &Device::Cpu).unwrap();
+                    moved.params_mut()[index].tensor = tensor;
+                    loss(&moved)
+                };
+                let step = 1e-5;
+                let numeric = (moved(step) - moved(-step)) / (2.0 * step);
+                let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
+                let error = (numeric - exact).abs() / (1.0 + exact.abs());
+                assert!(error < 2e-6, "{family} {name}: {exact} against {numeric}");
+            }
+        }
+    }
+}
+
+#[test]
+fn packed_sequences_do_not_see_each_other() {
+    let sequences: Vec<Sequence> = groups().concat();
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let together = decoder.logps(&Packed::of(&sequences)).unwrap();
+        let alone: Vec<f64> = sequences.iter().flat_map(|s| decoder.logps(&Packed::of([s])).unwrap()).collect();
+        assert!(largest_difference(&together, &alone) < 1e-12, "{family}");
+    }
+}
+
+#[test]
+fn a_shared_prompt_changes_neither_log_probs_nor_gradients() {
+    let sequences: Vec<Sequence> = groups().concat();
+    let (shared, separate) = (shared_prompts(), Packed::of(&sequences));
+    assert!(shared.ids.len() < separate.ids.len());
+    let dlogps = numbers("dlogps", shared.reads.len());
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let logps = [&shared, &separate].map(|p| decoder.logps(p).unwrap());
+        assert!(largest_difference(&logps[0], &logps[1]) < 1e-12, "{family}");
+        let [a, b] = [&shared, &separate].map(|p| gradients(&decoder, p, &dlogps));
+        for (x, y) in a.tensors().iter().zip(b.tensors()) {
+            assert!(largest_difference(&flat(x), &flat(y)) < 1e-11, "{family}");
+        }
+    }
+}
+
+#[test]
+fn checkpointing_activations_changes_no_bit() {
+    let packed = shared_prompts();
+    let dlogps = numbers("dlogps", packed.reads.len());
+    for family in FAMILIES {
+        let mut decoder = decoder(family);
+        let kept = gradients(&decoder, &packed, &dlogps);
+        decoder.set_checkpointing(true);
+        let again = gradients(&decoder, &packed, &dlogps);
+        for (x, y) in kept.tensors().iter().zip(again.tensors()) {
+            assert_eq!(flat(x), flat(y), "{family}");
+        }
+    }
+}
+
+#[test]
+fn gradients_accumulate_and_go_back_to_zero() {
+    let packed = shared_prompts();
+    let dlogps = numbers("dlogps", packed.reads.len());
+    let decoder = decoder("llama");
+    let once = gradients(&decoder, &packed, &dlogps);
+    let mut twice = gradients(&decoder, &packed, &dlogps);
+    decoder.backward(decoder.forward(&packed).unwrap().1, &dlogps, &mut twice).unwrap();
+    assert!((twice.global_norm().unwrap() / once.global_norm().unwrap() - 2.0).abs() < 1e-12);
+    twice.zero_().unwrap();
+    assert_eq!(twice.global_norm().unwrap(), 0.0);
+    let short = decoder.backward(decoder.forward(&packed).unwrap().1, &dlogps[1..], &mut twice).unwrap_err();
+    assert!(short.to_string().contains("gradients for"), "{short}");
+}
+
+#[test]
+fn steps_through_the_cache_are_the_packed_forward() {
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let mut cache = decoder.new_cache(3, 16).unwrap();
+        let (a, b) = (tokens("x", 11), tokens("y", 9));
+        // Slots 2 and 0 in pieces of different sizes, then both together one at a time.
+        decoder.step(&mut cache, &[(2, &a[..3])]).unwrap();
+        decoder.step(&mut cache, &[(2, &a[3..7]), (0, &b[..5])]).unwrap();
+        for i in 0..4 {
+            let logits = decoder.step(&mut cache, &[(0, &b[5 + i..6 + i]), (2, &a[7 + i..8 + i])]).unwrap();
+            for (row, prefix) in [&b[..6 + i], &a[..8 + i]].into_iter().enumerate() {
+                // log-softmax of the cache's logits against the packed log-prob of every possible next token
+                let logits: Vec<f64> = logits.get(row).unwrap().to_vec1::<f32>().unwrap().iter().map(|x| f64::from(*x)).collect();
+                let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+                for (id, logit) in logits.iter().enumerate() {
+                    let next = sequence(&[prefix, &[id as u32]].concat(), prefix.len());
+                    let wanted = decoder.logps(&Packed::of([&next])).unwrap()[0];
+                    assert!((logit - total - wanted).abs() < 1e-4, "{family}");
+                }
+            }
+        }
+        assert_eq!((cache.len(0), cache.len(1), cache.len(2)), (9, 0, 11));
+        assert!(decoder.step(&mut cache, &[(0, &a)]).is_err(), "beyond the capacity");
+        cache.clear(0);
+        assert_eq!(cache.len(0), 0);
+        assert!(decoder.step(&mut cache, &[(3, &a[..1])]).is_err(), "no such slot");
+    }
+}
+
+#[test]
+fn a_saved_checkpoint_is_the_same_model() {
+    let packed = shared_prompts();
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let dir = tempfile::tempdir().unwrap();
+        decoder.save(dir.path()).unwrap();
+        let again = Decoder::load(dir.path(), DType::F64, &Device::Cpu).unwrap();
+        assert_eq!(decoder.logps(&packed).unwrap(), again.logps(&packed).unwrap(), "{family}");
+        let names = |d: &Decoder| d.params().iter().flat_map(|p| p.pieces.clone()).collect::<Vec<_>>();
+        assert_eq!(names(&decoder), names(&again));
+    }
+}

@@ -1,0 +1,374 @@
+//! A synthetic comparison as `compare` would record it, seeded: base, sft, dpo and kto × 3 seeds, a
+//! preference suite and a generation suite, with scores that follow from the example rows and comparisons
+//! that follow from the scores. Numbers are invented; nothing here is a result.
+#![allow(dead_code, reason = "each test file uses a part")]
+
+use kto_eval::base::seed;
+use kto_eval::record::*;
+use kto_eval::report::Input;
+use rand::RngExt;
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+
+const SUBSETS: [&str; 4] = ["arithmetic", "copying", "ordering", "small-talk"];
+const ARMS: [Profile; 4] = [
+    Profile { name: "base", skill: 0.0, reward: 0.0, length: 18.0, cost: 0.0, labels: 0.0 },
+    Profile { name: "sft", skill: 0.42, reward: 0.25, length: 17.0, cost: 1.0, labels: 1.0 },
+    Profile { name: "dpo", skill: 0.74, reward: 1.1, length: 23.0, cost: 1.36, labels: 0.5 },
+    Profile { name: "kto", skill: 0.80, reward: 0.9, length: 19.5, cost: 1.52, labels: 1.0 },
+];
+
+struct Profile {
+    name: &'static str,
+    skill: f64,
+    reward: f64,
+    length: f64,
+    cost: f64,
+    labels: f64,
+}
+
+/// (metric, unit, direction) of each suite.
+const PREFERENCE: [(&str, &str, Direction); 4] = [
+    ("reward_accuracy", "share", Direction::Higher),
+    ("logp_accuracy", "share", Direction::Higher),
+    ("normalised_logp_accuracy", "share", Direction::Higher),
+    ("margin", "nats", Direction::Higher),
+];
+const GENERATION: [(&str, &str, Direction); 7] = [
+    ("win_rate_vs_base", "share", Direction::Higher),
+    ("win_rate_vs_chosen", "share", Direction::Higher),
+    ("gold_reward", "", Direction::Higher),
+    ("length_tokens", "tokens", Direction::Neutral),
+    ("distinct_2", "share", Direction::Neutral),
+    ("finished", "share", Direction::Neutral),
+    ("kl", "nats", Direction::Neutral),
+];
+
+/// The whole record. The same seed gives the same rows.
+pub fn input(seed: u64) -> Input {
+    let mut made = Input::from_rows(plan(), environment(), vec![], vec![], vec![], vec![], vec![], vec![]);
+    for arm in &ARMS {
+        let seeds: &[u64] = if arm.name == "base" { &[0] } else { &[1, 2, 3] };
+        for &s in seeds {
+            run(&mut made, seed, arm, s);
+        }
+    }
+    made.scores = scores(&made.examples);
+    made.comparisons = comparisons(&made.scores);
+    made
+}
+
+fn normal(rng: &mut ChaCha8Rng) -> f64 {
+    let (a, b): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos()
+}
+
+fn sigmoid(x: f64) -> f64 {
+    1.0 / (1.0 + (-x).exp())
+}
+
+fn run(made: &mut Input, seed: u64, arm: &Profile, s: u64) {
+    let id = if arm.name == "base" { "base".to_owned() } else { format!("{}-s{s}-{:06x}", arm.name, s * 7919) };
+    let mut rng = seed::rng_at(seed, &format!("fixture/{}", arm.name), s);
+    let luck = 0.06 * normal(&mut rng);
+    if arm.name != "base" {
+        training(made, arm, s, &id, &mut rng);
+    }
+    preference(made, seed, arm, s, &id, luck, &mut rng);
+    generation(made, seed, arm, s, &id, luck, &mut rng);
+}
+
+fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8Rng) {
+    let steps = 240;
+    let mut total = 0;
+    let mut last = 0.0;
+    for step in 1..=steps {
+        let t = step as f64 / steps as f64;
+        let tokens = 3300 + (400.0 * rng.random::<f64>()) as u64;
+        total += tokens;
+        let rise = 1.0 - (-3.0 * t).exp();
+        let margin = 1.4 * arm.reward * rise + 0.12 * normal(rng);
+        let loss = match arm.name {
+            "sft" => 1.15 + 0.9 * (-4.0 * t).exp() + 0.05 * normal(rng),
+            "dpo" => 0.693 - 0.24 * rise + 0.03 * normal(rng),
+            _ => 0.5 - 0.13 * rise + 0.02 * normal(rng),
+        };
+        last = loss;
+        let paired = arm.name != "sft";
+        let kl = (arm.name == "kto").then_some(0.9 * rise * t + 0.06 * normal(rng));
+        made.steps.push(StepRow {
+            run: id.to_owned(),
+            arm: arm.name.to_owned(),
+            seed: s,
+            step,
+            loss,
+            grad_norm: 1.0 + rng.random::<f64>(),
+            learning_rate: 5e-4 * (1.0 - t),
+            reward_chosen: paired.then_some(0.3 * margin),
+            reward_rejected: paired.then_some(-0.7 * margin),
+            margin: paired.then_some(margin),
+            accuracy: paired.then_some((0.5 + 0.26 * rise + 0.05 * normal(rng)).clamp(0.0, 1.0)),
+            kl_unclamped: kl,
+            kl: kl.map(|k| k.max(0.0)),
+            desirable: 16,
+            undesirable: if paired { 16 } else { 0 },
+            logp_chosen: Some(-1.2),
+            logp_rejected: paired.then_some(-1.6),
+            policy_tokens: tokens,
+            completion_tokens: tokens / 2,
+            kl_tokens: if arm.name == "kto" { tokens } else { 0 },
+            total_policy_tokens: total,
+            seconds: 0.09,
+        });
+    }
+    let seconds = 21.0 * arm.cost * (1.0 + 0.03 * normal(rng));
+    made.runs.push(RunRow {
+        run: id.to_owned(),
+        arm: arm.name.to_owned(),
+        method: arm.name.to_owned(),
+        seed: s,
+        status: Status::Done,
+        note: String::new(),
+        steps,
+        examples: steps * 32,
+        labels: (steps as f64 * 32.0 * arm.labels) as u64,
+        policy_tokens: total,
+        completion_tokens: total / 2,
+        computed_tokens: total * 4 / 5,
+        kl_tokens: if arm.name == "kto" { total } else { 0 },
+        reference_tokens: if arm.name == "sft" { 0 } else { total },
+        flops: 6.0 * total as f64 * 1.1e6 * arm.cost,
+        epochs: 3.2,
+        final_loss: last,
+        weights: format!("{:012x}", s * 1_000_003),
+        train_seconds: seconds,
+        tokens_per_second: total as f64 / seconds,
+        reference_seconds: if arm.name == "sft" { 0.0 } else { 2.4 },
+        score_seconds: 6.0,
+        peak_host_mib: 410.0 + 90.0 * arm.cost + 4.0 * normal(rng),
+        peak_device_mib: 0.0,
+    });
+}
+
+fn preference(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck: f64, rng: &mut ChaCha8Rng) {
+    for i in 0..320u64 {
+        let subset = SUBSETS[(i % 4) as usize];
+        let mut shared = seed::rng_at(seed, "fixture/pair", i);
+        let (ease, gap) = (normal(&mut shared), 0.25 * (i % 4) as f64);
+        let pull = arm.reward * (0.55 + gap + 0.8 * ease + 0.5 * normal(rng) + luck);
+        let (chosen, rejected) = (0.35 * pull + 0.2 * arm.reward * normal(rng), -0.65 * pull);
+        let margin = chosen - rejected;
+        let reward = if arm.name == "base" { 0.5 } else { f64::from(u8::from(margin > 0.0)) };
+        let logp = f64::from(u8::from(0.4 * ease + 0.5 * arm.skill + 0.6 * normal(rng) > 0.0));
+        let normalised = f64::from(u8::from(0.5 * ease + 0.6 * arm.skill + 0.2 + 0.5 * normal(rng) > 0.0));
+        let values = [
+            ("reward_accuracy", reward),
+            ("logp_accuracy", logp),
+            ("normalised_logp_accuracy", normalised),
+            ("margin", margin),
+            ("reward_chosen", chosen),
+            ("reward_rejected", rejected),
+        ];
+        for (metric, value) in values {
+            made.examples.push(example(id, arm, s, "heldout", subset, i, metric, value));
+        }
+    }
+}
+
+#[expect(clippy::too_many_arguments, reason = "one argument a column")]
+fn example(run: &str, arm: &Profile, s: u64, suite: &str, subset: &str, i: u64, metric: &str, value: f64) -> ExampleRow {
+    ExampleRow {
+        run: run.to_owned(),
+        arm: arm.name.to_owned(),
+        seed: s,
+        suite: suite.to_owned(),
+        subset: subset.to_owned(),
+        example: format!("{suite}-{i}"),
+        cluster: format!("{suite}-{i}"),
+        metric: metric.to_owned(),
+        value,
+    }
+}
+
+fn generation(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck: f64, rng: &mut ChaCha8Rng) {
+    for i in 0..240u64 {
+        let subset = SUBSETS[(i % 4) as usize];
+        let mut shared = seed::rng_at(seed, "fixture/prompt", i);
+        let hard = 0.8 * normal(&mut shared);
+        let tokens = (arm.length + 5.0 * normal(rng)).clamp(2.0, 48.0).round();
+        let reward = arm.skill + luck + 0.25 * (i % 4) as f64 - hard + 0.03 * (tokens - 20.0) + 0.7 * normal(rng);
+        let (base, chosen) = (-hard + 0.3 * (i % 4) as f64 + 0.7 * normal(rng), 0.9 - hard + 0.5 * normal(rng));
+        let beats = |other: f64| f64::from(u8::from(reward > other));
+        let finished = tokens < 44.0;
+        let values = [
+            ("win_rate_vs_base", beats(base)),
+            ("win_rate_vs_chosen", beats(chosen)),
+            ("gold_reward", reward),
+            ("length_tokens", tokens),
+            ("distinct_2", sigmoid(1.5 + 0.4 * normal(rng))),
+            ("finished", f64::from(u8::from(finished))),
+            ("kl", 3.0 * arm.reward * (1.0 + 0.5 * normal(rng)).max(0.1)),
+        ];
+        for (metric, value) in values {
+            made.examples.push(example(id, arm, s, "world", subset, i, metric, value));
+        }
+        made.samples.push(SampleRow {
+            run: id.to_owned(),
+            arm: arm.name.to_owned(),
+            seed: s,
+            suite: "world".to_owned(),
+            subset: subset.to_owned(),
+            example: format!("world-{i}"),
+            prompt: prompt(i, subset),
+            completion: format!("{} answers “{}” ({tokens} tokens)", arm.name, answer(i)),
+            tokens: tokens as u64,
+            finished,
+            reward: Some(reward),
+            opponents: vec![
+                Opponent { name: "base".into(), completion: "I am not sure.".into(), reward: Some(base), preference: beats(base) },
+                Opponent { name: "chosen".into(), completion: answer(i), reward: Some(chosen), preference: beats(chosen) },
+            ],
+        });
+    }
+}
+
+/// Some prompts are hostile: they must come out as text.
+fn prompt(i: u64, subset: &str) -> String {
+    match i {
+        0 => "<script>document.title='owned'</script> & \"quotes\" 'single' </textarea> {{ 7 * 7 }}".to_owned(),
+        1 => "| a | b |\n|---|---|\n`code` **bold** [link](javascript:alert(1)) <img src=x onerror=alert(1)>".to_owned(),
+        _ => format!("Task {i} ({subset}): write the numbers {} to {} in falling order.", i % 9, i % 9 + 5),
+    }
+}
+
+fn answer(i: u64) -> String {
+    (i % 9..=i % 9 + 5).rev().map(|n| n.to_string()).collect::<Vec<_>>().join(" ")
+}
+
+/// Means of the example rows, for whole suites and for subsets; every example is its own cluster here.
+fn scores(examples: &[ExampleRow]) -> Vec<ScoreRow> {
+    let mut made = Vec::new();
+    let mut runs: Vec<(&str, &str, u64)> = examples.iter().map(|e| (e.run.as_str(), e.arm.as_str(), e.seed)).collect();
+    runs.dedup();
+    for (run, arm, seed) in runs {
+        let metrics = PREFERENCE.iter().map(|m| ("heldout", m)).chain(GENERATION.iter().map(|m| ("world", m)));
+        for (suite, (metric, unit, direction)) in metrics {
+            for subset in ["all"].iter().chain(&SUBSETS) {
+                let wanted = |e: &&ExampleRow| {
+                    e.run == run && e.suite == suite && e.metric == *metric && (*subset == "all" || e.subset == *subset)
+                };
+                let values: Vec<f64> = examples.iter().filter(wanted).map(|e| e.value).collect();
+                let n = values.len() as f64;
+                let mean = values.iter().sum::<f64>() / n;
+                let var = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+                made.push(ScoreRow {
+                    run: run.to_owned(),
+                    arm: arm.to_owned(),
+                    seed,
+                    suite: suite.to_owned(),
+                    subset: (*subset).to_owned(),
+                    metric: (*metric).to_owned(),
+                    value: mean,
+                    n: n as u64,
+                    standard_error: (var / n).sqrt(),
+                    unit: (*unit).to_owned(),
+                    direction: *direction,
+                });
+            }
+        }
+    }
+    made
+}
+
+fn comparisons(scores: &[ScoreRow]) -> Vec<ComparisonRow> {
+    let mut made = Vec::new();
+    let judged = PREFERENCE.iter().map(|m| ("heldout", m)).chain(GENERATION.iter().map(|m| ("world", m)));
+    for (suite, (metric, unit, _)) in judged.filter(|(_, m)| m.2 != Direction::Neutral) {
+        let of = |arm: &str| -> Vec<&ScoreRow> {
+            let wanted = |s: &&ScoreRow| s.arm == arm && s.suite == suite && s.metric == *metric && s.subset == "all";
+            scores.iter().filter(wanted).collect()
+        };
+        for (a, b) in [("kto", "dpo"), ("kto", "sft"), ("dpo", "sft")] {
+            made.push(compared(suite, metric, unit, (a, &of(a)), (b, &of(b))));
+        }
+    }
+    made
+}
+
+fn compared(suite: &str, metric: &str, unit: &str, a: (&str, &[&ScoreRow]), b: (&str, &[&ScoreRow])) -> ComparisonRow {
+    let mean = |rows: &[&ScoreRow]| rows.iter().map(|r| r.value).sum::<f64>() / rows.len() as f64;
+    let (mean_a, mean_b) = (mean(a.1), mean(b.1));
+    let difference = mean_a - mean_b;
+    let standard_error = 0.8 * a.1[0].standard_error.hypot(b.1[0].standard_error) / 3f64.sqrt();
+    let half = 1.96 * standard_error;
+    let margin = if unit == "share" { 0.02 } else { 0.05 };
+    // Normal tail by the logistic approximation: good enough for a fixture.
+    let z = difference.abs() / standard_error;
+    let p = (2.0 * sigmoid(-1.702 * z)).min(1.0);
+    let (low, high) = (difference - half, difference + half);
+    let verdict = match () {
+        () if low > 0.0 => Verdict::Better,
+        () if high < 0.0 => Verdict::Worse,
+        () if low > -2.0 * margin && high < 2.0 * margin => Verdict::Equivalent,
+        () => Verdict::Undecided,
+    };
+    let points = |v: f64| if unit == "share" { format!("{:.1}", 100.0 * v) } else { format!("{v:.2}") };
+    let name = metric.replace("_vs_", " against ").replace('_', " ");
+    let interval = format!("95 % interval {} to {}, p {:.3} after Holm over 21 comparisons", points(low), points(high), p);
+    let (x, y) = (a.0, b.0);
+    let words = match verdict {
+        Verdict::Better => format!("{x} beats {y} on {suite} ({name}) by {} points, {interval}", points(difference)),
+        Verdict::Worse => format!("{x} loses to {y} on {suite} ({name}) by {} points, {interval}", points(-difference)),
+        Verdict::Equivalent => format!("{x} and {y} are equivalent on {suite} ({name}) within ± {} points, {interval}", points(margin)),
+        _ => format!("{x} against {y} on {suite} ({name}) is undecided: {} points, {interval}; 3 more seeds would settle a difference of 2 points", points(difference)),
+    };
+    ComparisonRow {
+        suite: suite.into(),
+        subset: "all".into(),
+        metric: metric.into(),
+        arm_a: x.into(),
+        arm_b: y.into(),
+        mean_a,
+        mean_b,
+        difference,
+        standard_error,
+        low,
+        high,
+        p: p / 3.0,
+        p_adjusted: p,
+        p_equivalence: 0.2,
+        margin,
+        verdict,
+        seeds: 3,
+        examples: a.1[0].n,
+        clusters: a.1[0].n,
+        detectable: 2.8 * standard_error,
+        words,
+    }
+}
+
+pub fn plan() -> serde_json::Value {
+    let arm = |name: &str| json!({ "name": name, "method": { "name": name }, "train": { "batch_size": 32, "learning_rate": 5e-4 } });
+    json!({
+        "name": "fixture",
+        "analysis": "A made-up comparison: three methods from one checkpoint under one budget of policy tokens. Numbers are invented and say nothing about any method.",
+        "seeds": [1, 2, 3],
+        "budget": { "tokens": 840_000 },
+        "model": { "source": "world", "dtype": "f32" },
+        "data": { "source": "world", "max_length": 128 },
+        "suites": { "preference": ["heldout"], "generation": ["world"] },
+        "verdict": { "alpha": 0.05, "equivalence_margin": 0.02, "resamples": 2000, "seed": 0 },
+        "arms": [arm("sft"), arm("dpo"), arm("kto")],
+    })
+}
+
+pub fn environment() -> serde_json::Value {
+    json!({
+        "version": "0.1.0",
+        "schema": SCHEMA_VERSION,
+        "git_commit": "0123456789ab",
+        "device": "cpu",
+        "threads": 2,
+        "hashes": { "plan": "0f0f0f0f0f0f", "data": "1e1e1e1e1e1e", "model": "2d2d2d2d2d2d" },
+    })
+}
