@@ -44,6 +44,7 @@ fn aligned(rows: &[Vec<Cell>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::aligned;
+    use crate::report::content::Cell;
 
     #[test]
     fn columns_line_up() {

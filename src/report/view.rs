@@ -133,7 +133,7 @@ impl<'a> View<'a> {
 
     /// The metric that stands for a suite in charts of one metric: the first known one, else the first judged.
     pub fn headline_of(&self, suite: &str) -> Option<Metric> {
-        const KNOWN: [&str; 4] = ["win_rate_vs_base", "win_rate_vs_chosen", "reward_accuracy", "gold_reward"];
+        const KNOWN: [&str; 4] = ["win_rate_base", "win_rate_chosen", "reward_accuracy", "gold_reward"];
         let judged = self.judged(suite);
         let known = KNOWN.iter().find_map(|k| judged.iter().position(|m| m.name == *k));
         judged.into_iter().nth(known.unwrap_or(0))

@@ -32,16 +32,16 @@ const PREFERENCE: [(&str, &str, Direction); 4] = [
     ("reward_accuracy", "share", Direction::Higher),
     ("logp_accuracy", "share", Direction::Higher),
     ("normalised_logp_accuracy", "share", Direction::Higher),
-    ("margin", "nats", Direction::Higher),
+    ("margin", "reward", Direction::Higher),
 ];
 const GENERATION: [(&str, &str, Direction); 7] = [
-    ("win_rate_vs_base", "share", Direction::Higher),
-    ("win_rate_vs_chosen", "share", Direction::Higher),
-    ("gold_reward", "", Direction::Higher),
-    ("length_tokens", "tokens", Direction::Neutral),
+    ("win_rate_base", "share", Direction::Higher),
+    ("win_rate_chosen", "share", Direction::Higher),
+    ("gold_reward", "reward", Direction::Higher),
+    ("completion_tokens", "tokens", Direction::Neutral),
     ("distinct_2", "share", Direction::Neutral),
-    ("finished", "share", Direction::Neutral),
-    ("kl", "nats", Direction::Neutral),
+    ("unfinished", "share", Direction::Lower),
+    ("kl_sequence", "nats", Direction::Neutral),
 ];
 
 /// The whole record. The same seed gives the same rows.
@@ -199,15 +199,15 @@ fn generation(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck
         let reward = arm.skill + luck + 0.25 * (i % 4) as f64 - hard + 0.03 * (tokens - 20.0) + 0.7 * normal(rng);
         let (base, chosen) = (-hard + 0.3 * (i % 4) as f64 + 0.7 * normal(rng), 0.9 - hard + 0.5 * normal(rng));
         let beats = |other: f64| f64::from(u8::from(reward > other));
-        let finished = tokens < 44.0;
+        let finished = tokens < 27.0;
         let values = [
-            ("win_rate_vs_base", beats(base)),
-            ("win_rate_vs_chosen", beats(chosen)),
+            ("win_rate_base", beats(base)),
+            ("win_rate_chosen", beats(chosen)),
             ("gold_reward", reward),
-            ("length_tokens", tokens),
+            ("completion_tokens", tokens),
             ("distinct_2", sigmoid(1.5 + 0.4 * normal(rng))),
-            ("finished", f64::from(u8::from(finished))),
-            ("kl", 3.0 * arm.reward * (1.0 + 0.5 * normal(rng)).max(0.1)),
+            ("unfinished", f64::from(u8::from(!finished))),
+            ("kl_sequence", 3.0 * arm.reward * (1.0 + 0.5 * normal(rng)).max(0.1)),
         ];
         for (metric, value) in values {
             made.examples.push(example(id, arm, s, "world", subset, i, metric, value));
@@ -313,7 +313,7 @@ fn compared(suite: &str, metric: &str, unit: &str, a: (&str, &[&ScoreRow]), b: (
         () => Verdict::Undecided,
     };
     let points = |v: f64| if unit == "share" { format!("{:.1}", 100.0 * v) } else { format!("{v:.2}") };
-    let name = metric.replace("_vs_", " against ").replace('_', " ");
+    let name = metric.replace("win_rate_", "win rate against ").replace('_', " ");
     let interval = format!("95 % interval {} to {}, p {:.3} after Holm over 21 comparisons", points(low), points(high), p);
     let (x, y) = (a.0, b.0);
     let words = match verdict {
