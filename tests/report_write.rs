@@ -23,7 +23,8 @@ fn out() -> (Option<tempfile::TempDir>, PathBuf) {
 fn a_report_is_written_with_every_chart() {
     let (_keep, dir) = out();
     let paths = report::write(&report_fixture::input(7), &dir).expect("the fixture makes a report");
-    let names: Vec<_> = paths.charts.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
+    let names: Vec<_> =
+        paths.charts.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     for name in ["scores-heldout", "scores-world", "differences-world", "subsets-world", "rewards-heldout"] {
         assert!(names.iter().any(|n| n == name), "{name} is missing in {names:?}");
     }

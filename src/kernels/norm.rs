@@ -192,9 +192,9 @@ fn backward_cpu<T: Real>(
     })?;
     if let Some(bias) = grads.bias {
         cpu::update::<T>(bias, |total| {
-        cpu::add_partials(total, &db);
-        Ok(())
-    })?;
+            cpu::add_partials(total, &db);
+            Ok(())
+        })?;
     }
     Ok(dx)
 }

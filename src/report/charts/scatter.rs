@@ -19,11 +19,20 @@ pub struct Dot<'v> {
 }
 
 /// The points of all trained arms; an arm without amount or score has none.
-pub fn dots<'v>(view: &'v View<'_>, metric: &Metric, amount: impl Fn(&RunRow) -> Option<f64>) -> Vec<Dot<'v>> {
+pub fn dots<'v>(
+    view: &'v View<'_>,
+    metric: &Metric,
+    amount: impl Fn(&RunRow) -> Option<f64>,
+) -> Vec<Dot<'v>> {
     view.trained().filter_map(|arm| dot(view, metric, arm, &amount)).collect()
 }
 
-fn dot<'v>(view: &View<'_>, metric: &Metric, arm: &'v Arm, amount: impl Fn(&RunRow) -> Option<f64>) -> Option<Dot<'v>> {
+fn dot<'v>(
+    view: &View<'_>,
+    metric: &Metric,
+    arm: &'v Arm,
+    amount: impl Fn(&RunRow) -> Option<f64>,
+) -> Option<Dot<'v>> {
     let score = view.score(metric, ALL, &arm.name)?;
     let mut seeds = Vec::new();
     let mut at = Vec::new();
@@ -44,7 +53,13 @@ fn dot<'v>(view: &View<'_>, metric: &Metric, arm: &'v Arm, amount: impl Fn(&RunR
 
 /// Draws the points: seeds as rings, mean with interval, the arm's name beside it. Points closer than a
 /// marker's width are set side by side.
-pub fn draw(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], metric: &Metric, amount: impl Fn(f64) -> String) {
+pub fn draw(
+    canvas: &mut Canvas,
+    panel: &Panel,
+    dots: &[Dot<'_>],
+    metric: &Metric,
+    amount: impl Fn(f64) -> String,
+) {
     let places = side_by_side(panel, dots);
     for (dot, px) in dots.iter().zip(&places) {
         let shift = px - panel.x.at(dot.x);
@@ -75,7 +90,8 @@ fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
         let edge = rightmost(*px) + 11.0;
         let fits = edge + text_width(&dot.arm.name, LABEL) <= panel.frame.right + 4.0;
         let leftmost = places.iter().copied().filter(|p| (p - px).abs() < 60.0).fold(*px, f64::min);
-        let (x, spec) = if fits { (edge, TextSpec::new(LABEL)) } else { (leftmost - 11.0, TextSpec::new(LABEL).right()) };
+        let (x, spec) =
+            if fits { (edge, TextSpec::new(LABEL)) } else { (leftmost - 11.0, TextSpec::new(LABEL).right()) };
         let from = if fits { px + 8.0 } else { px - 8.0 };
         if (x - from).abs() > 6.0 {
             canvas.line(&[(from, panel.y.at(dot.y.mean)), (x + if fits { -2.0 } else { 2.0 }, y)], AXIS, 0.8);
