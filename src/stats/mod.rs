@@ -7,6 +7,7 @@ pub mod bootstrap;
 pub mod components;
 pub mod design;
 pub mod distribution;
+pub mod gate;
 pub mod holm;
 pub mod law;
 pub mod mcnemar;
