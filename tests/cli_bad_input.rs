@@ -25,7 +25,7 @@ fn a_plan_that_is_wrong_is_refused_with_its_line() {
         (
             "\"kto\"",
             "\"kot\"",
-            &["plan.toml:28: unknown method `kot` (known: sft, kto", "did you mean `kto`"][..],
+            &["plan.toml:26: unknown method `kot` (known: sft, kto", "did you mean `kto`"][..],
         ),
         ("batch_size = 8", "batch_sizes = 8", &["plan.toml:13: unknown key in [train] `batch_sizes`"]),
         ("tokens = 6000", "tokens = 0", &["plan.toml:3: `budget.tokens` is 0"]),
@@ -71,6 +71,12 @@ fn data_that_cannot_be_used_is_refused_with_path_and_line() {
     let labels = "{\"prompt\": \"a\", \"completion\": \" b\", \"label\": \"yes\"}\n";
     place.write("labels.jsonl", labels);
     compare("labels.jsonl").fails(2, &["labels.jsonl:1", "label"]);
+    std::fs::create_dir(place.path("single")).unwrap();
+    for split in ["train", "test"] {
+        let row = labels.replace("\"yes\"", "true");
+        place.write(&format!("single/{split}.jsonl"), &row.repeat(8));
+    }
+    compare("single").fails(2, &["arm dpo", "needs pairs"]);
 }
 
 #[test]
@@ -116,6 +122,8 @@ fn an_output_folder_that_will_not_do_is_refused_before_anything_is_spent() {
     std::fs::create_dir(place.path("other")).unwrap();
     let other = place.run(&["plan", "show", "plan.toml", "--set", "arm.kto.beta=0.5"]);
     place.write("other/plan.toml", other.succeeds());
+    // A plan without a row binds nobody: the command that wrote it found something wrong first.
+    place.write("other/scores.csv", "run,arm\n");
     let text = place.read("other/plan.toml");
     let refused = place.run(&["compare", "plan.toml", "--out", "other"]);
     refused.fails(2, &["another plan, plan `tiny`", "`beta = 0.5` there, `beta = 0.1` here", "--force"]);

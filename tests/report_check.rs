@@ -24,7 +24,10 @@ fn an_untouched_report_passes_and_the_same_records_give_the_same_bytes() {
     let (a, b) = (written(&input), written(&input));
     assert_eq!(places(&input, a.path()), Vec::<String>::new());
     for name in ["report.html", "report.md", "report.json", "tables/comparisons.tex", "charts/cost.png"] {
-        assert!(fs::read(a.path().join(name)).unwrap() == fs::read(b.path().join(name)).unwrap(), "{name} differs");
+        assert!(
+            fs::read(a.path().join(name)).unwrap() == fs::read(b.path().join(name)).unwrap(),
+            "{name} differs"
+        );
     }
 }
 
@@ -61,7 +64,10 @@ fn a_png_of_another_drawing_and_a_missing_file_are_found() {
     fs::remove_file(dir.path().join("report.md")).unwrap();
     let found = places(&input, dir.path());
     assert_eq!(found.len(), 2, "{found:?}");
-    assert!(found[0].starts_with("report.md: says nothing") && found[1].starts_with("charts/cost.png: "), "{found:?}");
+    assert!(
+        found[0].starts_with("report.md: says nothing") && found[1].starts_with("charts/cost.png: "),
+        "{found:?}"
+    );
 }
 
 #[test]

@@ -92,7 +92,9 @@ fn scores(input: &Input) -> Vec<Difference> {
     for (i, s) in input.scores.iter().enumerate() {
         let key = (s.run.as_str(), s.suite.as_str(), s.metric.as_str(), s.subset.as_str());
         let Some(values) = values.get(&key) else { continue };
-        let place = |column: &str| format!("scores.csv:{}: {column} of {} on {} in {}", i + 2, s.metric, s.suite, s.run);
+        let place = |column: &str| {
+            format!("scores.csv:{}: {column} of {} on {} in {}", i + 2, s.metric, s.suite, s.run)
+        };
         if !close(mean(values), s.value) {
             found.push(difference(place("value"), s.value, mean(values)));
         }
@@ -127,7 +129,8 @@ fn comparisons(input: &Input) -> Vec<Difference> {
 /// Mean over the seeds of an arm; `None` without scores, and where the comparison stands on other examples
 /// (those that both arms answered).
 fn arm_mean(input: &Input, c: &ComparisonRow, arm: &str) -> Option<f64> {
-    let wanted = |s: &&ScoreRow| s.arm == arm && s.suite == c.suite && s.subset == c.subset && s.metric == c.metric;
+    let wanted =
+        |s: &&ScoreRow| s.arm == arm && s.suite == c.suite && s.subset == c.subset && s.metric == c.metric;
     let rows: Vec<_> = input.scores.iter().filter(wanted).filter(|s| s.value.is_finite()).collect();
     let all = rows.iter().map(|s| s.n).sum::<u64>();
     let same = rows.iter().all(|s| s.n == c.examples) || all == c.examples;

@@ -99,10 +99,14 @@ fn context(value: Value) -> minijinja::Value {
     match value {
         Value::Null => minijinja::Value::from(()),
         Value::Bool(b) => b.into(),
-        Value::Number(n) => n.as_i64().map_or_else(|| n.as_f64().unwrap_or(f64::NAN).into(), minijinja::Value::from),
+        Value::Number(n) => {
+            n.as_i64().map_or_else(|| n.as_f64().unwrap_or(f64::NAN).into(), minijinja::Value::from)
+        }
         Value::String(s) => s.into(),
         Value::Array(items) => items.into_iter().map(context).collect::<Vec<_>>().into(),
-        Value::Object(fields) => fields.into_iter().map(|(k, v)| (k, context(v))).collect::<BTreeMap<_, _>>().into(),
+        Value::Object(fields) => {
+            fields.into_iter().map(|(k, v)| (k, context(v))).collect::<BTreeMap<_, _>>().into()
+        }
     }
 }
 
@@ -111,13 +115,16 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
     let verdicts = content::headlines(view, figures).into_iter();
     let arms = &figures.ledger.arms;
     let unfinished = arms.iter().filter(|a| a.finished < a.started);
-    let notes = unfinished.map(|a| format!("{}: {} of {} runs finished. {}", a.arm, a.finished, a.started, a.notes.join(" ")));
+    let notes = unfinished
+        .map(|a| format!("{}: {} of {} runs finished. {}", a.arm, a.finished, a.started, a.notes.join(" ")));
     Ok(Page {
         name: if text("name").is_empty() { "comparison" } else { text("name") },
         analysis: text("analysis"),
         facts: facts(view),
         banner: content::banner(figures),
-        verdicts: verdicts.map(|c| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() }).collect(),
+        verdicts: verdicts
+            .map(|c| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() })
+            .collect(),
         comparisons: figures.comparisons.len(),
         ledger_words: content::ledger_words(figures),
         ledger_notes: notes.collect(),
@@ -139,7 +146,8 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
 fn facts(view: &View<'_>) -> Vec<(&'static str, String)> {
     let environment = |key: &str| view.input.environment.get(key).map(short).unwrap_or_default();
     let budget = view.planned(&["budget"]).and_then(Value::as_object).and_then(|b| b.iter().next());
-    let budget = budget.map(|(currency, v)| format!("{} {currency}", v.as_f64().map_or(short(v), super::format::si)));
+    let budget =
+        budget.map(|(currency, v)| format!("{} {currency}", v.as_f64().map_or(short(v), super::format::si)));
     let planned = |path: &[&str]| view.planned(path).map(short).unwrap_or_default();
     let all = [
         ("Budget a run", budget.unwrap_or_default()),
@@ -159,7 +167,8 @@ fn short(value: &Value) -> String {
 
 fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: String) -> Suite<'a> {
     let arms = content::arm_table(view, figures, &name);
-    let caption = format!("Scores on {name}: mean ± standard error over seeds, Δ to base; ↑ higher is better, ↓ lower");
+    let caption =
+        format!("Scores on {name}: mean ± standard error over seeds, Δ to base; ↑ higher is better, ↓ lower");
     let rows = figures.comparisons.iter().map(|c| &c.row).filter(|c| c.suite == name);
     Suite {
         id: file_part(&name),
@@ -172,11 +181,13 @@ fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: 
 
 fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c ComparisonRow>) -> Table {
     let level = view.confidence();
-    let head = ["metric", "arms", "difference", &level, "p (Holm)", "p (equivalence)", "detectable", "verdict"];
+    let head =
+        ["metric", "arms", "difference", &level, "p (Holm)", "p (equivalence)", "detectable", "verdict"];
     let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
     for c in rows {
         let unit = view.metric(suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
-        let name = if c.subset == ALL { metric(&c.metric) } else { format!("{} ({})", metric(&c.metric), c.subset) };
+        let name =
+            if c.subset == ALL { metric(&c.metric) } else { format!("{} ({})", metric(&c.metric), c.subset) };
         table.push(vec![
             Cell::text(capitalised(&name)),
             Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
@@ -188,13 +199,21 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
             Cell::text(verdict_word(c.verdict)),
         ]);
     }
-    let caption = format!("Comparisons on {suite}: first arm minus second; detectable: smallest true difference found with probability 0.8");
+    let caption = format!(
+        "Comparisons on {suite}: first arm minus second; detectable: smallest true difference found with probability 0.8"
+    );
     Table::new(caption, table)
 }
 
 fn in_section<'a>(drawings: &'a [Drawing], section: &Section) -> Vec<Figure<'a>> {
     let found = drawings.iter().filter(|d| d.section == *section);
-    let figure = |d: &'a Drawing| Figure { name: &d.name, title: &d.title, caption: &d.caption, svg: &d.svg, marks: &d.marks };
+    let figure = |d: &'a Drawing| Figure {
+        name: &d.name,
+        title: &d.title,
+        caption: &d.caption,
+        svg: &d.svg,
+        marks: &d.marks,
+    };
     found.map(figure).collect()
 }
 

@@ -186,7 +186,8 @@ impl<'a> View<'a> {
     /// "3 seeds", from the runs that ended well.
     pub fn seeds_note(&self) -> String {
         let counts: Vec<_> = self.trained().map(|a| self.runs(&a.name).len()).collect();
-        let (least, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
+        let (least, most) =
+            (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
         match (least, most) {
             (1, 1) => "1 seed".to_owned(),
             (a, b) if a == b => format!("{a} seeds"),

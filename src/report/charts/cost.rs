@@ -32,10 +32,20 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let name = capitalised(&metric.label());
     let title = format!("{name} by what was spent");
     let seeds = view.seeds_note();
-    heading(&mut canvas, &title, &format!("Suite {}; mean over {seeds} with 95 % interval; rings are single seeds.", metric.suite));
+    heading(
+        &mut canvas,
+        &title,
+        &format!("Suite {}; mean over {seeds} with 95 % interval; rings are single seeds.", metric.suite),
+    );
     for (i, currency) in currencies.iter().enumerate() {
         let (left, top) = (66.0 + 364.0 * (i % 2) as f64, 72.0 + 250.0 * (i / 2) as f64);
-        panel(&mut canvas, view, &metric, currency, Frame { left, top, right: left + 304.0, bottom: top + 188.0 });
+        panel(
+            &mut canvas,
+            view,
+            &metric,
+            currency,
+            Frame { left, top, right: left + 304.0, bottom: top + 188.0 },
+        );
     }
     let scores: Vec<_> = view.trained().filter_map(|a| view.score(&metric, ALL, &a.name)).collect();
     let caption = format!(

@@ -48,10 +48,15 @@ fn moved<'v>(view: &'v View<'_>, metric: &Metric) -> (String, Vec<scatter::Dot<'
     let named = scores.iter().find(|s| s.subset == ALL && (s.metric == "kl" || s.metric.starts_with("kl_")));
     if let Some(named) = named {
         let value = |r: &RunRow| {
-            let same = |s: &&crate::record::ScoreRow| s.run == r.run && s.suite == named.suite && s.metric == named.metric && s.subset == ALL;
+            let same = |s: &&crate::record::ScoreRow| {
+                s.run == r.run && s.suite == named.suite && s.metric == named.metric && s.subset == ALL
+            };
             scores.iter().find(same).map(|s| s.value)
         };
-        return (format!("metric `{}` of suite {}", named.metric, named.suite), scatter::dots(view, metric, value));
+        return (
+            format!("metric `{}` of suite {}", named.metric, named.suite),
+            scatter::dots(view, metric, value),
+        );
     }
     let source = "KL as estimated in training from mismatched completions, before the clamp, over the last tenth of the steps";
     (source.to_owned(), scatter::dots(view, metric, |r| last_estimate(view, r)))

@@ -19,11 +19,20 @@ pub struct Dot<'v> {
 }
 
 /// The points of all trained arms; an arm without amount or score has none.
-pub fn dots<'v>(view: &'v View<'_>, metric: &Metric, amount: impl Fn(&RunRow) -> Option<f64>) -> Vec<Dot<'v>> {
+pub fn dots<'v>(
+    view: &'v View<'_>,
+    metric: &Metric,
+    amount: impl Fn(&RunRow) -> Option<f64>,
+) -> Vec<Dot<'v>> {
     view.trained().filter_map(|arm| dot(view, metric, arm, &amount)).collect()
 }
 
-fn dot<'v>(view: &View<'_>, metric: &Metric, arm: &'v Arm, amount: impl Fn(&RunRow) -> Option<f64>) -> Option<Dot<'v>> {
+fn dot<'v>(
+    view: &View<'_>,
+    metric: &Metric,
+    arm: &'v Arm,
+    amount: impl Fn(&RunRow) -> Option<f64>,
+) -> Option<Dot<'v>> {
     let score = view.score(metric, ALL, &arm.name)?;
     let mut seeds = Vec::new();
     let mut at = Vec::new();
@@ -44,7 +53,13 @@ fn dot<'v>(view: &View<'_>, metric: &Metric, arm: &'v Arm, amount: impl Fn(&RunR
 
 /// Draws the points: seeds as rings, mean with interval, the arm's name beside it. Points closer than a
 /// marker's width are set side by side.
-pub fn draw(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], metric: &Metric, amount: impl Fn(f64) -> String) {
+pub fn draw(
+    canvas: &mut Canvas,
+    panel: &Panel,
+    dots: &[Dot<'_>],
+    metric: &Metric,
+    amount: impl Fn(f64) -> String,
+) {
     let places = side_by_side(panel, dots);
     for (dot, px) in dots.iter().zip(&places) {
         let shift = px - panel.x.at(dot.x);
@@ -73,7 +88,8 @@ fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
         let half = text_width(&dot.arm.name, LABEL) / 2.0;
         let x = px.clamp(panel.frame.left + half, (panel.frame.right - half).max(panel.frame.left + half));
         let mut y = panel.y.at(dot.y.high) - 10.0;
-        let covers = |y: f64, p: &(f64, f64, f64)| (x - p.0).abs() < half + p.2 + 4.0 && (y - p.1).abs() < 13.0;
+        let covers =
+            |y: f64, p: &(f64, f64, f64)| (x - p.0).abs() < half + p.2 + 4.0 && (y - p.1).abs() < 13.0;
         while placed.iter().any(|p| covers(y, p)) {
             y -= 1.0;
         }
