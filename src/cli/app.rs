@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{compare, data, methods, plan, report, score, suites, train, verify};
+use super::{compare, data, methods, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -18,6 +18,7 @@ pub fn main() -> ExitCode {
         Verb::Score(options) => score::run(options, &common),
         Verb::Report(options) => report::run(options, &common),
         Verb::Suites(verb) => suites::run(verb, &common),
+        Verb::Winrate(options) => winrate::run(options, &common),
         Verb::Verify(options) => verify::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{compare, data, plan, report, score, suites, train, verify};
+use super::{compare, data, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -45,6 +45,8 @@ pub enum Verb {
     /// List, show and check suites
     #[command(subcommand)]
     Suites(suites::Verb),
+    /// Win rates from pairwise judgments: raw, length-controlled, Bradley-Terry
+    Winrate(winrate::Options),
     /// Read everything that a plan names and take one step with each arm
     Verify(verify::Options),
     /// List the methods with their hyperparameters

@@ -45,7 +45,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     }
     let judged = launch::judge(&out)?;
     show(&out, &judged, common)?;
-    Ok(if finished.lost == 0 && judged.valid { Exit::Done } else { Exit::VerdictFailed })
+    Ok(if finished.lost == 0 && judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
 }
 
 /// The table of arms and the verdicts (or all rows as JSON), and where the report is.
@@ -55,7 +55,7 @@ pub fn show(out: &Path, judged: &launch::Judged, common: &Common) -> Result<()> 
         return print_json(&Summary {
             plan: &records.plan.name,
             report: judged.report.display().to_string(),
-            valid: judged.valid,
+            invalid: judged.invalid.as_deref(),
             runs: &records.runs,
             comparisons: &records.comparisons,
         });
@@ -67,7 +67,8 @@ pub fn show(out: &Path, judged: &launch::Judged, common: &Common) -> Result<()> 
 struct Summary<'a> {
     plan: &'a str,
     report: String,
-    valid: bool,
+    /// Why there are no verdicts.
+    invalid: Option<&'a str>,
     runs: &'a [crate::record::RunRow],
     comparisons: &'a [crate::record::ComparisonRow],
 }

@@ -15,5 +15,6 @@ mod screen;
 mod suites;
 mod train;
 mod verify;
+mod winrate;
 
 pub use app::main;

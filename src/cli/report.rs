@@ -29,5 +29,5 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     }
     let judged = launch::judge(&options.dir)?;
     show(&options.dir, &judged, common)?;
-    Ok(if judged.valid { Exit::Done } else { Exit::VerdictFailed })
+    Ok(if judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
 }

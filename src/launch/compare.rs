@@ -11,11 +11,13 @@ use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained};
-use crate::base::error::{HintExt, Result, anyhow, render};
+use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
+use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::suite::{Kind, ScoredSuite};
+use crate::train::units;
 
 /// How a comparison ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -53,6 +55,10 @@ pub fn compare(
     // The folder first: nothing is spent before it is known that rows can be kept.
     let mut writer = RecordWriter::open(out, plan, force)?;
     let prepared = prepare(plan, device, observer)?;
+    for arm in &plan.arms {
+        let feedback = build(&arm.method)?.feedback();
+        units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
+    }
     writer.environment(&prepared.environment)?;
     let runs = plan.runs();
     let mut finished = Finished::default();

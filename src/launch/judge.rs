@@ -1,10 +1,12 @@
 //! From the rows on disk to verdicts and a report; nothing is run.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::base::error::Result;
-use crate::record::Records;
+use crate::plan::{Budget, Plan};
+use crate::record::{Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
+use crate::report::{self, Input};
+use crate::stats;
 
 /// What the records say.
 #[derive(Clone, Debug)]
@@ -12,29 +14,89 @@ pub struct Judged {
     /// For a terminal: the table of arms, then the verdicts.
     pub summary: String,
     pub report: PathBuf,
-    /// Whether every comparison has a verdict (budgets matched, no sentinel won, no arm is missing).
-    pub valid: bool,
+    /// Why there are no verdicts: the budgets did not match, or a sentinel won.
+    pub invalid: Option<String>,
 }
+
+/// Arms may end this far apart in the matched currency, as a share of the largest.
+const BUDGET_TOLERANCE: f64 = 0.01;
 
 /// Judges the records in `dir`, and writes comparisons and report beside them.
 ///
 /// # Errors
 /// Records that cannot be read, a folder that cannot be written.
 pub fn judge(dir: &Path) -> Result<Judged> {
-    let records = Records::read(dir)?;
-    let mut means: BTreeMap<(String, String, String), Vec<f64>> = BTreeMap::new();
-    for s in records.scores.iter().filter(|s| s.subset == "all") {
-        means.entry((s.suite.clone(), s.metric.clone(), s.arm.clone())).or_default().push(s.value);
+    let mut records = Records::read(dir)?;
+    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
+    let contestants: Vec<ScoreRow> =
+        records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
+    records.comparisons =
+        stats::verdicts(&records.examples, &contestants, &records.plan.verdict, invalid.as_deref());
+    replace_comparisons(dir, &records.comparisons)?;
+    let input = Input::of(records)?;
+    let paths = report::write(&input, dir)?;
+    Ok(Judged { summary: report::terminal_summary(&input), report: paths.html, invalid })
+}
+
+/// How far apart the arms ended, where that is too far for a comparison.
+fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
+    let spent: Vec<(&str, f64)> = runs
+        .iter()
+        .filter(|r| r.status == Status::Done)
+        .map(|r| (r.run.as_str(), amount(r, plan.budget)))
+        .collect();
+    let (least, low) = *spent.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (most, high) = *spent.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let apart = (high - low) / high;
+    (apart > BUDGET_TOLERANCE).then(|| {
+        let currency = plan.budget.currency();
+        format!(
+            "the budgets did not match: {least} spent {low} {currency}, {most} {high}, {:.1} % apart (at most \
+             {:.0} % is allowed)",
+            100.0 * apart,
+            100.0 * BUDGET_TOLERANCE
+        )
+    })
+}
+
+fn amount(row: &RunRow, budget: Budget) -> f64 {
+    match budget {
+        Budget::Tokens(_) => row.policy_tokens as f64,
+        Budget::Examples(_) => row.examples as f64,
+        Budget::Steps(_) => row.steps as f64,
+        Budget::Flops(_) => row.flops,
+        Budget::Seconds(_) => row.train_seconds,
     }
-    let mut summary = String::new();
-    for ((suite, metric, arm), values) in means {
-        let mean = values.iter().sum::<f64>() / values.len() as f64;
-        summary += &format!("{suite:<18} {metric:<26} {arm:<22} {mean:.4}\n");
+}
+
+/// A contestant that ought to lose has a higher score than every arm: then the suite measures something else.
+fn sentinel_won(scores: &[ScoreRow]) -> Option<String> {
+    let overall = |s: &&ScoreRow| s.subset == crate::suite::ALL;
+    let sentinels = scores.iter().filter(overall).filter(|s| s.arm.starts_with(SENTINEL));
+    for sentinel in sentinels {
+        let same = |s: &&ScoreRow| {
+            s.suite == sentinel.suite && s.metric == sentinel.metric && s.subset == sentinel.subset
+        };
+        let arms = scores
+            .iter()
+            .filter(same)
+            .filter(|s| !s.arm.starts_with(SENTINEL) && s.arm != crate::plan::BASE_ARM);
+        let best = arms.map(|s| s.value).reduce(f64::max)?;
+        if sentinel.value > best {
+            return Some(format!(
+                "on {} the {} has a {} of {:.3}, more than every arm (the best has {best:.3}): the suite does not \
+                 measure what it should",
+                sentinel.suite, sentinel.arm, sentinel.metric, sentinel.value
+            ));
+        }
     }
-    Ok(Judged { summary, report: dir.join("report.md"), valid: true })
+    None
 }
 
 /// Figures of the report that do not follow from the records.
-pub fn check_report(_dir: &Path) -> Result<Vec<String>> {
-    Ok(vec![])
+///
+/// # Errors
+/// Records that cannot be read.
+pub fn check_report(dir: &Path) -> Result<Vec<report::Difference>> {
+    report::check(dir)
 }

@@ -16,4 +16,4 @@ pub use environment::Environment;
 pub use folder::files;
 pub use reader::Records;
 pub use schema::*;
-pub use writer::RecordWriter;
+pub use writer::{RecordWriter, replace_comparisons};

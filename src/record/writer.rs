@@ -124,11 +124,6 @@ impl RecordWriter {
         self.runs.append(std::slice::from_ref(row))
     }
 
-    /// Replaces `comparisons.csv`.
-    pub fn comparisons(&mut self, rows: &[ComparisonRow]) -> Result<()> {
-        row_file(&self.dir, files::COMPARISONS).write_all(rows)
-    }
-
     /// Puts all rows into the plan's order, whatever the order in which the runs ended.
     pub fn arrange(&mut self) -> Result<()> {
         let order = std::mem::take(&mut self.order);
@@ -165,6 +160,11 @@ fn belongs_to_base(run: &str) -> bool {
 
 fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {
     order.get(if belongs_to_base(run) { BASE_ARM } else { run }).copied()
+}
+
+/// Writes `comparisons.csv` anew; the other records stay as they are.
+pub fn replace_comparisons(dir: &Path, rows: &[ComparisonRow]) -> Result<()> {
+    row_file(dir, files::COMPARISONS).write_all(rows)
 }
 
 pub(super) fn read_environment(path: &Path) -> Result<Environment> {

@@ -1,0 +1,140 @@
+//! The real binary, on a tiny model and a little data that are made here: no network, no other file.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use candle_core::{DType, Device};
+use kto_eval::data::world::World;
+use kto_eval::model::{Decoder, DecoderConfig, Size};
+use kto_eval::plan::WorldSpec;
+
+/// A folder with `model/` (random weights, the world's tokenizer), `data/train.jsonl` and `data/test.jsonl`.
+pub struct Place {
+    dir: tempfile::TempDir,
+}
+
+/// What a command did.
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
+}
+
+impl Ran {
+    /// Asserts the exit code and that each part stands in stderr.
+    #[track_caller]
+    pub fn fails(&self, code: i32, says: &[&str]) {
+        assert_eq!(self.code, code, "stdout: {}\nstderr: {}", self.out, self.err);
+        for part in says {
+            assert!(self.err.contains(part), "lacks: {part}\nstderr: {}", self.err);
+        }
+        assert!(!self.err.contains("panicked"), "{}", self.err);
+    }
+
+    #[track_caller]
+    pub fn succeeds(&self) -> &str {
+        assert_eq!(self.code, 0, "stdout: {}\nstderr: {}", self.out, self.err);
+        &self.out
+    }
+}
+
+#[expect(dead_code, reason = "each test binary uses a part of it")]
+impl Place {
+    /// An empty folder.
+    pub fn empty() -> Self {
+        Self { dir: tempfile::tempdir().unwrap() }
+    }
+
+    pub fn new() -> Self {
+        let place = Self::empty();
+        let spec = WorldSpec { train_pairs: 120, heldout_pairs: 24, ..WorldSpec::default() };
+        let world = World::new(&spec).unwrap();
+        let size = Size {
+            vocab: world.vocab_size(),
+            hidden: 16,
+            layers: 1,
+            heads: 2,
+            kv_heads: 2,
+            intermediate: 32,
+            context: 96,
+        };
+        let model = place.path("model");
+        let config = DecoderConfig::llama(size).unwrap();
+        Decoder::random(config, 1, DType::F32, &Device::Cpu).unwrap().save(&model).unwrap();
+        world.write_tokenizer(&model).unwrap();
+        std::fs::create_dir(place.path("data")).unwrap();
+        for (split, pairs) in [("train", world.train_pairs()), ("test", world.heldout_pairs())] {
+            let row = |p: kto_eval::data::PreferencePair| {
+                serde_json::json!({"prompt": p.prompt, "chosen": p.chosen, "rejected": p.rejected})
+                    .to_string()
+            };
+            let text: Vec<String> = pairs.into_iter().map(row).collect();
+            place.write(&format!("data/{split}.jsonl"), &(text.join("\n") + "\n"));
+        }
+        place.write("plan.toml", PLAN);
+        place
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.path(name), text).unwrap();
+    }
+
+    pub fn read(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap_or_else(|e| panic!("{name}: {e}"))
+    }
+
+    /// Runs the program in the folder, without network, its cache in the folder too.
+    pub fn run(&self, arguments: &[&str]) -> Ran {
+        ran(self.command(arguments).output().unwrap())
+    }
+
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_kto-eval"));
+        command.args(arguments).current_dir(self.dir.path());
+        command.env("KTO_EVAL_CACHE", self.path("cache")).env("HF_HUB_OFFLINE", "1");
+        command.env("HF_HOME", self.path("hub"));
+        command
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+pub fn ran(output: Output) -> Ran {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// Three arms, two seeds, a second or two of work.
+pub const PLAN: &str = r#"name = "tiny"
+seeds = [1, 2]
+budget = { tokens = 6000 }
+
+[model]
+source = "model"
+
+[data]
+source = "data"
+max_length = 64
+
+[train]
+batch_size = 8
+learning_rate = 1e-3
+
+[suites]
+preference = ["heldout"]
+
+[[arm]]
+method = "sft"
+
+[[arm]]
+method = "dpo"
+
+[[arm]]
+method = "kto"
+"#;

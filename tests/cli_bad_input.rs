@@ -1,0 +1,131 @@
+//! Bad input ends with a clear message and exit code 2, and what was written before is kept.
+
+mod cli;
+
+use cli::Place;
+
+#[test]
+fn usage_errors_exit_with_2_and_help_with_0() {
+    let place = Place::empty();
+    place.run(&["compare", "--nonsense"]).fails(2, &["--nonsense"]);
+    place.run(&["frobnicate"]).fails(2, &["frobnicate"]);
+    place.run(&["compare", "--device", "tpu"]).fails(2, &["unknown device `tpu` (known: auto, cpu, cuda"]);
+    place.run(&["compare", "--threads", "0"]).fails(2, &["--threads"]);
+    place.run(&["score"]).fails(2, &["--model"]);
+    let help = place.run(&["--help"]);
+    assert!(help.succeeds().contains("Exit codes:") && help.out.contains("130  interrupted"), "{}", help.out);
+}
+
+#[test]
+fn a_plan_that_is_wrong_is_refused_with_its_line() {
+    let place = Place::empty();
+    place.run(&["compare", "nosuch.toml"]).fails(2, &["reading plan nosuch.toml", "hint:"]);
+    place.run(&["compare", "quikstart"]).fails(2, &["unknown shipped plan `quikstart` (known: quickstart"]);
+    for (from, to, says) in [
+        (
+            "\"kto\"",
+            "\"kot\"",
+            &["plan.toml:26: unknown method `kot` (known: sft, kto", "did you mean `kto`"][..],
+        ),
+        ("batch_size = 8", "batch_sizes = 8", &["plan.toml:13: unknown key in [train] `batch_sizes`"]),
+        ("tokens = 6000", "tokens = 0", &["plan.toml:3: `budget.tokens` is 0"]),
+        ("tokens = 6000", "tokens = ", &["plan.toml:3: "]),
+        ("\"heldout\"", "\"heldot\"", &["unknown preference suite `heldot` (known: heldout"]),
+        ("[\"heldout\"]", "[]", &["names no suite", "suites list"]),
+    ] {
+        assert!(cli::PLAN.contains(from), "the test replaces {from}");
+        place.write("plan.toml", &cli::PLAN.replacen(from, to, 1));
+        place.run(&["compare", "plan.toml"]).fails(2, says);
+    }
+    place.write("plan.toml", cli::PLAN);
+    place
+        .run(&["compare", "plan.toml", "--set", "train.lr=1"])
+        .fails(2, &["--set train.lr=1", "learning_rate"]);
+    place.run(&["compare", "plan.toml", "--set", "arm.kto.beta=-1"]).fails(2, &["--set arm.kto.beta=-1"]);
+}
+
+#[test]
+fn data_that_cannot_be_used_is_refused_with_path_and_line() {
+    let place = Place::new();
+    let compare = |data: &str| place.run(&["compare", "plan.toml", "--data", data, "--out", "bad"]);
+    compare("nowhere/at-all/x").fails(2, &["nowhere/at-all/x"]);
+    compare("nothing.jsonl").fails(2, &["nothing.jsonl"]);
+    let break_line = |name: &str, line: usize, text: &str| {
+        std::fs::create_dir(place.path(name)).unwrap();
+        let train = place.read("data/train.jsonl");
+        let mut lines: Vec<&str> = train.lines().collect();
+        lines[line - 1] = text;
+        place.write(&format!("{name}/train.jsonl"), &(lines.join("\n") + "\n"));
+        place.write(&format!("{name}/test.jsonl"), &place.read("data/test.jsonl"));
+    };
+    break_line("half", 31, "{\"prompt\": \"x\", \"chosen\":");
+    compare("half").fails(2, &["half/train.jsonl:31"]);
+    break_line("lacks", 40, "{\"prompt\": \"x\", \"chosen\": \"y\"}");
+    compare("lacks").fails(2, &["lacks/train.jsonl:40", "rejected"]);
+    std::fs::create_dir(place.path("void")).unwrap();
+    place.write("void/train.jsonl", "");
+    compare("void").fails(2, &["void/train.jsonl", "empty"]);
+    std::fs::create_dir(place.path("untested")).unwrap();
+    place.write("untested/train.jsonl", &place.read("data/train.jsonl"));
+    compare("untested").fails(2, &["test", "untested"]);
+    let labels = "{\"prompt\": \"a\", \"completion\": \" b\", \"label\": \"yes\"}\n";
+    place.write("labels.jsonl", labels);
+    compare("labels.jsonl").fails(2, &["labels.jsonl:1", "label"]);
+    std::fs::create_dir(place.path("single")).unwrap();
+    for split in ["train", "test"] {
+        let row = labels.replace("\"yes\"", "true");
+        place.write(&format!("single/{split}.jsonl"), &row.repeat(8));
+    }
+    compare("single").fails(2, &["arm dpo", "needs pairs"]);
+}
+
+#[test]
+fn a_model_that_does_not_fit_is_refused_by_name() {
+    let place = Place::new();
+    let compare = |model: &str| place.run(&["compare", "plan.toml", "--model", model, "--out", "bad"]);
+    compare("no/such/model").fails(2, &["no/such/model"]);
+    let config = place.read("model/config.json");
+    // Another vocabulary: the checkpoint's tensors and the tokenizer no longer fit.
+    let copy = |name: &str| {
+        std::fs::create_dir(place.path(name)).unwrap();
+        for entry in std::fs::read_dir(place.path("model")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, place.path(name).join(path.file_name().unwrap())).unwrap();
+        }
+    };
+    copy("deeper");
+    place
+        .write("deeper/config.json", &config.replace("\"num_hidden_layers\": 1", "\"num_hidden_layers\": 2"));
+    compare("deeper").fails(2, &["tensor model.layers.1", "is missing"]);
+    copy("wider");
+    place.write("wider/config.json", &config.replace("\"hidden_size\": 16", "\"hidden_size\": 32"));
+    compare("wider").fails(2, &["tensor ", "shape"]);
+    copy("strange");
+    let tokenizer = place.read("strange/tokenizer.json").replacen("\"<unk>\": 2", "\"<unk>\": 99999", 1);
+    let tokenizer = tokenizer.replacen("\"<unk>\":2", "\"<unk>\":99999", 1);
+    assert_ne!(tokenizer, place.read("strange/tokenizer.json"), "the test moves <unk>");
+    place.write("strange/tokenizer.json", &tokenizer);
+    compare("strange").fails(2, &["tokenizer", "does not fit the model"]);
+    copy("mute");
+    std::fs::remove_file(place.path("mute/tokenizer.json")).unwrap();
+    compare("mute").fails(2, &["no tokenizer.json in mute"]);
+}
+
+#[test]
+fn an_output_folder_that_will_not_do_is_refused_before_anything_is_spent() {
+    let place = Place::new();
+    place.write("file", "");
+    place
+        .run(&["compare", "plan.toml", "--out", "file/inside"])
+        .fails(2, &["creating the output folder", "--out"]);
+    place.run(&["report", "nothing-here"]).fails(2, &["nothing-here/plan.toml", "hint:"]);
+    std::fs::create_dir(place.path("other")).unwrap();
+    let other = place.run(&["plan", "show", "plan.toml", "--set", "arm.kto.beta=0.5"]);
+    place.write("other/plan.toml", other.succeeds());
+    // A plan without a row binds nobody: the command that wrote it found something wrong first.
+    place.write("other/scores.csv", "run,arm\n");
+    let text = place.read("other/plan.toml");
+    let refused = place.run(&["compare", "plan.toml", "--out", "other"]);
+    refused.fails(2, &["another plan, plan `tiny`", "`beta = 0.5` there, `beta = 0.1` here", "--force"]);
+    assert_eq!(place.read("other/plan.toml"), text, "what was there is kept");
+}

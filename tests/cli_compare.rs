@@ -1,0 +1,164 @@
+//! A whole comparison through the command line.
+
+mod cli;
+
+use cli::Place;
+use kto_eval::record::{Records, Status};
+
+/// Rows of a CSV without the columns of time and memory.
+fn stable(text: &str) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let volatile = ["_seconds", "tokens_per_second", "_mib"];
+    let header = reader.headers().unwrap().clone();
+    let kept: Vec<usize> = (0..header.len())
+        .filter(|&i| &header[i] != "seconds" && !volatile.iter().any(|v| header[i].ends_with(v)))
+        .collect();
+    assert!(kept.len() > 5, "{header:?}");
+    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    records.iter().map(|r| kept.iter().map(|&i| r[i].to_owned()).collect()).collect()
+}
+
+const TABLES: [&str; 5] = ["runs.csv", "steps.csv", "scores.csv", "examples.csv", "comparisons.csv"];
+
+#[test]
+fn the_same_command_gives_the_same_rows_and_goes_on_where_it_was_cut() {
+    let place = Place::new();
+    place.run(&["compare", "plan.toml", "--out", "a", "--quiet"]).succeeds();
+    let records = Records::read(&place.path("a")).unwrap();
+    assert_eq!(records.runs.len(), 6);
+    for run in &records.runs {
+        assert_eq!(run.status, Status::Done, "{}", run.note);
+        assert!(run.policy_tokens > 5900 && run.policy_tokens <= 6000, "{}", run.policy_tokens);
+        assert!(records.steps.iter().any(|s| s.run == run.run));
+        assert!(records.scores.iter().any(|s| s.run == run.run && s.metric == "reward_accuracy"));
+    }
+    let base = records.scores.iter().find(|s| s.run == "base" && s.metric == "reward_accuracy");
+    assert_eq!(base.map(|s| s.value), Some(0.5), "the starting checkpoint has no reward against itself");
+    assert!(records.comparisons.iter().any(|c| c.arm_a == "kto" || c.arm_b == "kto"));
+    for file in ["report.md", "report.html", "environment.json", "plan.toml"] {
+        assert!(!place.read(&format!("a/{file}")).is_empty());
+    }
+    assert!(place.path("a/charts").read_dir().unwrap().count() > 1);
+
+    // Elsewhere, with nothing cached.
+    std::fs::remove_dir_all(place.path("cache")).ok();
+    place.run(&["compare", "plan.toml", "--out", "b", "--quiet"]).succeeds();
+    // Cut after the third run, in the middle of the fourth, and gone on with.
+    std::fs::create_dir(place.path("c")).unwrap();
+    for file in ["plan.toml", "environment.json", "scores.csv", "examples.csv", "steps.csv"] {
+        std::fs::copy(place.path("a").join(file), place.path("c").join(file)).unwrap();
+    }
+    let kept: Vec<String> = place.read("a/runs.csv").lines().take(4).map(str::to_owned).collect();
+    place.write("c/runs.csv", &(kept.join("\n") + "\n"));
+    place.run(&["compare", "plan.toml", "--out", "c", "--quiet"]).succeeds();
+    for table in TABLES {
+        let first = stable(&place.read(&format!("a/{table}")));
+        for other in ["b", "c"] {
+            assert_eq!(first, stable(&place.read(&format!("{other}/{table}"))), "{other}/{table}");
+        }
+    }
+    let again = place.run(&["report", "a", "--check"]);
+    assert_eq!(again.code, 0, "{}{}", again.out, again.err);
+}
+
+#[test]
+fn an_arm_that_diverges_is_recorded_and_the_others_go_on() {
+    let place = Place::new();
+    let set = ["--set", "arm.dpo.learning_rate=1e30", "--set", "seeds=[1]", "--set", "arm.dpo.warmup=0"];
+    let ran = place.run(&[&["compare", "plan.toml", "--out", "out"][..], &set].concat());
+    ran.fails(1, &["diverged"]);
+    let records = Records::read(&place.path("out")).unwrap();
+    let status: Vec<_> = records.runs.iter().map(|r| (r.arm.as_str(), r.status)).collect();
+    assert_eq!(status, [("sft", Status::Done), ("dpo", Status::Diverged), ("kto", Status::Done)]);
+    let dpo = records.runs.iter().find(|r| r.arm == "dpo").unwrap();
+    assert!(!dpo.note.is_empty() && records.steps.iter().any(|s| s.run == dpo.run), "{dpo:?}");
+}
+
+#[test]
+fn verify_takes_one_step_with_each_arm() {
+    let place = Place::new();
+    let ran = place.run(&["verify", "plan.toml", "--quiet"]);
+    for arm in ["sft", "dpo", "kto"] {
+        assert!(
+            ran.succeeds().lines().any(|l| l.starts_with(arm) && l.contains("step-0 identity")),
+            "{}",
+            ran.out
+        );
+    }
+    place
+        .run(&["verify", "plan.toml", "--set", "suites.preference=[\"nope\"]"])
+        .fails(2, &["unknown preference suite"]);
+}
+
+#[test]
+fn plans_are_shown_with_every_default_and_dry_runs_spend_nothing() {
+    let place = Place::new();
+    let shown = place.run(&["plan", "show", "plan.toml"]);
+    place.write("shown.toml", shown.succeeds());
+    assert_eq!(place.run(&["plan", "show", "shown.toml"]).succeeds(), shown.out);
+    let dry = place.run(&["compare", "plan.toml", "--dry-run", "--json", "--seed", "4,5,6"]);
+    let runs: serde_json::Value = serde_json::from_str(dry.succeeds()).unwrap();
+    assert_eq!(runs.as_array().map(Vec::len), Some(9));
+    assert!(!place.path("out").exists());
+    let methods = place.run(&["methods"]);
+    assert!(methods.succeeds().contains("lambda_undesirable = \"auto\""), "{}", methods.out);
+    assert!(place.run(&["suites", "list"]).succeeds().contains("heldout"));
+    assert!(place.run(&["data", "inspect", "data"]).succeeds().contains("120 pairs of 120 rows"));
+}
+
+#[test]
+fn train_writes_steps_and_a_model_that_score_reads() {
+    let place = Place::new();
+    let train = [
+        "train",
+        "--method",
+        "kto",
+        "--model",
+        "model",
+        "--data",
+        "data",
+        "--steps",
+        "5",
+        "--batch-size",
+        "4",
+        "--order",
+        "sequential",
+        "--schedule",
+        "constant",
+        "--warmup",
+        "0",
+        "--learning-rate",
+        "1e-3",
+        "--param",
+        "z0=previous",
+        "--out",
+        "run",
+        "--save-model",
+        "kept",
+        "--quiet",
+    ];
+    place.run(&train).succeeds();
+    let records = Records::read(&place.path("run")).unwrap();
+    assert_eq!(records.steps.len(), 5);
+    assert!(records.steps.iter().all(|s| s.learning_rate == 1e-3 && s.kl_unclamped.is_some()));
+    assert!(
+        (records.steps[0].loss - 0.5).abs() < 1e-6,
+        "policy and reference are equal: {}",
+        records.steps[0].loss
+    );
+
+    let score = |model: &str| {
+        let arguments =
+            ["score", "--model", model, "--reference", "model", "--data", "data", "--split", "test"];
+        let ran = place.run(&arguments);
+        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
+        reader.records().map(|r| r.unwrap().iter().map(str::to_owned).collect()).collect::<Vec<Vec<String>>>()
+    };
+    let (before, after) = (score("model"), score("kept"));
+    assert_eq!((before.len(), before[0][1].as_str(), before[1][1].as_str()), (48, "chosen", "rejected"));
+    for (b, a) in before.iter().zip(&after) {
+        assert_eq!(b[4], b[5], "a model's log-prob against itself");
+        assert_eq!(b[5], a[5]);
+    }
+    assert!(before.iter().zip(&after).any(|(b, a)| b[4] != a[4]), "training moved the policy");
+}
