@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use kto_eval::data::{
-    Dataset, PreferencePair, Sequence, Tokenizer, UnpairedExample, load, tokenize_pairs, tokenize_unpaired,
+    Dataset, PreferencePair, Tokenizer, UnpairedExample, load, tokenize_pairs, tokenize_unpaired,
 };
 use kto_eval::plan::{DataFormat, DataSpec, WorldSpec};
 use serde_json::Value;

@@ -124,7 +124,7 @@ fn a_tokenizer_that_does_not_fit_or_does_not_say_enough_is_refused() {
     let names: Vec<_> = tokenizer.files().iter().map(|p| p.file_name().unwrap().to_owned()).collect();
     assert_eq!(names, ["tokenizer.json", "tokenizer_config.json"]);
 
-    let load = || render(&Tokenizer::load(dir.path()).map(|_| ()).unwrap_err());
+    let load = || render(&Tokenizer::load(dir.path()).unwrap_err());
     fs::write(dir.path().join("tokenizer_config.json"), "{}").unwrap();
     assert!(load().contains("names no EOS token"), "{}", load());
     fs::write(dir.path().join("generation_config.json"), r#"{"eos_token_id": [1, 5]}"#).unwrap();
@@ -158,7 +158,7 @@ fn the_chat_template_is_found_where_transformers_looks_for_it() {
     fs::write(dir.path().join("chat_template.jinja"), "from the file").unwrap();
     assert_eq!(rendered(config(json!("from the configuration"))), "from the file");
     fs::write(dir.path().join("chat_template.jinja"), "{% for %}").unwrap();
-    let error = render(&Tokenizer::load(dir.path()).map(|_| ()).unwrap_err());
+    let error = render(&Tokenizer::load(dir.path()).unwrap_err());
     assert!(error.contains("chat_template.jinja), line 1"), "{error}");
 }
 

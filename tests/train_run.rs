@@ -485,6 +485,21 @@ fn a_cache_that_is_full_changes_no_bit() {
 }
 
 #[test]
+fn a_reference_log_prob_does_not_depend_on_what_is_computed_beside_it() {
+    let pairs = pairs(20);
+    let start = decoder(1, DType::F32);
+    let every: Vec<&Sequence> = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]).collect();
+    let cache = || ReferenceCache::open("start", None);
+    let together = Reference { decoder: &start, cache: &cache() }.logps(&every, 4096).unwrap();
+    let cache = cache();
+    let reference = Reference { decoder: &start, cache: &cache };
+    for (sequence, want) in every.iter().zip(&together).rev() {
+        assert_eq!(reference.logps(&[sequence], 64).unwrap(), [*want]);
+    }
+    assert_eq!(reference.logps(&every, 64).unwrap(), together);
+}
+
+#[test]
 fn seconds_end_a_run_near_its_time() {
     let pairs = pairs(20);
     let (mut policy, start) = (decoder(1, DType::F32), decoder(1, DType::F32));

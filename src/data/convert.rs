@@ -5,7 +5,6 @@ use crate::base::hash::Hasher;
 
 use super::types::{Dataset, PreferencePair, UnpairedExample};
 
-#[expect(clippy::wrong_self_convention, reason = "a data set is large: conversions consume it")]
 impl Dataset {
     pub fn len(&self) -> usize {
         match self {

@@ -12,6 +12,7 @@ use hf_hub::{Cache, Repo, RepoType};
 
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 
+use super::hinted::hinted;
 use super::layout;
 
 /// Files of a model that are fetched, beside its weights. The first must exist.
@@ -48,6 +49,9 @@ pub fn resolve_model(source: &str, revision: &str) -> Result<PathBuf> {
     let path = Path::new(source);
     if path.is_dir() {
         return Ok(path.to_owned());
+    }
+    if source == "world" {
+        bail!("`world` is made by the program: it has no directory until its base model is trained");
     }
     if path.is_file() {
         return Err(anyhow!("{source} is a file"))
@@ -126,7 +130,7 @@ impl Hub {
         if !revision.bytes().all(plain) || revision.contains("..") {
             bail!("`{revision}` is no revision (a branch, a tag or a commit)");
         }
-        let cache = cache();
+        let cache = cache()?;
         let repo = Repo::with_revision(id.to_owned(), kind, revision.to_owned());
         let folder = cache.path().join(repo.folder_name());
         let commit = std::fs::read_to_string(folder.join("refs").join(revision));
@@ -155,23 +159,21 @@ impl Hub {
     }
 
     fn offline(&self, what: &str) -> anyhow::Error {
-        let failed: Result<()> =
-            Err(anyhow!("HF_HUB_OFFLINE is set, and {what} is not in the cache ({})", self.id));
-        failed
-            .hint("unset HF_HUB_OFFLINE to fetch it, or point HF_HOME at the cache that has it")
-            .unwrap_err()
+        let error = anyhow!("HF_HUB_OFFLINE is set, and {what} is not in the cache ({})", self.id);
+        hinted(error, "unset HF_HUB_OFFLINE to fetch it, or point HF_HOME at the cache that has it")
     }
 
     fn explain(&self, error: &str, what: &str) -> anyhow::Error {
-        let failed: Result<()> = Err(anyhow!("fetching {what} of {} from {}: {error}", self.id, endpoint()));
-        let hint = if error.contains("401") || error.contains("403") {
+        let status = |codes: &[u16]| codes.iter().any(|code| error.contains(&format!("status: {code}")));
+        let hint = if status(&[401, 403]) {
             "the repository does not exist, or it is gated or private: set HF_TOKEN to a token that may read it"
-        } else if error.contains("404") {
+        } else if status(&[404]) {
             "the hub knows no such repository, revision or file: check the spelling"
         } else {
             "check the network; or copy the directory here and give its path"
         };
-        failed.hint(hint).unwrap_err()
+        let endpoint = endpoint().unwrap_or_default();
+        hinted(anyhow!("fetching {what} of {} from {endpoint}: {error}", self.id), hint)
     }
 }
 
@@ -179,24 +181,34 @@ fn is_set(variable: &str) -> bool {
     env::var(variable).is_ok_and(|v| ["1", "on", "true", "yes"].contains(&v.to_lowercase().as_str()))
 }
 
-fn endpoint() -> String {
-    env::var("HF_ENDPOINT")
-        .ok()
-        .filter(|e| !e.is_empty())
-        .unwrap_or_else(|| "https://huggingface.co".to_owned())
+/// A variable of the environment, unless it is absent or empty.
+fn variable(name: &str) -> Option<String> {
+    env::var(name).ok().map(|value| value.trim().to_owned()).filter(|value| !value.is_empty())
 }
 
-fn cache() -> Cache {
-    match env::var("HF_HUB_CACHE") {
-        Ok(path) if !path.is_empty() => Cache::new(PathBuf::from(path)),
-        _ => Cache::from_env(),
+fn endpoint() -> Result<String> {
+    let endpoint = variable("HF_ENDPOINT").unwrap_or_else(|| "https://huggingface.co".to_owned());
+    if !endpoint.starts_with("http://") && !endpoint.starts_with("https://") {
+        bail!("HF_ENDPOINT is `{endpoint}`; it must begin with https:// or http://");
     }
+    Ok(endpoint.trim_end_matches('/').to_owned())
+}
+
+fn cache() -> Result<Cache> {
+    let home = || {
+        let cache = variable("XDG_CACHE_HOME").map(PathBuf::from);
+        let cache = cache.or_else(|| env::home_dir().map(|home| home.join(".cache")));
+        cache.map(|cache| cache.join("huggingface"))
+    };
+    let path = variable("HF_HUB_CACHE")
+        .map(PathBuf::from)
+        .or_else(|| variable("HF_HOME").map(PathBuf::from).or_else(home).map(|home| home.join("hub")));
+    path.map(Cache::new).context("no home directory for the hub's cache").hint("set HF_HOME to a folder")
 }
 
 fn api(cache: Cache) -> Result<hf_hub::api::sync::Api> {
-    let token = env::var("HF_TOKEN").ok().map(|t| t.trim().to_owned()).filter(|t| !t.is_empty());
-    let token = token.or_else(|| cache.token());
-    let builder = ApiBuilder::from_cache(cache).with_endpoint(endpoint()).with_token(token).with_retries(3);
+    let token = variable("HF_TOKEN").or_else(|| cache.token());
+    let builder = ApiBuilder::from_cache(cache).with_endpoint(endpoint()?).with_token(token).with_retries(3);
     builder.build().context("preparing to talk to the hub")
 }
 

@@ -4,6 +4,8 @@ use std::collections::BTreeSet;
 
 use crate::base::error::{HintExt, Result, anyhow, unknown};
 
+use super::hinted::hinted;
+
 /// Endings of files that hold rows, plain and compressed.
 const ENDINGS: [&str; 4] = [".jsonl", ".json", ".jsonl.gz", ".json.gz"];
 
@@ -78,8 +80,8 @@ fn no_split(
         .map(|stem| shard_of(stem).unwrap_or(stem))
         .collect();
     if known.is_empty() && config.is_empty() {
-        let failed: Result<()> = Err(anyhow!("{shown} has configurations, and none is named"));
-        return failed.hint(format!("set data.config to one of: {}", configs.join(", "))).unwrap_err();
+        let error = anyhow!("{shown} has configurations, and none is named");
+        return hinted(error, format!("set data.config to one of: {}", configs.join(", ")));
     }
     let known: Vec<&str> = known.into_iter().collect();
     unknown("split", split, &known).context(shown.to_owned())

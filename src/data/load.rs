@@ -1,24 +1,18 @@
 //! A data set by name: the planted-truth world, a file, a directory, or a hub id.
 
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fs;
-use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-
-use serde_json::Value;
 
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use crate::plan::{DataFormat, DataSpec};
 
-use super::rows::{Example, parse};
+use super::hinted::hinted;
+use super::reader::Reader;
 use super::template::Template;
-use super::types::{Dataset, PreferencePair, UnpairedExample};
+use super::types::Dataset;
 use super::world::World;
-use super::{detect, hub, layout, stream};
+use super::{hub, layout};
 
-/// Rows that are looked at before the form is settled.
-const DETECT_ROWS: usize = 16;
 /// Files that a directory may hold before it is taken for something else than a data set.
 const MOST_FILES: usize = 10_000;
 
@@ -110,15 +104,15 @@ fn single_file(path: &Path, split: &str) -> Result<String> {
 
 fn missing(path: &Path) -> anyhow::Error {
     let parent = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let failed: Result<()> = Err(anyhow!("no such file or directory: {}", path.display()));
+    let error = anyhow!("no such file or directory: {}", path.display());
     let Ok(entries) = fs::read_dir(parent) else {
-        return failed.hint(format!("{} does not exist either", parent.display())).unwrap_err();
+        return hinted(error, format!("{} does not exist either", parent.display()));
     };
     let mut names: Vec<String> =
         entries.take(1000).flatten().map(|e| e.file_name().to_string_lossy().into_owned()).collect();
     names.sort_unstable();
     names.truncate(20);
-    failed.hint(format!("{} holds: {}", parent.display(), names.join(", "))).unwrap_err()
+    hinted(error, format!("{} holds: {}", parent.display(), names.join(", ")))
 }
 
 /// Files below `root`, at most two folders deep, as paths relative to it.
@@ -144,156 +138,4 @@ fn list(root: &Path) -> Result<Vec<String>> {
     }
     files.sort_unstable();
     Ok(files)
-}
-
-struct Row {
-    /// Its id, unless it brings its own.
-    id: String,
-    /// `path:line`
-    place: String,
-    value: Value,
-}
-
-/// Takes rows one by one; the first few are held back until their form is settled.
-struct Reader<'a> {
-    template: &'a Template,
-    format: DataFormat,
-    most: usize,
-    held: Vec<Row>,
-    pairs: Vec<PreferencePair>,
-    unpaired: Vec<UnpairedExample>,
-    /// Where each id was seen.
-    seen: HashMap<String, String>,
-    rows: usize,
-    prompts_differ: usize,
-    notes: Vec<String>,
-}
-
-impl<'a> Reader<'a> {
-    fn new(spec: &DataSpec, template: &'a Template) -> Self {
-        let most = if spec.max_examples == 0 { usize::MAX } else { spec.max_examples };
-        Self {
-            template,
-            format: spec.format,
-            most,
-            held: Vec::new(),
-            pairs: Vec::new(),
-            unpaired: Vec::new(),
-            seen: HashMap::new(),
-            rows: 0,
-            prompts_differ: 0,
-            notes: Vec::new(),
-        }
-    }
-
-    fn read(&mut self, path: &Path) -> Result<ControlFlow<()>> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let mut flow = ControlFlow::Continue(());
-        stream::read_rows(path, &mut |place, row| {
-            let id = format!("{name}:{}", place.number);
-            flow = self.take(Row { id, place: format!("{}:{}", path.display(), place.line), value: row })?;
-            Ok(flow)
-        })?;
-        Ok(flow)
-    }
-
-    fn take(&mut self, row: Row) -> Result<ControlFlow<()>> {
-        self.rows += 1;
-        if self.format == DataFormat::Auto {
-            self.held.push(row);
-            if self.held.len() < DETECT_ROWS.min(self.most) {
-                return Ok(ControlFlow::Continue(()));
-            }
-            self.settle()?;
-        } else {
-            self.keep(row)?;
-        }
-        let full = self.pairs.len() + self.unpaired.len() >= self.most;
-        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-    }
-
-    /// Settles the form by the rows held back, which must agree.
-    fn settle(&mut self) -> Result<()> {
-        let held = std::mem::take(&mut self.held);
-        let mut first: Option<(DataFormat, &str)> = None;
-        for Row { place, value, .. } in &held {
-            let Value::Object(columns) = value else { bail!("{place}: a row must be an object") };
-            let format = detect(columns).with_context(|| place.clone())?;
-            match first {
-                None => first = Some((format, place)),
-                Some((known, at)) if known != format => {
-                    return Err(anyhow!(
-                        "{place}: the row is {}, that of {at} is {}",
-                        name(format),
-                        name(known)
-                    ))
-                    .hint("name the form in the plan: data.format = \"…\"");
-                }
-                Some(_) => {}
-            }
-        }
-        if let Some((format, _)) = first {
-            self.format = format;
-            self.notes.push(format!("form of the rows, by the first {}: {}", held.len(), name(format)));
-        }
-        for row in held {
-            self.keep(row)?;
-        }
-        Ok(())
-    }
-
-    fn keep(&mut self, Row { id, place, value }: Row) -> Result<()> {
-        if self.pairs.len() + self.unpaired.len() >= self.most {
-            return Ok(());
-        }
-        let example = parse(&value, self.format, self.template, id).with_context(|| place.clone())?;
-        let id = match &example {
-            Example::Pair(pair) => &pair.id,
-            Example::Unpaired(example) => &example.id,
-            Example::PromptsDiffer => {
-                self.prompts_differ += 1;
-                return Ok(());
-            }
-        };
-        match self.seen.entry(id.clone()) {
-            Entry::Occupied(first) => bail!("{place}: the id `{id}` was used before, at {}", first.get()),
-            Entry::Vacant(entry) => entry.insert(place),
-        };
-        match example {
-            Example::Pair(pair) => self.pairs.push(pair),
-            Example::Unpaired(example) => self.unpaired.push(example),
-            Example::PromptsDiffer => {}
-        }
-        Ok(())
-    }
-
-    fn finish(mut self, files: &[PathBuf]) -> Result<Loaded> {
-        self.settle()?;
-        let shown = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
-        if self.rows == 0 {
-            bail!("{shown}: the split is empty");
-        }
-        if self.prompts_differ > 0 {
-            self.notes.push(format!(
-                "{} of {} pairs left out: chosen and rejected differ before the last assistant turn, so they do \
-                 not answer the same prompt",
-                self.prompts_differ, self.rows
-            ));
-        }
-        let dataset = if self.format == DataFormat::TrlUnpaired {
-            Dataset::Unpaired(self.unpaired)
-        } else {
-            Dataset::Paired(self.pairs)
-        };
-        if dataset.is_empty() {
-            bail!("{shown}: none of its {} rows can be used: {}", self.rows, self.notes.join("; "));
-        }
-        let hash = dataset.hash();
-        Ok(Loaded { dataset, format: self.format, rows: self.rows, notes: self.notes, hash })
-    }
-}
-
-/// The form's name, as a plan says it.
-fn name(format: DataFormat) -> String {
-    serde_json::to_value(format).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
 }

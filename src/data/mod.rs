@@ -3,11 +3,13 @@
 
 mod convert;
 mod detect;
+mod hinted;
 mod hub;
 mod inspect;
 mod layout;
 mod load;
 mod mismatch;
+mod reader;
 mod rows;
 mod sampler;
 mod stream;

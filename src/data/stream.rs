@@ -14,6 +14,8 @@ use serde_json::Value;
 
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 
+use super::hinted::hinted;
+
 /// A line longer than this is not a row: most likely the file is something else.
 const MAX_LINE: usize = 64 << 20;
 
@@ -90,8 +92,7 @@ fn read_lines(mut reader: impl BufRead, shown: &str, first: usize, on_row: &mut 
         if text.trim().is_empty() {
             continue;
         }
-        let row =
-            serde_json::from_str(text).map_err(|e| anyhow!("{shown}:{line}: not JSON: {}", in_line(&e)))?;
+        let row = serde_json::from_str(text).map_err(|e| malformed(&e, shown, line))?;
         if on_row(Place { line, number: line }, row)?.is_break() {
             break;
         }
@@ -100,10 +101,11 @@ fn read_lines(mut reader: impl BufRead, shown: &str, first: usize, on_row: &mut 
 }
 
 /// serde_json counts lines from where it began; within one line only the column says anything.
-fn in_line(error: &serde_json::Error) -> String {
+fn malformed(error: &serde_json::Error, shown: &str, line: usize) -> anyhow::Error {
     let text = error.to_string();
     let what = text.split(" at line ").next().unwrap_or(&text);
-    format!("{what}, column {}", error.column())
+    let failed = anyhow!("{shown}:{line}: not JSON: {what}, column {}", error.column());
+    hinted(failed, "a file holds one object a line, or one array of objects")
 }
 
 fn read_array(reader: impl BufRead, shown: &str, first: usize, on_row: &mut OnRow) -> Result<()> {

@@ -9,7 +9,9 @@ use std::sync::Arc;
 use minijinja::Environment;
 use serde_json::Value;
 
-use crate::base::error::{HintExt, Result, anyhow};
+use crate::base::error::{Result, anyhow};
+
+use super::hinted::hinted;
 
 /// The form of Anthropic's hh-rlhf, for tokenizers that bring no template.
 const HH: &str = "\
@@ -80,10 +82,10 @@ fn explain(error: &minijinja::Error, source: &str, origin: &str) -> anyhow::Erro
     let line = error.line().unwrap_or(0);
     let text = source.lines().nth(line.saturating_sub(1)).unwrap_or_default().trim();
     let detail = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-    let failed: Result<()> = Err(anyhow!("chat template ({origin}), line {line}: {detail}"));
+    let failed = anyhow!("chat template ({origin}), line {line}: {detail}");
     match text {
-        "" => failed.unwrap_err(),
-        text => failed.hint(format!("the line reads: {text}")).unwrap_err(),
+        "" => failed,
+        text => hinted(failed, format!("the line reads: {text}")),
     }
 }
 

@@ -35,6 +35,12 @@ pub struct Tokenizer {
     template: Option<Template>,
 }
 
+impl std::fmt::Debug for Tokenizer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tokenizer").field("dir", &self.dir).field("eos", &self.eos).finish_non_exhaustive()
+    }
+}
+
 impl Tokenizer {
     /// Reads `tokenizer.json` in `dir`; special tokens come from `tokenizer_config.json`,
     /// `special_tokens_map.json`, `generation_config.json` and `config.json`, in this order.

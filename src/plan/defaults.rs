@@ -25,7 +25,7 @@ impl Default for DataSpec {
 
 impl Default for WorldSpec {
     fn default() -> Self {
-        Self { seed: 0, train_pairs: 4000, heldout_pairs: 500, temperature: 1.0, flip: 0.05 }
+        Self { seed: 0, train_pairs: 4000, heldout_pairs: 500, temperature: 0.2, flip: 0.05 }
     }
 }
 

@@ -1,10 +1,205 @@
+//! `report --check`: computes every figure of a report again from its rows, and lists what differs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs;
+use std::path::Path;
+
+use serde_json::Value;
+
 use super::input::Input;
-use crate::base::error::Result;
-#[derive(Clone, Debug)]
-pub struct Difference;
-pub fn check_input(_: &Input, _: &std::path::Path) -> Result<Vec<Difference>> {
-    Ok(vec![])
+use super::summary::mean;
+use super::svg::png;
+use super::write::{Rendered, render};
+use crate::base::error::{Context, Result};
+use crate::record::{ComparisonRow, ScoreRow};
+
+/// Sums in another order differ in the last digits; a figure that was changed does not come this close.
+const TOLERANCE: f64 = 1e-9;
+/// Differences listed a file; more are counted.
+const LISTED: usize = 20;
+
+/// Something in a report, or among its records, that does not follow from the rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Difference {
+    /// File and place: `report.json: scores[3].mean`, `scores.csv:12: value`.
+    pub place: String,
+    pub found: String,
+    /// What the rows give.
+    pub expected: String,
 }
-pub fn check(_: &std::path::Path) -> Result<Vec<Difference>> {
-    Ok(vec![])
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: says {}, the rows give {}", self.place, self.found, self.expected)
+    }
+}
+
+/// Checks the report in `dir` against the records in `dir`; an empty list says that all figures follow.
+///
+/// # Errors
+/// Where the records cannot be read.
+pub fn check(dir: &Path) -> Result<Vec<Difference>> {
+    check_input(&Input::read(dir)?, dir)
+}
+
+/// The same for records already read. Checked are, in this order: scores against example rows, comparisons
+/// against scores, and every file of the report against what the records make now.
+pub fn check_input(input: &Input, dir: &Path) -> Result<Vec<Difference>> {
+    let mut found = scores(input);
+    found.extend(comparisons(input));
+    let rendered = render(input)?;
+    found.extend(figures(&rendered, dir)?);
+    for (name, text) in &rendered.files {
+        found.extend(file(name, text, dir));
+    }
+    for drawing in &rendered.drawings {
+        let name = format!("charts/{}.png", drawing.name);
+        let shows = fs::read(dir.join(&name)).map(|png| png::shows(&png, &drawing.svg));
+        match shows {
+            Ok(Ok(true)) => {}
+            Ok(shows) => {
+                shows?;
+                found.push(difference(name, "another drawing", "the drawing of its SVG"));
+            }
+            Err(error) => found.push(difference(name, format!("nothing ({error})"), "a drawing")),
+        }
+    }
+    Ok(found)
+}
+
+fn difference(place: impl Into<String>, found: impl ToString, expected: impl ToString) -> Difference {
+    Difference { place: place.into(), found: found.to_string(), expected: expected.to_string() }
+}
+
+fn close(a: f64, b: f64) -> bool {
+    (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0) || (a.is_nan() && b.is_nan())
+}
+
+/// Values and n of `scores.csv` against the means of `examples.csv`. A metric without example rows (a ratio
+/// of sums, such as perplexity) cannot be computed from them and is passed over.
+fn scores(input: &Input) -> Vec<Difference> {
+    type Key<'r> = (&'r str, &'r str, &'r str, &'r str);
+    let mut values: BTreeMap<Key<'_>, Vec<f64>> = BTreeMap::new();
+    for e in &input.examples {
+        let (run, suite, metric) = (e.run.as_str(), e.suite.as_str(), e.metric.as_str());
+        values.entry((run, suite, metric, super::view::ALL)).or_default().push(e.value);
+        if e.subset != super::view::ALL {
+            values.entry((run, suite, metric, e.subset.as_str())).or_default().push(e.value);
+        }
+    }
+    let mut found = Vec::new();
+    for (i, s) in input.scores.iter().enumerate() {
+        let key = (s.run.as_str(), s.suite.as_str(), s.metric.as_str(), s.subset.as_str());
+        let Some(values) = values.get(&key) else { continue };
+        let place = |column: &str| format!("scores.csv:{}: {column} of {} on {} in {}", i + 2, s.metric, s.suite, s.run);
+        if !close(mean(values), s.value) {
+            found.push(difference(place("value"), s.value, mean(values)));
+        }
+        if values.len() as u64 != s.n {
+            found.push(difference(place("n"), s.n, values.len()));
+        }
+    }
+    found
+}
+
+/// Means and differences of `comparisons.csv` against `scores.csv`.
+fn comparisons(input: &Input) -> Vec<Difference> {
+    let mut found = Vec::new();
+    for (i, c) in input.comparisons.iter().enumerate() {
+        let place = |column: &str| format!("comparisons.csv:{}: {column}", i + 2);
+        if !close(c.difference, c.mean_a - c.mean_b) {
+            found.push(difference(place("difference"), c.difference, c.mean_a - c.mean_b));
+        }
+        if c.low > c.difference || c.difference > c.high {
+            let interval = format!("{} to {}", c.low, c.high);
+            found.push(difference(place("interval"), interval, format!("one around {}", c.difference)));
+        }
+        for (column, arm, recorded) in [("mean_a", &c.arm_a, c.mean_a), ("mean_b", &c.arm_b, c.mean_b)] {
+            if let Some(mean) = arm_mean(input, c, arm).filter(|m| !close(*m, recorded)) {
+                found.push(difference(place(column), recorded, mean));
+            }
+        }
+    }
+    found
+}
+
+/// Mean over the seeds of an arm; `None` without scores, and where the comparison stands on other examples
+/// (those that both arms answered).
+fn arm_mean(input: &Input, c: &ComparisonRow, arm: &str) -> Option<f64> {
+    let wanted = |s: &&ScoreRow| s.arm == arm && s.suite == c.suite && s.subset == c.subset && s.metric == c.metric;
+    let rows: Vec<_> = input.scores.iter().filter(wanted).filter(|s| s.value.is_finite()).collect();
+    let all = rows.iter().map(|s| s.n).sum::<u64>();
+    let same = rows.iter().all(|s| s.n == c.examples) || all == c.examples;
+    let values: Vec<_> = rows.iter().map(|s| s.value).collect();
+    (!values.is_empty() && same).then(|| mean(&values))
+}
+
+/// Every figure by its name: `report.json` leaf by leaf.
+fn figures(rendered: &Rendered, dir: &Path) -> Result<Vec<Difference>> {
+    let Ok(text) = fs::read_to_string(dir.join("report.json")) else { return Ok(Vec::new()) };
+    let Ok(found) = serde_json::from_str::<Value>(&text) else {
+        return Ok(vec![difference("report.json", "no JSON", "the figures as JSON")]);
+    };
+    // Through text, so that numbers are compared as they are written.
+    let text = serde_json::to_string(&rendered.figures).context("figures as JSON")?;
+    let expected: Value = serde_json::from_str(&text).context("figures as JSON")?;
+    let mut differences = Vec::new();
+    leaves("report.json: ", "", &found, &expected, &mut differences);
+    Ok(differences)
+}
+
+fn leaves(file: &str, path: &str, found: &Value, expected: &Value, out: &mut Vec<Difference>) {
+    match (found, expected) {
+        (Value::Object(a), Value::Object(b)) if a.keys().eq(b.keys()) => {
+            for (key, value) in b {
+                let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+                leaves(file, &path, &a[key], value, out);
+            }
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            for (i, (a, b)) in a.iter().zip(b).enumerate() {
+                leaves(file, &format!("{path}[{i}]"), a, b, out);
+            }
+        }
+        _ if found == expected => {}
+        _ => out.push(difference(format!("{file}{path}"), brief(found), brief(expected))),
+    }
+}
+
+fn brief(value: &Value) -> String {
+    match value {
+        Value::Array(items) => format!("{} entries", items.len()),
+        Value::Object(fields) => format!("{} fields", fields.len()),
+        other => other.to_string(),
+    }
+}
+
+/// A text file of the report, line by line.
+fn file(name: &str, expected: &str, dir: &Path) -> Vec<Difference> {
+    let found = match fs::read_to_string(dir.join(name)) {
+        Ok(found) => found,
+        Err(error) => return vec![difference(name, format!("nothing ({error})"), "a file")],
+    };
+    if found == expected {
+        return Vec::new();
+    }
+    let (a, b): (Vec<_>, Vec<_>) = (found.lines().collect(), expected.lines().collect());
+    if a.len() != b.len() {
+        return vec![difference(name, format!("{} lines", a.len()), format!("{} lines", b.len()))];
+    }
+    let differing = a.iter().zip(&b).enumerate().filter(|(_, (a, b))| a != b);
+    let listed = differing.take(LISTED).map(|(i, (a, b))| {
+        let (a, b) = around(a, b);
+        difference(format!("{name}:{}", i + 1), format!("`{a}`"), format!("`{b}`"))
+    });
+    let listed: Vec<_> = listed.collect();
+    if listed.is_empty() { vec![difference(name, "other line ends", "a line feed")] } else { listed }
+}
+
+/// The two lines from shortly before their first difference on, cut to a readable length.
+fn around(a: &str, b: &str) -> (String, String) {
+    let same = a.chars().zip(b.chars()).take_while(|(a, b)| a == b).count();
+    let cut = |text: &str| text.chars().skip(same.saturating_sub(12)).take(60).collect();
+    (cut(a), cut(b))
 }

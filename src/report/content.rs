@@ -57,9 +57,7 @@ pub fn ledger_words(figures: &Figures) -> String {
     };
     let other = ledger.currencies.iter().filter(|c| !c.matched && judged_currency(c));
     let apart: Vec<_> = other
-        .filter_map(|c| {
-            c.apart.filter(|a| *a > MOST_APART).map(|a| format!("{} ({} % apart)", c.label, percent(a)))
-        })
+        .filter_map(|c| c.apart.filter(|a| *a > MOST_APART).map(|a| format!("{} ({} % apart)", c.label, percent(a))))
         .collect();
     if apart.is_empty() {
         return matched;
@@ -73,7 +71,8 @@ fn judged_currency(c: &Currency) -> bool {
 }
 
 fn percent(share: f64) -> String {
-    plain(100.0 * share)
+    let v = 100.0 * share;
+    if v < 10.0 { super::format::decimals(v, 2) } else { plain(v) }
 }
 
 /// A cell of a table: its text, and the value to sort by where it is a number.
@@ -101,8 +100,7 @@ pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cel
         Direction::Lower => " ↓",
         Direction::Neutral => "",
     };
-    let head =
-        metrics.iter().map(|m| Cell::text(format!("{}{}", capitalised(&m.label()), arrow(m.direction))));
+    let head = metrics.iter().map(|m| Cell::text(format!("{}{}", capitalised(&m.label()), arrow(m.direction))));
     let mut rows = vec![std::iter::once(Cell::text("arm")).chain(head).collect::<Vec<_>>()];
     for arm in &view.arms {
         let cells: Vec<_> = metrics.iter().map(|m| score_cell(figures, m, &arm.name)).collect();
@@ -116,8 +114,7 @@ pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cel
 fn score_cell(figures: &Figures, metric: &Metric, arm: &str) -> Cell {
     let Some(score) = figures.score(&metric.suite, &metric.name, arm) else { return Cell::text("–") };
     let spread = score.standard_error.map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default();
-    let change =
-        score.difference_to_base.map(|d| format!(" (Δ {})", metric.unit.bound(d))).unwrap_or_default();
+    let change = score.difference_to_base.map(|d| format!(" (Δ {})", metric.unit.bound(d))).unwrap_or_default();
     Cell::number(format!("{}{spread}{change}", metric.unit.value(score.mean)), score.mean)
 }
 
@@ -125,15 +122,12 @@ fn score_cell(figures: &Figures, metric: &Metric, arm: &str) -> Cell {
 pub fn ledger_table(figures: &Figures) -> Vec<Vec<Cell>> {
     let ledger = &figures.ledger;
     let arms = ledger.arms.iter().map(|a| Cell::text(a.arm.as_str()));
-    let mut rows = vec![
-        [Cell::text("mean a run")].into_iter().chain(arms).chain([Cell::text("apart")]).collect::<Vec<_>>(),
-    ];
+    let mut rows = vec![[Cell::text("mean a run")].into_iter().chain(arms).chain([Cell::text("apart")]).collect::<Vec<_>>()];
     for currency in ledger.currencies.iter().filter(|c| c.means.iter().flatten().any(|m| *m > 0.0)) {
         let matched = if currency.matched { " (matched)" } else { "" };
         let label = Cell::text(format!("{}{matched}", currency.label));
         let amount = |m: &Option<f64>| m.map_or(Cell::text("–"), |m| Cell::number(si(m), m));
-        let apart =
-            currency.apart.map_or(Cell::text("–"), |a| Cell::number(format!("{} %", percent(a)), a));
+        let apart = currency.apart.map_or(Cell::text("–"), |a| Cell::number(format!("{} %", percent(a)), a));
         rows.push([label].into_iter().chain(currency.means.iter().map(amount)).chain([apart]).collect());
     }
     rows

@@ -108,8 +108,7 @@ impl Figures {
     }
 
     pub fn score(&self, suite: &str, metric: &str, arm: &str) -> Option<&ScoreFigure> {
-        let wanted =
-            |s: &&ScoreFigure| s.suite == suite && s.metric == metric && s.arm == arm && s.subset == ALL;
+        let wanted = |s: &&ScoreFigure| s.suite == suite && s.metric == metric && s.arm == arm && s.subset == ALL;
         self.scores.iter().find(wanted)
     }
 }

@@ -110,9 +110,9 @@ pub fn p_value(p: f64) -> String {
     }
 }
 
-/// A metric's name in words: `win_rate_vs_base` → `win rate against base`.
+/// A metric's name in words: `win_rate_base` → `win rate against base`.
 pub fn metric(name: &str) -> String {
-    let words = name.replace("_vs_", " against ").replace('_', " ");
+    let words = name.replace("win_rate_", "win rate against ").replace('_', " ");
     let words = words.replace("normalised logp", "length-normalised log-prob").replace("logps", "log-probs");
     let words: Vec<_> = words.split(' ').map(|w| if w == "logp" { "log-prob" } else { w }).collect();
     words.iter().map(|w| if *w == "kl" { "KL" } else { w }).collect::<Vec<_>>().join(" ")
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn metric_names_become_words() {
-        assert_eq!(metric("win_rate_vs_base"), "win rate against base");
+        assert_eq!(metric("win_rate_base"), "win rate against base");
         assert_eq!(metric("normalised_logp_accuracy"), "length-normalised log-prob accuracy");
         assert_eq!(metric("kl"), "KL");
     }

@@ -1,7 +1,208 @@
-use super::charts::Drawing;
-use super::figures::Figures;
-use super::view::View;
-use crate::base::error::Result;
-pub fn render(_: &View<'_>, _: &Figures, _: &[Drawing]) -> Result<String> {
-    Ok(String::new())
+//! `report.html`: one self-contained file. The template escapes everything but the drawings, the style
+//! sheet and the script, which are this program's own.
+
+use std::collections::BTreeMap;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::{AutoEscape, Environment, UndefinedBehavior};
+use serde::Serialize;
+use serde_json::Value;
+
+use super::charts::{Drawing, Section, file_part, verdict_word};
+use super::content::{self, Cell};
+use super::figures::{Figures, Mark};
+use super::format::{Unit, capitalised, metric, p_value};
+use super::samples::{self, SuiteSamples};
+use super::view::{ALL, View};
+use crate::base::error::{Context, Result};
+use crate::record::ComparisonRow;
+
+const TEMPLATE: &str = include_str!("report.html.j2");
+const STYLE: &str = include_str!("report.css");
+const SCRIPT: &str = include_str!("report.js");
+
+#[derive(Serialize)]
+struct Page<'a> {
+    name: &'a str,
+    analysis: &'a str,
+    facts: Vec<(&'static str, String)>,
+    banner: Option<String>,
+    verdicts: Vec<Sentence>,
+    comparisons: usize,
+    ledger_words: String,
+    ledger_notes: Vec<String>,
+    ledger: Table,
+    suites: Vec<Suite<'a>>,
+    training: Vec<Figure<'a>>,
+    cost: Vec<Figure<'a>>,
+    samples: Vec<SuiteSamples>,
+    seeds: String,
+    plan: String,
+    environment: String,
+    figures: String,
+    style: &'static str,
+    script: &'static str,
+}
+
+#[derive(Serialize)]
+struct Sentence {
+    verdict: &'static str,
+    words: String,
+}
+
+#[derive(Serialize)]
+struct Suite<'a> {
+    name: String,
+    id: String,
+    arms: Table,
+    comparisons: Table,
+    charts: Vec<Figure<'a>>,
+}
+
+#[derive(Serialize)]
+struct Figure<'a> {
+    name: &'a str,
+    title: &'a str,
+    caption: &'a str,
+    svg: &'a str,
+    marks: &'a [Mark],
+}
+
+#[derive(Serialize)]
+struct Table {
+    caption: String,
+    head: Vec<Cell>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    fn new(caption: impl Into<String>, mut rows: Vec<Vec<Cell>>) -> Self {
+        let head = if rows.is_empty() { Vec::new() } else { rows.remove(0) };
+        Self { caption: caption.into(), head, rows }
+    }
+}
+
+pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Result<String> {
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    let syntax = SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build();
+    environment.set_syntax(syntax.context("the template's syntax")?);
+    environment.add_template("report", TEMPLATE).context("report.html.j2 does not parse")?;
+    let template = environment.get_template("report").context("report.html.j2")?;
+    let page = serde_json::to_value(page(view, figures, drawings)?).context("the report as JSON")?;
+    template.render(context(page)).context("rendering report.html")
+}
+
+/// JSON as the template engine's own value.
+fn context(value: Value) -> minijinja::Value {
+    match value {
+        Value::Null => minijinja::Value::from(()),
+        Value::Bool(b) => b.into(),
+        Value::Number(n) => n.as_i64().map_or_else(|| n.as_f64().unwrap_or(f64::NAN).into(), minijinja::Value::from),
+        Value::String(s) => s.into(),
+        Value::Array(items) => items.into_iter().map(context).collect::<Vec<_>>().into(),
+        Value::Object(fields) => fields.into_iter().map(|(k, v)| (k, context(v))).collect::<BTreeMap<_, _>>().into(),
+    }
+}
+
+fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -> Result<Page<'a>> {
+    let text = |key: &str| view.planned(&[key]).and_then(Value::as_str).unwrap_or("");
+    let verdicts = content::headlines(view, figures).into_iter();
+    let arms = &figures.ledger.arms;
+    let unfinished = arms.iter().filter(|a| a.finished < a.started);
+    let notes = unfinished.map(|a| format!("{}: {} of {} runs finished. {}", a.arm, a.finished, a.started, a.notes.join(" ")));
+    Ok(Page {
+        name: if text("name").is_empty() { "comparison" } else { text("name") },
+        analysis: text("analysis"),
+        facts: facts(view),
+        banner: content::banner(figures),
+        verdicts: verdicts.map(|c| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() }).collect(),
+        comparisons: figures.comparisons.len(),
+        ledger_words: content::ledger_words(figures),
+        ledger_notes: notes.collect(),
+        ledger: Table::new("Spent by each arm, mean a run", content::ledger_table(figures)),
+        suites: view.suites().into_iter().map(|s| suite(view, figures, drawings, s)).collect(),
+        training: in_section(drawings, &Section::Training),
+        cost: in_section(drawings, &Section::Cost),
+        samples: samples::chosen(view),
+        seeds: view.seeds_note(),
+        plan: pretty(&view.input.plan)?,
+        environment: pretty(&view.input.environment)?,
+        figures: for_script(&serde_json::to_string(figures).context("figures as JSON")?),
+        style: STYLE,
+        script: SCRIPT,
+    })
+}
+
+/// What a reader wants to know first, from plan and environment; unknown ones are left out.
+fn facts(view: &View<'_>) -> Vec<(&'static str, String)> {
+    let environment = |key: &str| view.input.environment.get(key).map(short).unwrap_or_default();
+    let budget = view.planned(&["budget"]).and_then(Value::as_object).and_then(|b| b.iter().next());
+    let budget = budget.map(|(currency, v)| format!("{} {currency}", v.as_f64().map_or(short(v), super::format::si)));
+    let planned = |path: &[&str]| view.planned(path).map(short).unwrap_or_default();
+    let all = [
+        ("Budget a run", budget.unwrap_or_default()),
+        ("Seeds", view.seeds_note()),
+        ("Model", planned(&["model", "source"])),
+        ("Data", planned(&["data", "source"])),
+        ("Device", environment("device")),
+        ("Version", environment("version")),
+        ("Commit", environment("commit")),
+    ];
+    all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
+}
+
+fn short(value: &Value) -> String {
+    value.as_str().map_or_else(|| value.to_string(), str::to_owned)
+}
+
+fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: String) -> Suite<'a> {
+    let arms = content::arm_table(view, figures, &name);
+    let caption = format!("Scores on {name}: mean ± standard error over seeds, Δ to base; ↑ higher is better, ↓ lower");
+    let rows = figures.comparisons.iter().map(|c| &c.row).filter(|c| c.suite == name);
+    Suite {
+        id: file_part(&name),
+        arms: Table::new(caption, arms),
+        comparisons: comparisons(view, &name, rows),
+        charts: in_section(drawings, &Section::Suite(name.clone())),
+        name,
+    }
+}
+
+fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c ComparisonRow>) -> Table {
+    let level = view.confidence();
+    let head = ["metric", "arms", "difference", &level, "p (Holm)", "p (equivalence)", "detectable", "verdict"];
+    let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
+    for c in rows {
+        let unit = view.metric(suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
+        let name = if c.subset == ALL { metric(&c.metric) } else { format!("{} ({})", metric(&c.metric), c.subset) };
+        table.push(vec![
+            Cell::text(capitalised(&name)),
+            Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
+            Cell::number(unit.difference(c.difference), c.difference),
+            Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
+            Cell::number(p_value(c.p_adjusted), c.p_adjusted),
+            Cell::number(p_value(c.p_equivalence), c.p_equivalence),
+            Cell::number(unit.spread(c.detectable), c.detectable),
+            Cell::text(verdict_word(c.verdict)),
+        ]);
+    }
+    let caption = format!("Comparisons on {suite}: first arm minus second; detectable: smallest true difference found with probability 0.8");
+    Table::new(caption, table)
+}
+
+fn in_section<'a>(drawings: &'a [Drawing], section: &Section) -> Vec<Figure<'a>> {
+    let found = drawings.iter().filter(|d| d.section == *section);
+    let figure = |d: &'a Drawing| Figure { name: &d.name, title: &d.title, caption: &d.caption, svg: &d.svg, marks: &d.marks };
+    found.map(figure).collect()
+}
+
+fn pretty(value: &Value) -> Result<String> {
+    serde_json::to_string_pretty(value).context("plan or environment as JSON")
+}
+
+/// JSON that cannot end the `<script>` element which holds it.
+fn for_script(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }

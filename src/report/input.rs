@@ -1,8 +1,11 @@
 //! What a report is made from: the rows of one output folder.
 
+use std::path::Path;
+
 use serde_json::Value;
 
-use crate::record::{ComparisonRow, ExampleRow, RunRow, SampleRow, ScoreRow, StepRow};
+use crate::base::error::{Context, Result};
+use crate::record::{ComparisonRow, ExampleRow, Records, RunRow, SampleRow, ScoreRow, StepRow};
 
 /// The records of one comparison, in file order: row `i` of a CSV stands on line `i + 2` of its file (the
 /// header is line 1), row `i` of `samples.jsonl` on line `i + 1`. Figures are traced by these lines.
@@ -21,6 +24,27 @@ pub struct Input {
 }
 
 impl Input {
+    /// The records of an output folder.
+    ///
+    /// # Errors
+    /// As [`Records::read`].
+    pub fn read(dir: &Path) -> Result<Self> {
+        Self::of(Records::read(dir)?)
+    }
+
+    pub fn of(records: Records) -> Result<Self> {
+        Ok(Self {
+            plan: serde_json::to_value(&records.plan).context("the plan as JSON")?,
+            environment: serde_json::to_value(&records.environment).context("the environment as JSON")?,
+            runs: records.runs,
+            steps: records.steps,
+            scores: records.scores,
+            examples: records.examples,
+            comparisons: records.comparisons,
+            samples: records.samples,
+        })
+    }
+
     /// From rows already read. Rows that do not exist (yet) may be empty: what they would have shown is
     /// left out of the report.
     #[expect(clippy::too_many_arguments, reason = "one argument a file of the record")]

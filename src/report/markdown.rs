@@ -11,9 +11,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
     let mut out = String::new();
     let name = view.planned(&["name"]).and_then(Value::as_str).unwrap_or("comparison");
     out.push_str(&format!("# kto-eval: {}\n\n", inline(name)));
-    if let Some(analysis) =
-        view.planned(&["analysis"]).and_then(Value::as_str).filter(|a| !a.trim().is_empty())
-    {
+    if let Some(analysis) = view.planned(&["analysis"]).and_then(Value::as_str).filter(|a| !a.trim().is_empty()) {
         out.push_str(&format!("{}\n\n", inline(analysis.trim())));
     }
     if let Some(banner) = banner(figures) {
@@ -29,9 +27,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
     }
     let more = figures.comparisons.len().saturating_sub(headlines.len());
     if more > 0 {
-        out.push_str(&format!(
-            "\n{more} further comparisons: [report.html](report.html), `comparisons.csv`.\n"
-        ));
+        out.push_str(&format!("\n{more} further comparisons: [report.html](report.html), `comparisons.csv`.\n"));
     }
     out.push_str(&format!(
         "\n## Scores\n\nMean ± standard error over seeds ({}); Δ against the starting checkpoint.\n\n",
@@ -41,11 +37,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         out.push_str(&format!("### {}\n\n{}\n", inline(&suite), table(&arm_table(view, figures, &suite))));
         charts(&mut out, drawings, &Section::Suite(suite));
     }
-    out.push_str(&format!(
-        "## Budget ledger\n\n{}\n\n{}\n",
-        ledger_words(figures),
-        table(&ledger_table(figures))
-    ));
+    out.push_str(&format!("## Budget ledger\n\n{}\n\n{}\n", ledger_words(figures), table(&ledger_table(figures))));
     out.push_str("## Training\n\n");
     charts(&mut out, drawings, &Section::Training);
     out.push_str("## Cost\n\n");
@@ -55,9 +47,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
 }
 
 fn table(rows: &[Vec<Cell>]) -> String {
-    let line = |cells: &[Cell]| {
-        format!("| {} |\n", cells.iter().map(|c| inline(&c.text)).collect::<Vec<_>>().join(" | "))
-    };
+    let line = |cells: &[Cell]| format!("| {} |\n", cells.iter().map(|c| inline(&c.text)).collect::<Vec<_>>().join(" | "));
     let Some((head, body)) = rows.split_first() else { return String::new() };
     let rule = head.iter().enumerate().map(|(i, _)| if i == 0 { "---" } else { "---:" }).collect::<Vec<_>>();
     let body: String = body.iter().map(|r| line(r)).collect();
@@ -67,11 +57,7 @@ fn table(rows: &[Vec<Cell>]) -> String {
 fn charts(out: &mut String, drawings: &[Drawing], section: &Section) {
     for d in drawings.iter().filter(|d| d.section == *section) {
         let alt = inline(&d.title);
-        out.push_str(&format!(
-            "[![{alt}](charts/{0}.png)](charts/{0}.svg)\n\n*{1}*\n\n",
-            d.name,
-            inline(&d.caption)
-        ));
+        out.push_str(&format!("[![{alt}](charts/{0}.png)](charts/{0}.svg)\n\n*{1}*\n\n", d.name, inline(&d.caption)));
     }
 }
 

@@ -27,8 +27,7 @@ pub fn terminal_summary(input: &Input) -> String {
 /// First column left-aligned, the others right-aligned, two spaces between.
 fn aligned(rows: &[Vec<Cell>]) -> String {
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width =
-        |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.text.chars().count()).max().unwrap_or(0);
+    let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.text.chars().count()).max().unwrap_or(0);
     let widths: Vec<_> = (0..columns).map(width).collect();
     let mut out = String::new();
     for row in rows {
@@ -45,6 +44,7 @@ fn aligned(rows: &[Vec<Cell>]) -> String {
 #[cfg(test)]
 mod tests {
     use super::aligned;
+    use crate::report::content::Cell;
 
     #[test]
     fn columns_line_up() {

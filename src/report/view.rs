@@ -133,7 +133,7 @@ impl<'a> View<'a> {
 
     /// The metric that stands for a suite in charts of one metric: the first known one, else the first judged.
     pub fn headline_of(&self, suite: &str) -> Option<Metric> {
-        const KNOWN: [&str; 4] = ["win_rate_vs_base", "win_rate_vs_chosen", "reward_accuracy", "gold_reward"];
+        const KNOWN: [&str; 4] = ["win_rate_base", "win_rate_chosen", "reward_accuracy", "gold_reward"];
         let judged = self.judged(suite);
         let known = KNOWN.iter().find_map(|k| judged.iter().position(|m| m.name == *k));
         judged.into_iter().nth(known.unwrap_or(0))
@@ -158,8 +158,12 @@ impl<'a> View<'a> {
         let values: Vec<_> = found.iter().map(|(_, s)| s.value).collect();
         let errors: Vec<_> = found.iter().map(|(_, s)| s.standard_error).collect();
         let at: Vec<_> = found.iter().map(|(i, _)| i + 2).collect();
+        let mut summary = Summary::of_scores(&values, &errors);
+        if metric.unit == Unit::Share {
+            (summary.low, summary.high) = (summary.low.max(0.0), summary.high.min(1.0));
+        }
         Some(ArmScore {
-            summary: Summary::of_scores(&values, &errors),
+            summary,
             examples: found.iter().map(|(_, s)| s.n).min().unwrap_or(0),
             seeds: found.into_iter().map(|(_, s)| s).collect(),
             rows: format!("scores.csv:{}", lines(&at)),
@@ -182,8 +186,7 @@ impl<'a> View<'a> {
     /// "3 seeds", from the runs that ended well.
     pub fn seeds_note(&self) -> String {
         let counts: Vec<_> = self.trained().map(|a| self.runs(&a.name).len()).collect();
-        let (least, most) =
-            (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
+        let (least, most) = (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0));
         match (least, most) {
             (1, 1) => "1 seed".to_owned(),
             (a, b) if a == b => format!("{a} seeds"),

@@ -1,1 +1,25 @@
-//! TODO
+//! Estimates and verdicts: pure, seeded, from rows alone (why these statistics: `reports/METHODOLOGY.md`).
+//!
+//! A comparison is a [`Paired`] design of seeds × prompts; [`Components`] splits its variance, [`Law`] gives
+//! interval and p-values, [`verdicts()`] judges every comparison of a plan together.
+
+pub mod bootstrap;
+pub mod components;
+pub mod design;
+pub mod distribution;
+pub mod gate;
+pub mod holm;
+pub mod law;
+pub mod mcnemar;
+pub mod permutation;
+pub mod power;
+pub mod table;
+pub mod verdicts;
+pub mod winrate;
+mod words;
+
+pub use components::Components;
+pub use design::Paired;
+pub use holm::holm;
+pub use law::{Interval, Law};
+pub use verdicts::verdicts;

@@ -27,7 +27,8 @@ pub struct Ledger {
     pub kl_tokens: u64,
     /// Reference tokens needed, each time they are needed, whether or not a cache had them.
     pub reference_tokens: u64,
-    /// Analytic: policy forward and backward (three forwards), KL-term and reference forwards.
+    /// Analytic: policy forward and backward (three forwards), KL-term and reference forwards; each counted
+    /// as packed for training, a pair's prompt once.
     pub flops: f64,
     /// Units drawn over units there are.
     pub epochs: f64,

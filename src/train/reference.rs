@@ -4,7 +4,8 @@ use super::micro::{packs, sums};
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::Sequence;
-use crate::model::Decoder;
+use crate::model::{Decoder, Packed};
+use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -100,8 +101,12 @@ impl ReferenceCache {
 }
 
 impl Reference<'_> {
-    /// (n,) Σ log π_ref over each completion. Those not known yet are computed, in packed batches of at
-    /// most `pack_tokens` tokens.
+    /// (n,) Σ log π_ref over each completion; those not known yet are computed.
+    ///
+    /// On the CPU each sequence is computed by itself, the sequences in parallel: the last bits of a product
+    /// depend on how many rows it has, and a cached number must not depend on what was computed beside it
+    /// (else a resumed run, or one whose cache another arm has filled, would differ from a fresh one). On
+    /// another device they go in packed batches of at most `pack_tokens` tokens.
     ///
     /// # Errors
     /// A forward pass fails, or a log-prob is not finite.
@@ -112,12 +117,19 @@ impl Reference<'_> {
             (0..keys.len()).filter(|&i| !state.sums.contains_key(&keys[i]) && seen.insert(keys[i])).collect()
         };
         let wanted: Vec<&Sequence> = missing.iter().map(|&i| sequences[i]).collect();
-        let mut computed = Vec::with_capacity(wanted.len());
-        for packed in packs(&wanted, pack_tokens) {
-            computed.extend(sums(&packed, &self.decoder.logps(&packed)?));
-        }
+        let of = |packed: &Packed| Ok(sums(packed, &self.decoder.logps(packed)?));
+        let batches = if self.decoder.device().is_cpu() {
+            wanted.iter().map(|&sequence| Packed::of([sequence])).collect()
+        } else {
+            packs(&wanted, pack_tokens)
+        };
+        let computed: Vec<Vec<f64>> = if self.decoder.device().is_cpu() {
+            batches.par_iter().map(of).collect::<Result<_>>()?
+        } else {
+            batches.iter().map(of).collect::<Result<_>>()?
+        };
         let mut state = self.cache.lock();
-        for (&i, &sum) in missing.iter().zip(&computed) {
+        for (&i, &sum) in missing.iter().zip(computed.iter().flatten()) {
             ensure!(
                 sum.is_finite(),
                 "the reference gives a sequence of {} tokens the log-prob {sum}",

@@ -32,16 +32,16 @@ const PREFERENCE: [(&str, &str, Direction); 4] = [
     ("reward_accuracy", "share", Direction::Higher),
     ("logp_accuracy", "share", Direction::Higher),
     ("normalised_logp_accuracy", "share", Direction::Higher),
-    ("margin", "nats", Direction::Higher),
+    ("margin", "reward", Direction::Higher),
 ];
 const GENERATION: [(&str, &str, Direction); 7] = [
-    ("win_rate_vs_base", "share", Direction::Higher),
-    ("win_rate_vs_chosen", "share", Direction::Higher),
-    ("gold_reward", "", Direction::Higher),
-    ("length_tokens", "tokens", Direction::Neutral),
+    ("win_rate_base", "share", Direction::Higher),
+    ("win_rate_chosen", "share", Direction::Higher),
+    ("gold_reward", "reward", Direction::Higher),
+    ("completion_tokens", "tokens", Direction::Neutral),
     ("distinct_2", "share", Direction::Neutral),
-    ("finished", "share", Direction::Neutral),
-    ("kl", "nats", Direction::Neutral),
+    ("unfinished", "share", Direction::Lower),
+    ("kl_sequence", "nats", Direction::Neutral),
 ];
 
 /// The whole record. The same seed gives the same rows.
@@ -68,8 +68,7 @@ fn sigmoid(x: f64) -> f64 {
 }
 
 fn run(made: &mut Input, seed: u64, arm: &Profile, s: u64) {
-    let id =
-        if arm.name == "base" { "base".to_owned() } else { format!("{}-s{s}-{:06x}", arm.name, s * 7919) };
+    let id = if arm.name == "base" { "base".to_owned() } else { format!("{}-s{s}-{:06x}", arm.name, s * 7919) };
     let mut rng = seed::rng_at(seed, &format!("fixture/{}", arm.name), s);
     let luck = 0.06 * normal(&mut rng);
     if arm.name != "base" {
@@ -177,16 +176,7 @@ fn preference(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck
 }
 
 #[expect(clippy::too_many_arguments, reason = "one argument a column")]
-fn example(
-    run: &str,
-    arm: &Profile,
-    s: u64,
-    suite: &str,
-    subset: &str,
-    i: u64,
-    metric: &str,
-    value: f64,
-) -> ExampleRow {
+fn example(run: &str, arm: &Profile, s: u64, suite: &str, subset: &str, i: u64, metric: &str, value: f64) -> ExampleRow {
     ExampleRow {
         run: run.to_owned(),
         arm: arm.name.to_owned(),
@@ -206,20 +196,18 @@ fn generation(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck
         let mut shared = seed::rng_at(seed, "fixture/prompt", i);
         let hard = 0.8 * normal(&mut shared);
         let tokens = (arm.length + 5.0 * normal(rng)).clamp(2.0, 48.0).round();
-        let reward =
-            arm.skill + luck + 0.25 * (i % 4) as f64 - hard + 0.03 * (tokens - 20.0) + 0.7 * normal(rng);
-        let (base, chosen) =
-            (-hard + 0.3 * (i % 4) as f64 + 0.7 * normal(rng), 0.9 - hard + 0.5 * normal(rng));
+        let reward = arm.skill + luck + 0.25 * (i % 4) as f64 - hard + 0.03 * (tokens - 20.0) + 0.7 * normal(rng);
+        let (base, chosen) = (-hard + 0.3 * (i % 4) as f64 + 0.7 * normal(rng), 0.9 - hard + 0.5 * normal(rng));
         let beats = |other: f64| f64::from(u8::from(reward > other));
-        let finished = tokens < 44.0;
+        let finished = tokens < 27.0;
         let values = [
-            ("win_rate_vs_base", beats(base)),
-            ("win_rate_vs_chosen", beats(chosen)),
+            ("win_rate_base", beats(base)),
+            ("win_rate_chosen", beats(chosen)),
             ("gold_reward", reward),
-            ("length_tokens", tokens),
+            ("completion_tokens", tokens),
             ("distinct_2", sigmoid(1.5 + 0.4 * normal(rng))),
-            ("finished", f64::from(u8::from(finished))),
-            ("kl", 3.0 * arm.reward * (1.0 + 0.5 * normal(rng)).max(0.1)),
+            ("unfinished", f64::from(u8::from(!finished))),
+            ("kl_sequence", 3.0 * arm.reward * (1.0 + 0.5 * normal(rng)).max(0.1)),
         ];
         for (metric, value) in values {
             made.examples.push(example(id, arm, s, "world", subset, i, metric, value));
@@ -237,18 +225,8 @@ fn generation(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck
             finished,
             reward: Some(reward),
             opponents: vec![
-                Opponent {
-                    name: "base".into(),
-                    completion: "I am not sure.".into(),
-                    reward: Some(base),
-                    preference: beats(base),
-                },
-                Opponent {
-                    name: "chosen".into(),
-                    completion: answer(i),
-                    reward: Some(chosen),
-                    preference: beats(chosen),
-                },
+                Opponent { name: "base".into(), completion: "I am not sure.".into(), reward: Some(base), preference: beats(base) },
+                Opponent { name: "chosen".into(), completion: answer(i), reward: Some(chosen), preference: beats(chosen) },
             ],
         });
     }
@@ -257,11 +235,8 @@ fn generation(made: &mut Input, seed: u64, arm: &Profile, s: u64, id: &str, luck
 /// Some prompts are hostile: they must come out as text.
 fn prompt(i: u64, subset: &str) -> String {
     match i {
-        0 => {
-            "<script>document.title='owned'</script> & \"quotes\" 'single' </textarea> {{ 7 * 7 }}".to_owned()
-        }
-        1 => "| a | b |\n|---|---|\n`code` **bold** [link](javascript:alert(1)) <img src=x onerror=alert(1)>"
-            .to_owned(),
+        0 => "<script>document.title='owned'</script> & \"quotes\" 'single' </textarea> {{ 7 * 7 }}".to_owned(),
+        1 => "| a | b |\n|---|---|\n`code` **bold** [link](javascript:alert(1)) <img src=x onerror=alert(1)>".to_owned(),
         _ => format!("Task {i} ({subset}): write the numbers {} to {} in falling order.", i % 9, i % 9 + 5),
     }
 }
@@ -273,19 +248,14 @@ fn answer(i: u64) -> String {
 /// Means of the example rows, for whole suites and for subsets; every example is its own cluster here.
 fn scores(examples: &[ExampleRow]) -> Vec<ScoreRow> {
     let mut made = Vec::new();
-    let mut runs: Vec<(&str, &str, u64)> =
-        examples.iter().map(|e| (e.run.as_str(), e.arm.as_str(), e.seed)).collect();
+    let mut runs: Vec<(&str, &str, u64)> = examples.iter().map(|e| (e.run.as_str(), e.arm.as_str(), e.seed)).collect();
     runs.dedup();
     for (run, arm, seed) in runs {
-        let metrics =
-            PREFERENCE.iter().map(|m| ("heldout", m)).chain(GENERATION.iter().map(|m| ("world", m)));
+        let metrics = PREFERENCE.iter().map(|m| ("heldout", m)).chain(GENERATION.iter().map(|m| ("world", m)));
         for (suite, (metric, unit, direction)) in metrics {
             for subset in ["all"].iter().chain(&SUBSETS) {
                 let wanted = |e: &&ExampleRow| {
-                    e.run == run
-                        && e.suite == suite
-                        && e.metric == *metric
-                        && (*subset == "all" || e.subset == *subset)
+                    e.run == run && e.suite == suite && e.metric == *metric && (*subset == "all" || e.subset == *subset)
                 };
                 let values: Vec<f64> = examples.iter().filter(wanted).map(|e| e.value).collect();
                 let n = values.len() as f64;
@@ -315,8 +285,7 @@ fn comparisons(scores: &[ScoreRow]) -> Vec<ComparisonRow> {
     let judged = PREFERENCE.iter().map(|m| ("heldout", m)).chain(GENERATION.iter().map(|m| ("world", m)));
     for (suite, (metric, unit, _)) in judged.filter(|(_, m)| m.2 != Direction::Neutral) {
         let of = |arm: &str| -> Vec<&ScoreRow> {
-            let wanted =
-                |s: &&ScoreRow| s.arm == arm && s.suite == suite && s.metric == *metric && s.subset == "all";
+            let wanted = |s: &&ScoreRow| s.arm == arm && s.suite == suite && s.metric == *metric && s.subset == "all";
             scores.iter().filter(wanted).collect()
         };
         for (a, b) in [("kto", "dpo"), ("kto", "sft"), ("dpo", "sft")] {
@@ -326,13 +295,7 @@ fn comparisons(scores: &[ScoreRow]) -> Vec<ComparisonRow> {
     made
 }
 
-fn compared(
-    suite: &str,
-    metric: &str,
-    unit: &str,
-    a: (&str, &[&ScoreRow]),
-    b: (&str, &[&ScoreRow]),
-) -> ComparisonRow {
+fn compared(suite: &str, metric: &str, unit: &str, a: (&str, &[&ScoreRow]), b: (&str, &[&ScoreRow])) -> ComparisonRow {
     let mean = |rows: &[&ScoreRow]| rows.iter().map(|r| r.value).sum::<f64>() / rows.len() as f64;
     let (mean_a, mean_b) = (mean(a.1), mean(b.1));
     let difference = mean_a - mean_b;
@@ -350,29 +313,14 @@ fn compared(
         () => Verdict::Undecided,
     };
     let points = |v: f64| if unit == "share" { format!("{:.1}", 100.0 * v) } else { format!("{v:.2}") };
-    let name = metric.replace("_vs_", " against ").replace('_', " ");
-    let interval = format!(
-        "95 % interval {} to {}, p {:.3} after Holm over 21 comparisons",
-        points(low),
-        points(high),
-        p
-    );
+    let name = metric.replace("win_rate_", "win rate against ").replace('_', " ");
+    let interval = format!("95 % interval {} to {}, p {:.3} after Holm over 21 comparisons", points(low), points(high), p);
     let (x, y) = (a.0, b.0);
     let words = match verdict {
-        Verdict::Better => {
-            format!("{x} beats {y} on {suite} ({name}) by {} points, {interval}", points(difference))
-        }
-        Verdict::Worse => {
-            format!("{x} loses to {y} on {suite} ({name}) by {} points, {interval}", points(-difference))
-        }
-        Verdict::Equivalent => format!(
-            "{x} and {y} are equivalent on {suite} ({name}) within ± {} points, {interval}",
-            points(margin)
-        ),
-        _ => format!(
-            "{x} against {y} on {suite} ({name}) is undecided: {} points, {interval}; 3 more seeds would settle a difference of 2 points",
-            points(difference)
-        ),
+        Verdict::Better => format!("{x} beats {y} on {suite} ({name}) by {} points, {interval}", points(difference)),
+        Verdict::Worse => format!("{x} loses to {y} on {suite} ({name}) by {} points, {interval}", points(-difference)),
+        Verdict::Equivalent => format!("{x} and {y} are equivalent on {suite} ({name}) within ± {} points, {interval}", points(margin)),
+        _ => format!("{x} against {y} on {suite} ({name}) is undecided: {} points, {interval}; 3 more seeds would settle a difference of 2 points", points(difference)),
     };
     ComparisonRow {
         suite: suite.into(),

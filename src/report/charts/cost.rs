@@ -32,20 +32,10 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let name = capitalised(&metric.label());
     let title = format!("{name} by what was spent");
     let seeds = view.seeds_note();
-    heading(
-        &mut canvas,
-        &title,
-        &format!("Suite {}; mean over {seeds} with 95 % interval; rings are single seeds.", metric.suite),
-    );
+    heading(&mut canvas, &title, &format!("Suite {}; mean over {seeds} with 95 % interval; rings are single seeds.", metric.suite));
     for (i, currency) in currencies.iter().enumerate() {
         let (left, top) = (66.0 + 364.0 * (i % 2) as f64, 72.0 + 250.0 * (i / 2) as f64);
-        panel(
-            &mut canvas,
-            view,
-            &metric,
-            currency,
-            Frame { left, top, right: left + 304.0, bottom: top + 188.0 },
-        );
+        panel(&mut canvas, view, &metric, currency, Frame { left, top, right: left + 304.0, bottom: top + 188.0 });
     }
     let scores: Vec<_> = view.trained().filter_map(|a| view.score(&metric, ALL, &a.name)).collect();
     let caption = format!(
@@ -63,7 +53,7 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, currency: &Curre
     let dots = scatter::dots(view, metric, |r| Some(currency.2(r)));
     let amounts = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0));
     let x = Scale::from_zero(amounts);
-    let y = Scale::over(scatter::heights(view, metric, &dots));
+    let y = scatter::heights(view, metric, &dots);
     let panel = Panel::new(frame, x, y);
     panel.x_axis(canvas, currency.0, Ticks::Si);
     panel.y_axis(canvas, &metric.label(), metric.ticks());

@@ -17,7 +17,7 @@ const ROW: f64 = 25.0;
 /// Room for axis and name around the rows of a block.
 const AROUND: f64 = 74.0;
 /// The columns of text at the right: estimate, p, verdict.
-const TEXT: f64 = 292.0;
+const TEXT: f64 = 308.0;
 
 type Rows<'a> = Vec<(usize, &'a ComparisonRow)>;
 
@@ -27,8 +27,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 
 fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let metrics = view.judged(suite).into_iter();
-    let blocks: Vec<_> =
-        metrics.map(|m| (view.comparisons(suite, &m.name), m)).filter(|(r, _)| !r.is_empty()).collect();
+    let blocks: Vec<_> = metrics.map(|m| (view.comparisons(suite, &m.name), m)).filter(|(r, _)| !r.is_empty()).collect();
     if blocks.is_empty() {
         return Ok(None);
     }
@@ -81,14 +80,10 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
     canvas.text(&capitalised(&metric.label()), (16.0, frame.top - 14.0), TextSpec::new(13.0));
     let (a, b) = (panel.x.at(-margin), panel.x.at(margin));
     canvas.rect((a, frame.top), (b, frame.bottom), BAND);
-    let unit = if metric.ticks() == crate::report::svg::axis::Ticks::Percent {
-        "difference, points"
-    } else {
-        "difference"
-    };
+    let unit = if metric.ticks() == crate::report::svg::axis::Ticks::Percent { "difference, points" } else { "difference" };
     panel.x_axis(canvas, unit, metric.difference_ticks());
     canvas.line(&[(panel.x.at(0.0), frame.top), (panel.x.at(0.0), frame.bottom)], AXIS, 1.6);
-    let columns = [frame.right + 16.0, frame.right + 176.0, WIDTH - 16.0];
+    let columns = [frame.right + 16.0, frame.right + 184.0, WIDTH - 16.0];
     let head = TextSpec::new(TICK).color(MUTED);
     canvas.text(&format!("estimate [{}]", view.confidence()), (columns[0], frame.top - 10.0), head);
     canvas.text("p (Holm)", (columns[1] + 18.0, frame.top - 10.0), head.centre());
@@ -100,8 +95,7 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
             panel.interval(canvas, (c.low, c.high), y, INK);
             verdict_mark(canvas, view, c, (panel.x.at(c.difference), y));
             let unit = metric.unit;
-            let estimate =
-                format!("{} [{}, {}]", unit.bound(c.difference), unit.bound(c.low), unit.bound(c.high));
+            let estimate = format!("{} [{}, {}]", unit.bound(c.difference), unit.bound(c.low), unit.bound(c.high));
             canvas.text(&estimate, (columns[0], y), TextSpec::new(LABEL));
             canvas.text(&p_value(c.p_adjusted), (columns[1] + 18.0, y), TextSpec::new(LABEL).centre());
             canvas.text(verdict_word(c.verdict), (columns[2], y), TextSpec::new(LABEL).right());

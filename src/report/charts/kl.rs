@@ -25,7 +25,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let seeds = view.seeds_note();
     heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % interval; rings are single seeds."));
     let x = Scale::from_zero(dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0)));
-    let y = Scale::over(scatter::heights(view, &metric, &dots));
+    let y = scatter::heights(view, &metric, &dots);
     let panel = Panel::new(Frame { left: 74.0, top: 66.0, right: 736.0, bottom: 358.0 }, x, y);
     panel.x_axis(&mut canvas, "KL divergence from the reference (nats)", Ticks::Plain);
     panel.y_axis(&mut canvas, &metric.label(), metric.ticks());
@@ -48,15 +48,10 @@ fn moved<'v>(view: &'v View<'_>, metric: &Metric) -> (String, Vec<scatter::Dot<'
     let named = scores.iter().find(|s| s.subset == ALL && (s.metric == "kl" || s.metric.starts_with("kl_")));
     if let Some(named) = named {
         let value = |r: &RunRow| {
-            let same = |s: &&crate::record::ScoreRow| {
-                s.run == r.run && s.suite == named.suite && s.metric == named.metric && s.subset == ALL
-            };
+            let same = |s: &&crate::record::ScoreRow| s.run == r.run && s.suite == named.suite && s.metric == named.metric && s.subset == ALL;
             scores.iter().find(same).map(|s| s.value)
         };
-        return (
-            format!("metric `{}` of suite {}", named.metric, named.suite),
-            scatter::dots(view, metric, value),
-        );
+        return (format!("metric `{}` of suite {}", named.metric, named.suite), scatter::dots(view, metric, value));
     }
     let source = "KL as estimated in training from mismatched completions, before the clamp, over the last tenth of the steps";
     (source.to_owned(), scatter::dots(view, metric, |r| last_estimate(view, r)))

@@ -26,18 +26,8 @@ struct Quantity {
 const QUANTITIES: [Quantity; 4] = [
     Quantity { name: "loss", axis: "loss (own objective)", ticks: Ticks::Plain, value: |s| Some(s.loss) },
     Quantity { name: "reward margin", axis: "margin (nats × β)", ticks: Ticks::Plain, value: |s| s.margin },
-    Quantity {
-        name: "accuracy on training pairs",
-        axis: "share with margin > 0",
-        ticks: Ticks::Percent,
-        value: |s| s.accuracy,
-    },
-    Quantity {
-        name: "KL estimate",
-        axis: "KL (nats)",
-        ticks: Ticks::Plain,
-        value: |s| s.kl_unclamped.or(s.kl),
-    },
+    Quantity { name: "accuracy on training pairs", axis: "share with margin > 0", ticks: Ticks::Percent, value: |s| s.accuracy },
+    Quantity { name: "KL estimate", axis: "KL (nats)", ticks: Ticks::Plain, value: |s| s.kl_unclamped.or(s.kl) },
 ];
 
 /// An arm's curve: (tokens, mean over seeds, least, most) a bin.
@@ -48,8 +38,7 @@ struct Curve<'v> {
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let tokens = view.input.steps.iter().map(|s| s.total_policy_tokens).max().unwrap_or(0) as f64;
-    let curves: Vec<_> =
-        QUANTITIES.iter().map(|q| (q, curves(view, q, tokens))).filter(|(_, c)| !c.is_empty()).collect();
+    let curves: Vec<_> = QUANTITIES.iter().map(|q| (q, curves(view, q, tokens))).filter(|(_, c)| !c.is_empty()).collect();
     if tokens == 0.0 || curves.is_empty() {
         return Ok(Vec::new());
     }
@@ -60,13 +49,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     heading(&mut canvas, &title, &format!("Mean over {seeds}; shading spans the seeds (least to most)."));
     for (i, (quantity, curves)) in curves.iter().enumerate() {
         let (left, top) = (62.0 + 372.0 * (i % 2) as f64, 82.0 + 252.0 * (i / 2) as f64);
-        panel(
-            &mut canvas,
-            quantity,
-            curves,
-            tokens,
-            Frame { left, top, right: left + 264.0, bottom: top + 184.0 },
-        );
+        panel(&mut canvas, quantity, curves, tokens, Frame { left, top, right: left + 264.0, bottom: top + 184.0 });
     }
     let caption = format!(
         "Learning curves: mean over {seeds}, each the mean of its steps in {BINS} equal parts of the budget \
@@ -141,18 +124,12 @@ fn line(canvas: &mut Canvas, panel: &Panel, quantity: &Quantity, curve: &Curve<'
     let style = curve.arm.style;
     let points: Vec<_> = curve.bins.iter().map(|b| panel.at(b.0, b.1)).collect();
     canvas.dashed(&points, style.color, 2.0, style.dash);
-    let write =
-        |v: f64| if quantity.ticks == Ticks::Percent { format!("{} %", plain(100.0 * v)) } else { plain(v) };
+    let write = |v: f64| if quantity.ticks == Ticks::Percent { format!("{} %", plain(100.0 * v)) } else { plain(v) };
     let rows = format!("steps.csv[arm={}]", curve.arm.name);
     let every = (curve.bins.len() / 6).max(1);
     for bin in curve.bins.iter().rev().step_by(every) {
         let (mean, least, most) = (write(bin.1), write(bin.2), write(bin.3));
-        let label = format!(
-            "{}: {} {mean} ({least} to {most}) near {} tokens",
-            curve.arm.name,
-            quantity.name,
-            si(bin.0)
-        );
+        let label = format!("{}: {} {mean} ({least} to {most}) near {} tokens", curve.arm.name, quantity.name, si(bin.0));
         canvas.mark(&label, &rows, |c| c.marker(panel.at(bin.0, bin.1), style.marker, 3.6, style.color));
     }
 }

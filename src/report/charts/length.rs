@@ -28,11 +28,8 @@ struct Part {
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let suites = distinct(view.input.samples.iter().map(|s| s.suite.as_str()));
-    let opponents =
-        distinct(view.input.samples.iter().flat_map(|s| s.opponents.iter().map(|o| o.name.as_str())));
-    let Some(opponent) = opponents.iter().find(|o| *o == "base").or(opponents.first()) else {
-        return Ok(Vec::new());
-    };
+    let opponents = distinct(view.input.samples.iter().flat_map(|s| s.opponents.iter().map(|o| o.name.as_str())));
+    let Some(opponent) = opponents.iter().find(|o| *o == "base").or(opponents.first()) else { return Ok(Vec::new()) };
     suites.iter().filter_map(|suite| draw_suite(view, suite, opponent).transpose()).collect()
 }
 
@@ -44,9 +41,7 @@ fn draw_suite(view: &View<'_>, suite: &str, opponent: &str) -> Result<Option<Dra
     }
     let mut canvas = Canvas::new(760.0, 418.0);
     let title = format!("Length against win on {suite}");
-    let subtitle = format!(
-        "Win rate against {opponent} in fifths of each arm's completions by length; ± 1 standard error."
-    );
+    let subtitle = format!("Win rate against {opponent} in fifths of each arm's completions by length; ± 1 standard error.");
     heading(&mut canvas, &title, &subtitle);
     key::draw(&mut canvas, 56.0, arms.iter().map(|(arm, _)| *arm));
     let all = || arms.iter().flat_map(|(_, parts)| parts);

@@ -74,7 +74,7 @@ pub fn draw_all(input: &Input) -> Result<Vec<Drawing>> {
 }
 
 /// A suite's name as part of a file name.
-fn file_part(name: &str) -> String {
+pub fn file_part(name: &str) -> String {
     let kept = |c: char| if c.is_ascii_alphanumeric() || c == '-' || c == '_' { c } else { '-' };
     name.chars().map(kept).collect()
 }

@@ -26,7 +26,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let amounts: Vec<_> = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0)).collect();
     let x = Scale::over_amounts(&amounts);
     let x = if x.log { x } else { Scale::from_zero(amounts) };
-    let y = Scale::over(scatter::heights(view, &metric, &dots));
+    let y = scatter::heights(view, &metric, &dots);
     let panel = Panel::new(Frame { left: 74.0, top: 70.0, right: 736.0, bottom: 378.0 }, x, y);
     front(&mut canvas, &panel, &metric, &dots);
     panel.x_axis(&mut canvas, "compute a run (FLOPs, with reference and KL passes)", Ticks::Si);

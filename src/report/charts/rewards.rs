@@ -35,20 +35,11 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
         return Ok(None);
     }
     let margins = spreads.iter().all(|s| s.rejected.is_empty());
-    let what =
-        if margins { "Reward margin of pairs" } else { "Implicit reward of chosen and rejected completions" };
+    let what = if margins { "Reward margin of pairs" } else { "Implicit reward of chosen and rejected completions" };
     let title = format!("{what} on {suite}");
-    let key = if margins {
-        "Right of 0: chosen is rewarded more"
-    } else {
-        "Filled: chosen; dashed outline: rejected"
-    };
+    let key = if margins { "Right of 0: chosen is rewarded more" } else { "Filled: chosen; dashed outline: rejected" };
     let mut canvas = Canvas::new(760.0, 78.0 + (PANEL + 14.0) * spreads.len() as f64 + 42.0);
-    heading(
-        &mut canvas,
-        &title,
-        &format!("{key}; ticks mark the medians (at the left in figures); all seeds pooled."),
-    );
+    heading(&mut canvas, &title, &format!("{key}; ticks mark the medians (at the left in figures); all seeds pooled."));
     let x = scale(&spreads);
     for (i, spread) in spreads.iter().enumerate() {
         let top = 74.0 + i as f64 * (PANEL + 14.0);
@@ -78,8 +69,7 @@ fn spread_of<'v>(view: &View<'_>, suite: &str, arm: &'v Arm) -> Option<Spread<'v
 }
 
 fn scale(spreads: &[Spread<'_>]) -> Scale {
-    let mut all: Vec<f64> =
-        spreads.iter().flat_map(|s| s.chosen.iter().chain(&s.rejected).copied()).collect();
+    let mut all: Vec<f64> = spreads.iter().flat_map(|s| s.chosen.iter().chain(&s.rejected).copied()).collect();
     all.sort_by(f64::total_cmp);
     Scale::over([quantile(&all, 0.005), quantile(&all, 0.995), 0.0])
 }
@@ -107,14 +97,7 @@ fn panel(canvas: &mut Canvas, suite: &str, spread: &Spread<'_>, frame: Frame, x:
     }
 }
 
-fn shape(
-    canvas: &mut Canvas,
-    panel: &Panel,
-    suite: &str,
-    spread: &Spread<'_>,
-    data: (&[f64], &[f64]),
-    chosen: bool,
-) {
+fn shape(canvas: &mut Canvas, panel: &Panel, suite: &str, spread: &Spread<'_>, data: (&[f64], &[f64]), chosen: bool) {
     let (values, heights) = data;
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);

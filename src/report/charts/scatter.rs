@@ -3,8 +3,8 @@
 use crate::record::RunRow;
 use crate::report::format::lines;
 use crate::report::summary::{Summary, mean};
+use crate::report::svg::axis::Scale;
 use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
-use crate::report::svg::palette::AXIS;
 use crate::report::svg::panel::{LABEL, Panel, TICK, spread};
 use crate::report::view::{ALL, Arm, BASE, Metric, View};
 
@@ -19,20 +19,11 @@ pub struct Dot<'v> {
 }
 
 /// The points of all trained arms; an arm without amount or score has none.
-pub fn dots<'v>(
-    view: &'v View<'_>,
-    metric: &Metric,
-    amount: impl Fn(&RunRow) -> Option<f64>,
-) -> Vec<Dot<'v>> {
+pub fn dots<'v>(view: &'v View<'_>, metric: &Metric, amount: impl Fn(&RunRow) -> Option<f64>) -> Vec<Dot<'v>> {
     view.trained().filter_map(|arm| dot(view, metric, arm, &amount)).collect()
 }
 
-fn dot<'v>(
-    view: &View<'_>,
-    metric: &Metric,
-    arm: &'v Arm,
-    amount: impl Fn(&RunRow) -> Option<f64>,
-) -> Option<Dot<'v>> {
+fn dot<'v>(view: &View<'_>, metric: &Metric, arm: &'v Arm, amount: impl Fn(&RunRow) -> Option<f64>) -> Option<Dot<'v>> {
     let score = view.score(metric, ALL, &arm.name)?;
     let mut seeds = Vec::new();
     let mut at = Vec::new();
@@ -53,13 +44,7 @@ fn dot<'v>(
 
 /// Draws the points: seeds as rings, mean with interval, the arm's name beside it. Points closer than a
 /// marker's width are set side by side.
-pub fn draw(
-    canvas: &mut Canvas,
-    panel: &Panel,
-    dots: &[Dot<'_>],
-    metric: &Metric,
-    amount: impl Fn(f64) -> String,
-) {
+pub fn draw(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], metric: &Metric, amount: impl Fn(f64) -> String) {
     let places = side_by_side(panel, dots);
     for (dot, px) in dots.iter().zip(&places) {
         let shift = px - panel.x.at(dot.x);
@@ -81,22 +66,19 @@ pub fn draw(
     names(canvas, panel, dots, &places);
 }
 
+/// The arms' names, each above its interval; one that would cover another moves up.
 fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
-    // Above the middle: clear of the marker, of a Pareto step and of the label's own leader.
-    let wanted: Vec<_> = dots.iter().map(|d| panel.y.at(d.y.mean) - 11.0).collect();
-    let heights = spread(&wanted, 15.0, panel.frame.top + 8.0, panel.frame.bottom - 8.0);
-    let rightmost = |at: f64| places.iter().copied().filter(|p| (p - at).abs() < 60.0).fold(at, f64::max);
-    for ((dot, px), y) in dots.iter().zip(places).zip(heights) {
-        let edge = rightmost(*px) + 11.0;
-        let fits = edge + text_width(&dot.arm.name, LABEL) <= panel.frame.right + 4.0;
-        let leftmost = places.iter().copied().filter(|p| (p - px).abs() < 60.0).fold(*px, f64::min);
-        let (x, spec) =
-            if fits { (edge, TextSpec::new(LABEL)) } else { (leftmost - 11.0, TextSpec::new(LABEL).right()) };
-        let from = if fits { px + 8.0 } else { px - 8.0 };
-        if (x - from).abs() > 6.0 {
-            canvas.line(&[(from, panel.y.at(dot.y.mean)), (x + if fits { -2.0 } else { 2.0 }, y)], AXIS, 0.8);
+    let mut placed: Vec<(f64, f64, f64)> = Vec::new();
+    for (dot, px) in dots.iter().zip(places) {
+        let half = text_width(&dot.arm.name, LABEL) / 2.0;
+        let x = px.clamp(panel.frame.left + half, (panel.frame.right - half).max(panel.frame.left + half));
+        let mut y = panel.y.at(dot.y.high) - 10.0;
+        let covers = |y: f64, p: &(f64, f64, f64)| (x - p.0).abs() < half + p.2 + 4.0 && (y - p.1).abs() < 13.0;
+        while placed.iter().any(|p| covers(y, p)) {
+            y -= 1.0;
         }
-        canvas.text(&dot.arm.name, (x, y), spec.halo());
+        canvas.text(&dot.arm.name, (x, y), TextSpec::new(LABEL).centre().halo());
+        placed.push((x, y, half));
     }
 }
 
@@ -116,9 +98,10 @@ pub fn base_line(canvas: &mut Canvas, panel: &Panel, view: &View<'_>, metric: &M
     });
 }
 
-/// All heights that a panel of these points must show.
-pub fn heights(view: &View<'_>, metric: &Metric, dots: &[Dot<'_>]) -> Vec<f64> {
+/// The vertical scale of a panel of these points, with room above them for names.
+pub fn heights(view: &View<'_>, metric: &Metric, dots: &[Dot<'_>]) -> Scale {
     let base = view.score(metric, ALL, BASE).map(|s| s.summary.mean);
     let ends = dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.1).chain([d.y.low, d.y.high]));
-    ends.chain(base).collect()
+    let scale = Scale::over(ends.chain(base));
+    Scale { high: scale.high + 0.06 * (scale.high - scale.low), ..scale }
 }

@@ -32,16 +32,11 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let panel_height = ROW * arms.len() as f64;
     let top = 68.0;
     let mut canvas = Canvas::new(WIDTH, top + rows as f64 * (panel_height + AROUND) + 2.0);
-    let all: Vec<_> =
-        metrics.iter().flat_map(|m| view.arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
+    let all: Vec<_> = metrics.iter().flat_map(|m| view.arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
     let title = format!("Scores on {suite}");
     let seeds = view.seeds_note();
     let n = key::examples(all.iter());
-    heading(
-        &mut canvas,
-        &title,
-        &format!("Mean over {seeds} with 95 % interval; rings are single seeds; {n} examples a seed."),
-    );
+    heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % interval; rings are single seeds; {n} examples a seed."));
     let gap = 26.0;
     let width = (WIDTH - names - 16.0 - gap * (columns - 1) as f64) / columns as f64;
     for (i, metric) in metrics.iter().enumerate() {
@@ -67,12 +62,11 @@ fn scored(view: &View<'_>, metrics: &[Metric], arm: &Arm) -> bool {
 
 fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], frame: Frame, named: bool) {
     let found: Vec<_> = arms.iter().map(|a| view.score(metric, ALL, &a.name)).collect();
-    let ends = found
-        .iter()
-        .flatten()
-        .flat_map(|s| s.seeds.iter().map(|r| r.value).chain([s.summary.low, s.summary.high]));
+    let ends = found.iter().flatten().flat_map(|s| {
+        s.seeds.iter().map(|r| r.value).chain([s.summary.low, s.summary.high])
+    });
     let mut x = Scale::over(ends.chain(metric.even()));
-    if metric.even().is_some() {
+    if metric.unit == crate::report::format::Unit::Share {
         x = x.within(0.0, 1.0);
     }
     let panel = Panel::new(frame, x, Scale::unit());

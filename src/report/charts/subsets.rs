@@ -21,8 +21,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let Some(metric) = view.headline_of(suite) else { return Ok(None) };
     let rows = view.input.scores.iter().filter(|s| s.suite == suite && s.metric == metric.name);
-    let subsets: Vec<_> =
-        distinct(rows.map(|s| s.subset.as_str())).into_iter().filter(|s| s != ALL).collect();
+    let subsets: Vec<_> = distinct(rows.map(|s| s.subset.as_str())).into_iter().filter(|s| s != ALL).collect();
     let arms: Vec<_> = view.trained().filter(|a| view.score(&metric, ALL, &a.name).is_some()).collect();
     if subsets.len() < 2 || arms.is_empty() {
         return Ok(None);

@@ -30,8 +30,7 @@ const QUANTITIES: [Quantity; 4] = [
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let arms: Vec<_> = view.trained().filter(|a| !view.runs(&a.name).is_empty()).collect();
-    let measured =
-        |q: &&Quantity| arms.iter().any(|a| view.runs(&a.name).iter().any(|(_, r)| (q.value)(r) > 0.0));
+    let measured = |q: &&Quantity| arms.iter().any(|a| view.runs(&a.name).iter().any(|(_, r)| (q.value)(r) > 0.0));
     let quantities: Vec<_> = QUANTITIES.iter().filter(measured).collect();
     if arms.is_empty() || quantities.is_empty() {
         return Ok(Vec::new());
@@ -41,11 +40,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let mut canvas = Canvas::new(760.0, 80.0 + height + 52.0);
     let title = "Throughput, time and peak memory".to_owned();
     let seeds = view.seeds_note();
-    heading(
-        &mut canvas,
-        &title,
-        &format!("Mean over {seeds}; rings are single runs. Measured on this machine."),
-    );
+    heading(&mut canvas, &title, &format!("Mean over {seeds}; rings are single runs. Measured on this machine."));
     let width = (760.0 - names - 16.0 + 30.0) / quantities.len() as f64;
     for (i, quantity) in quantities.iter().enumerate() {
         let left = names + width * i as f64;
@@ -60,14 +55,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     Ok(vec![Drawing { name: "throughput".to_owned(), title, caption, section: Section::Cost, svg, marks }])
 }
 
-fn panel(
-    canvas: &mut Canvas,
-    view: &View<'_>,
-    quantity: &Quantity,
-    arms: &[&Arm],
-    frame: Frame,
-    named: bool,
-) {
+fn panel(canvas: &mut Canvas, view: &View<'_>, quantity: &Quantity, arms: &[&Arm], frame: Frame, named: bool) {
     let runs: Vec<_> = arms.iter().map(|a| view.runs(&a.name)).collect();
     let most = runs.iter().flatten().map(|(_, r)| (quantity.value)(r)).fold(0.0, f64::max);
     let x = Scale::from_zero([most]);
@@ -77,25 +65,14 @@ fn panel(
     for (i, (arm, runs)) in arms.iter().zip(&runs).enumerate() {
         let y = frame.top + (i as f64 + 0.5) * ROW;
         if named {
-            canvas.text(
-                &fitted(&arm.name, 130.0, LABEL),
-                (frame.left - 10.0, y),
-                TextSpec::new(LABEL).right(),
-            );
+            canvas.text(&fitted(&arm.name, 130.0, LABEL), (frame.left - 10.0, y), TextSpec::new(LABEL).right());
         }
         bar(canvas, &panel, quantity, arm, runs, y);
     }
     canvas.line(&[(frame.left, frame.top), (frame.left, frame.bottom)], AXIS, 1.2);
 }
 
-fn bar(
-    canvas: &mut Canvas,
-    panel: &Panel,
-    quantity: &Quantity,
-    arm: &Arm,
-    runs: &[(usize, &RunRow)],
-    y: f64,
-) {
+fn bar(canvas: &mut Canvas, panel: &Panel, quantity: &Quantity, arm: &Arm, runs: &[(usize, &RunRow)], y: f64) {
     let values: Vec<_> = runs.iter().map(|(_, r)| (quantity.value)(r)).collect();
     let average = mean(&values);
     let write = |v: f64| if v >= 1000.0 { si(v) } else { plain(v) };

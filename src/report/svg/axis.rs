@@ -33,8 +33,7 @@ fn sign(v: f64, step: f64, text: String) -> String {
 
 /// Decimals that a multiple of `step` needs.
 fn places(step: f64) -> usize {
-    (0..6).find(|p| ((step * 10f64.powi(*p)).round() - step * 10f64.powi(*p)).abs() < 1e-6).unwrap_or(6)
-        as usize
+    (0..6).find(|p| ((step * 10f64.powi(*p)).round() - step * 10f64.powi(*p)).abs() < 1e-6).unwrap_or(6) as usize
 }
 
 /// From values to pixels.
@@ -115,8 +114,7 @@ impl Scale {
         }
         let raw = (self.high - self.low) / count.max(1) as f64;
         let power = 10f64.powf(raw.log10().floor());
-        let step =
-            [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
+        let step = [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
         let first = (self.low / step - 1e-9).ceil() as i64;
         let last = (self.high / step + 1e-9).floor() as i64;
         (first..=last).map(|i| i as f64 * step).map(|v| (v, style.write(v, step))).collect()

@@ -166,8 +166,7 @@ impl Canvas {
     }
 
     fn strokes(&mut self, (x, y): Point, marker: Marker, radius: f64, color: RGBColor, width: f64) {
-        let (d, e) =
-            if marker == Marker::Cross { (0.85 * radius, 0.85 * radius) } else { (1.1 * radius, 0.0) };
+        let (d, e) = if marker == Marker::Cross { (0.85 * radius, 0.85 * radius) } else { (1.1 * radius, 0.0) };
         self.line(&[(x - d, y - e), (x + d, y + e)], color, width);
         self.line(&[(x - e, y + d), (x + e, y - d)], color, width);
     }
@@ -241,9 +240,7 @@ fn outline((x, y): Point, marker: Marker, r: f64) -> Vec<Point> {
             vec![(x - r, y - r), (x + r, y - r), (x + r, y + r), (x - r, y + r)]
         }
         Marker::Triangle => vec![(x, y - 1.15 * r), (x + 1.1 * r, y + 0.8 * r), (x - 1.1 * r, y + 0.8 * r)],
-        Marker::TriangleDown => {
-            vec![(x, y + 1.15 * r), (x + 1.1 * r, y - 0.8 * r), (x - 1.1 * r, y - 0.8 * r)]
-        }
+        Marker::TriangleDown => vec![(x, y + 1.15 * r), (x + 1.1 * r, y - 0.8 * r), (x - 1.1 * r, y - 0.8 * r)],
         _ => vec![(x, y - 1.25 * r), (x + 1.25 * r, y), (x, y + 1.25 * r), (x - 1.25 * r, y)],
     }
 }

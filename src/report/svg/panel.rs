@@ -76,13 +76,7 @@ impl Panel {
     }
 
     /// A horizontal interval with caps around `x` positions `low` to `high` at height `y` px.
-    pub fn interval(
-        &self,
-        canvas: &mut Canvas,
-        (low, high): (f64, f64),
-        y: f64,
-        style: impl plotters::style::Color,
-    ) {
+    pub fn interval(&self, canvas: &mut Canvas, (low, high): (f64, f64), y: f64, style: impl plotters::style::Color) {
         let (a, b) = (self.x.at(low), self.x.at(high));
         let style = style.to_rgba();
         canvas.line(&[(a, y), (b, y)], style, 2.0);
@@ -91,13 +85,7 @@ impl Panel {
     }
 
     /// A vertical interval with caps at `x` px.
-    pub fn interval_up(
-        &self,
-        canvas: &mut Canvas,
-        (low, high): (f64, f64),
-        x: f64,
-        style: impl plotters::style::Color,
-    ) {
+    pub fn interval_up(&self, canvas: &mut Canvas, (low, high): (f64, f64), x: f64, style: impl plotters::style::Color) {
         let (a, b) = (self.y.at(low), self.y.at(high));
         let style = style.to_rgba();
         canvas.line(&[(x, a), (x, b)], style, 1.8);

@@ -1,0 +1,182 @@
+//! From rows to a data set: the form settled, ids checked, what is left out counted.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::base::error::{Context, HintExt, Result, anyhow, bail};
+use crate::plan::{DataFormat, DataSpec};
+
+use super::load::Loaded;
+use super::rows::{Example, parse};
+use super::template::Template;
+use super::types::{Dataset, PreferencePair, UnpairedExample};
+use super::{detect, stream};
+
+/// Rows that are looked at before the form is settled.
+const DETECT_ROWS: usize = 16;
+
+struct Row {
+    /// Its id, unless it brings its own.
+    id: String,
+    /// `path:line`
+    place: String,
+    value: Value,
+}
+
+/// Takes rows one by one; the first few are held back until their form is settled.
+pub struct Reader<'a> {
+    template: &'a Template,
+    format: DataFormat,
+    most: usize,
+    held: Vec<Row>,
+    pairs: Vec<PreferencePair>,
+    unpaired: Vec<UnpairedExample>,
+    /// Where each id was seen.
+    seen: HashMap<String, String>,
+    rows: usize,
+    prompts_differ: usize,
+    conversations: usize,
+    pub notes: Vec<String>,
+}
+
+impl<'a> Reader<'a> {
+    pub fn new(spec: &DataSpec, template: &'a Template) -> Self {
+        let most = if spec.max_examples == 0 { usize::MAX } else { spec.max_examples };
+        Self {
+            template,
+            format: spec.format,
+            most,
+            held: Vec::new(),
+            pairs: Vec::new(),
+            unpaired: Vec::new(),
+            seen: HashMap::new(),
+            rows: 0,
+            prompts_differ: 0,
+            conversations: 0,
+            notes: Vec::new(),
+        }
+    }
+
+    pub fn read(&mut self, path: &Path) -> Result<ControlFlow<()>> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let mut flow = ControlFlow::Continue(());
+        stream::read_rows(path, &mut |place, row| {
+            let id = format!("{name}:{}", place.number);
+            flow = self.take(Row { id, place: format!("{}:{}", path.display(), place.line), value: row })?;
+            Ok(flow)
+        })?;
+        Ok(flow)
+    }
+
+    fn take(&mut self, row: Row) -> Result<ControlFlow<()>> {
+        self.rows += 1;
+        if self.format == DataFormat::Auto {
+            self.held.push(row);
+            if self.held.len() < DETECT_ROWS.min(self.most) {
+                return Ok(ControlFlow::Continue(()));
+            }
+            self.settle()?;
+        } else {
+            self.keep(row)?;
+        }
+        let full = self.pairs.len() + self.unpaired.len() >= self.most;
+        Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+    }
+
+    /// Settles the form by the rows held back, which must agree.
+    fn settle(&mut self) -> Result<()> {
+        let held = std::mem::take(&mut self.held);
+        let mut first: Option<(DataFormat, &str)> = None;
+        for Row { place, value, .. } in &held {
+            let Value::Object(columns) = value else { bail!("{place}: a row must be an object") };
+            let format = detect(columns).with_context(|| place.clone())?;
+            match first {
+                None => first = Some((format, place)),
+                Some((known, at)) if known != format => {
+                    return Err(anyhow!(
+                        "{place}: the row is {}, that of {at} is {}",
+                        name(format),
+                        name(known)
+                    ))
+                    .hint("name the form in the plan: data.format = \"…\"");
+                }
+                Some(_) => {}
+            }
+        }
+        if let Some((format, _)) = first {
+            self.format = format;
+            self.notes.push(format!("form of the rows, by the first {}: {}", held.len(), name(format)));
+        }
+        for row in held {
+            self.keep(row)?;
+        }
+        Ok(())
+    }
+
+    fn keep(&mut self, Row { id, place, value }: Row) -> Result<()> {
+        if self.pairs.len() + self.unpaired.len() >= self.most {
+            return Ok(());
+        }
+        let chat = ["prompt", "chosen"].iter().any(|column| value[*column].is_array());
+        self.conversations += usize::from(chat);
+        let example = parse(&value, self.format, self.template, id).with_context(|| place.clone())?;
+        let id = match &example {
+            Example::Pair(pair) => &pair.id,
+            Example::Unpaired(example) => &example.id,
+            Example::PromptsDiffer => {
+                self.prompts_differ += 1;
+                return Ok(());
+            }
+        };
+        match self.seen.entry(id.clone()) {
+            Entry::Occupied(first) => bail!("{place}: the id `{id}` was used before, at {}", first.get()),
+            Entry::Vacant(entry) => entry.insert(place),
+        };
+        match example {
+            Example::Pair(pair) => self.pairs.push(pair),
+            Example::Unpaired(example) => self.unpaired.push(example),
+            Example::PromptsDiffer => {}
+        }
+        Ok(())
+    }
+
+    pub fn finish(mut self, files: &[PathBuf]) -> Result<Loaded> {
+        self.settle()?;
+        let shown = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+        if self.rows == 0 {
+            bail!("{shown}: the split is empty");
+        }
+        if self.prompts_differ > 0 {
+            self.notes.push(format!(
+                "{} of {} pairs left out: chosen and rejected differ before the last assistant turn, so they do \
+                 not answer the same prompt",
+                self.prompts_differ, self.rows
+            ));
+        }
+        if self.conversations > 0 {
+            self.notes.push(format!(
+                "{} of {} rows are conversations, rendered with the chat template {}",
+                self.conversations, self.rows, self.template.origin
+            ));
+        }
+        let dataset = if self.format == DataFormat::TrlUnpaired {
+            Dataset::Unpaired(self.unpaired)
+        } else {
+            Dataset::Paired(self.pairs)
+        };
+        if dataset.is_empty() {
+            bail!("{shown}: none of its {} rows can be used: {}", self.rows, self.notes.join("; "));
+        }
+        let hash = dataset.hash();
+        Ok(Loaded { dataset, format: self.format, rows: self.rows, notes: self.notes, hash })
+    }
+}
+
+/// The form's name, as a plan says it.
+fn name(format: DataFormat) -> String {
+    serde_json::to_value(format).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default()
+}

@@ -1,0 +1,225 @@
+//! Every comparison of a plan, judged together.
+
+use std::collections::HashMap;
+
+use super::power::{detectable, settling};
+use super::table::{Group, Pairing, Table};
+use super::words::{Facts, sentence};
+use super::{Components, Interval, Law, holm};
+use crate::plan::{BASE_ARM, VerdictSpec};
+use crate::record::{ComparisonRow, Direction, ExampleRow, ScoreRow, Verdict};
+
+/// Compares every pair of arms on every suite and metric that has a direction.
+///
+/// `examples` carry the values, `scores` the direction and unit of each metric and the order of the output.
+/// Arms are paired on example and seed; `base` (untrained) is an arm where it has rows. Holm runs over all
+/// difference tests of the plan, and over all equivalence tests. `invalid`: why no verdict may be given (the
+/// budgets did not match, a sentinel won); figures are given all the same.
+///
+/// A verdict speaks of methods, that is of other seeds too: with one seed there is none (undecided).
+pub fn verdicts(
+    examples: &[ExampleRow],
+    scores: &[ScoreRow],
+    spec: &VerdictSpec,
+    invalid: Option<&str>,
+) -> Vec<ComparisonRow> {
+    let directed: HashMap<(&str, &str), &ScoreRow> = scores
+        .iter()
+        .filter(|s| s.direction != Direction::Neutral)
+        .map(|s| ((s.suite.as_str(), s.metric.as_str()), s))
+        .collect();
+    let table = Table::new(examples, scores);
+    let mut drafts = Vec::new();
+    for group in table.groups() {
+        if let Some(score) = directed.get(&(group.suite, group.metric)) {
+            drafts.extend(
+                pairs(&table, &group).into_iter().map(|(a, b)| Draft::new(&group, score, a, b, spec)),
+            );
+        }
+    }
+    judge(drafts, spec, invalid)
+}
+
+/// Pairs to compare: every two trained arms of the plan, whether or not they have rows (a missing arm is
+/// said to be missing), then each of them with the base where both have rows.
+fn pairs<'t>(table: &'t Table, group: &Group<'t>) -> Vec<(&'t str, &'t str)> {
+    let trained: Vec<&str> = table.trained_arms().collect();
+    let present: Vec<&str> = group.arms().collect();
+    let mut pairs = Vec::new();
+    for (i, a) in trained.iter().enumerate() {
+        pairs.extend(trained[i + 1..].iter().map(|b| (*a, *b)));
+    }
+    pairs.retain(|(a, b)| present.contains(a) || present.contains(b));
+    if present.contains(&BASE_ARM) {
+        pairs.extend(trained.iter().filter(|a| present.contains(a)).map(|a| (*a, BASE_ARM)));
+    }
+    pairs
+}
+
+/// A comparison before the others are known.
+struct Draft<'a> {
+    suite: &'a str,
+    metric: &'a str,
+    a: &'a str,
+    b: &'a str,
+    lower_is_better: bool,
+    unit: &'a str,
+    measured: Option<Measured>,
+}
+
+struct Measured {
+    pairing: Pairing,
+    parts: Components,
+    law: Law,
+    interval: Interval,
+    p: f64,
+    p_equivalence: f64,
+}
+
+impl<'a> Draft<'a> {
+    fn new(group: &Group<'a>, score: &'a ScoreRow, a: &'a str, b: &'a str, spec: &VerdictSpec) -> Self {
+        Self {
+            suite: group.suite,
+            metric: group.metric,
+            a,
+            b,
+            lower_is_better: score.direction == Direction::Lower,
+            unit: &score.unit,
+            measured: group.pair(a, b).filter(|p| p.design.clusters() > 1).map(|p| Measured::new(p, spec)),
+        }
+    }
+}
+
+impl Measured {
+    fn new(pairing: Pairing, spec: &VerdictSpec) -> Self {
+        let law = Components::law(&pairing.design);
+        Self {
+            parts: Components::of(&pairing.design),
+            interval: law.interval(spec.alpha),
+            p: law.p(),
+            p_equivalence: law.p_equivalence(spec.equivalence_margin),
+            law,
+            pairing,
+        }
+    }
+}
+
+/// Corrects over all drafts and writes the rows.
+fn judge(drafts: Vec<Draft>, spec: &VerdictSpec, invalid: Option<&str>) -> Vec<ComparisonRow> {
+    let all = |of: fn(&Measured) -> f64| -> Vec<f64> {
+        holm(&drafts.iter().map(|d| d.measured.as_ref().map_or(f64::NAN, of)).collect::<Vec<f64>>())
+    };
+    let (differences, equivalences) = (all(|m| m.p), all(|m| m.p_equivalence));
+    let tests = differences.iter().filter(|p| !p.is_nan()).count();
+    let strictest = spec.alpha / tests.max(1) as f64;
+    let family = Family { tests, strictest, spec, invalid };
+    let rows = drafts.iter().zip(differences.iter().zip(&equivalences));
+    rows.map(|(draft, (p, q))| family.row(draft, *p, *q)).collect()
+}
+
+/// What all comparisons of a plan share.
+struct Family<'a> {
+    /// Tests that Holm corrects over.
+    tests: usize,
+    /// α over their number: the level that the smallest p must reach.
+    strictest: f64,
+    spec: &'a VerdictSpec,
+    invalid: Option<&'a str>,
+}
+
+impl Family<'_> {
+    fn row(&self, draft: &Draft, p_adjusted: f64, q_adjusted: f64) -> ComparisonRow {
+        let Some(m) = &draft.measured else {
+            let missing = format!("{} and {} have fewer than two prompts in common", draft.a, draft.b);
+            return unmeasured(draft, self.spec, self.invalid.unwrap_or(&missing));
+        };
+        let verdict = self.verdict(draft, m, p_adjusted, q_adjusted);
+        let design = &m.pairing.design;
+        ComparisonRow {
+            mean_a: design.mean_a(),
+            mean_b: design.mean_b(),
+            difference: m.law.difference,
+            standard_error: m.law.standard_error(),
+            low: m.interval.low,
+            high: m.interval.high,
+            p: m.p,
+            p_adjusted,
+            p_equivalence: m.p_equivalence,
+            verdict,
+            seeds: design.seeds() as u64,
+            examples: design.examples() as u64,
+            clusters: design.clusters() as u64,
+            detectable: detectable(&m.law, self.strictest),
+            words: self.words(draft, m, p_adjusted, verdict),
+            ..unmeasured(draft, self.spec, "")
+        }
+    }
+
+    fn verdict(&self, draft: &Draft, m: &Measured, p_adjusted: f64, q_adjusted: f64) -> Verdict {
+        let alpha = self.spec.alpha;
+        match self.invalid {
+            Some(_) => Verdict::Invalid,
+            None if m.parts.seeds < 2 => Verdict::Undecided,
+            None if p_adjusted <= alpha && (m.law.difference < 0.0) == draft.lower_is_better => {
+                Verdict::Better
+            }
+            None if p_adjusted <= alpha => Verdict::Worse,
+            None if q_adjusted <= alpha => Verdict::Equivalent,
+            None => Verdict::Undecided,
+        }
+    }
+
+    fn words(&self, draft: &Draft, m: &Measured, p_adjusted: f64, verdict: Verdict) -> String {
+        let margin = self.spec.equivalence_margin;
+        let open = verdict == Verdict::Undecided && m.parts.seeds > 1;
+        sentence(&Facts {
+            a: draft.a,
+            b: draft.b,
+            suite: draft.suite,
+            metric: draft.metric,
+            unit: draft.unit,
+            lower_is_better: draft.lower_is_better,
+            difference: m.law.difference,
+            interval: m.interval,
+            level: 1.0 - self.spec.alpha,
+            p_adjusted,
+            tests: self.tests,
+            margin,
+            verdict,
+            seeds: m.parts.seeds,
+            dropped: m.pairing.dropped,
+            settling: open.then(|| settling(&m.parts, self.strictest, self.strictest, margin)),
+            invalid: self.invalid,
+        })
+    }
+}
+
+/// A row without figures.
+fn unmeasured(draft: &Draft, spec: &VerdictSpec, reason: &str) -> ComparisonRow {
+    ComparisonRow {
+        suite: draft.suite.into(),
+        subset: "all".into(),
+        metric: draft.metric.into(),
+        arm_a: draft.a.into(),
+        arm_b: draft.b.into(),
+        mean_a: f64::NAN,
+        mean_b: f64::NAN,
+        difference: f64::NAN,
+        standard_error: f64::NAN,
+        low: f64::NAN,
+        high: f64::NAN,
+        p: f64::NAN,
+        p_adjusted: f64::NAN,
+        p_equivalence: f64::NAN,
+        margin: spec.equivalence_margin,
+        verdict: Verdict::Invalid,
+        seeds: 0,
+        examples: 0,
+        clusters: 0,
+        detectable: f64::NAN,
+        words: format!(
+            "no verdict on {} and {}, {} {}: {reason}",
+            draft.a, draft.b, draft.suite, draft.metric
+        ),
+    }
+}

@@ -1,0 +1,11 @@
+//! Win rates from pairwise judgments, whoever made them: raw, length-controlled, Bradley-Terry, matrix.
+
+mod bradley_terry;
+mod length_control;
+mod parse;
+mod rate;
+
+pub use bradley_terry::{Strength, bradley_terry};
+pub use length_control::{LengthControl, length_controlled};
+pub use parse::parse;
+pub use rate::{Judgment, WinRate, WinRates, matrix, win_rate, winrate_file};

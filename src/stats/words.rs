@@ -1,0 +1,218 @@
+//! A comparison as a sentence that a person reads.
+
+use super::Interval;
+use super::power::Settling;
+use crate::record::Verdict;
+
+/// What the sentence says.
+pub struct Facts<'a> {
+    pub a: &'a str,
+    pub b: &'a str,
+    pub suite: &'a str,
+    pub metric: &'a str,
+    pub unit: &'a str,
+    pub lower_is_better: bool,
+    /// mean_a − mean_b, and its interval.
+    pub difference: f64,
+    pub interval: Interval,
+    /// 0.95 for a 95 % interval.
+    pub level: f64,
+    pub p_adjusted: f64,
+    /// Tests that Holm corrected over.
+    pub tests: usize,
+    pub margin: f64,
+    pub verdict: Verdict,
+    pub seeds: usize,
+    pub dropped: usize,
+    pub settling: Option<Settling>,
+    pub invalid: Option<&'a str>,
+}
+
+/// `kto beats dpo on hh-harmless accuracy by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over 6
+/// comparisons`.
+///
+/// The arm ahead comes first and numbers are its lead, whether higher or lower values are better.
+pub fn sentence(f: &Facts) -> String {
+    let a_ahead = (f.difference < 0.0) == f.lower_is_better || f.difference == 0.0;
+    let (ahead, behind) = if a_ahead { (f.a, f.b) } else { (f.b, f.a) };
+    let lead = f.difference.abs();
+    let (low, high) = if f.difference < 0.0 {
+        (-f.interval.high, -f.interval.low)
+    } else {
+        (f.interval.low, f.interval.high)
+    };
+    let scale = Scale::of(f.unit, lead.max(high - low));
+    let on = format!("on {} {}", f.suite, f.metric);
+    let lower = if f.lower_is_better { " (lower is better)" } else { "" };
+    let by = format!("{} {}{lower}", scale.number(lead), scale.unit);
+    let interval = format!("{} % interval {} to {}", percent(f.level), scale.number(low), scale.number(high));
+    let evidence = format!("{interval}, {} after Holm over {}", p_value(f.p_adjusted), comparisons(f.tests));
+    let margin = format!("± {} {}", scale.number(f.margin), scale.unit);
+    let mut text = match f.verdict {
+        Verdict::Better | Verdict::Worse if f.interval.low.abs().max(f.interval.high.abs()) < f.margin => {
+            format!("{ahead} beats {behind} {on} by {by}, {evidence}; the difference lies within {margin}")
+        }
+        Verdict::Better | Verdict::Worse => format!("{ahead} beats {behind} {on} by {by}, {evidence}"),
+        Verdict::Equivalent => {
+            format!(
+                "{} and {} are equivalent {on}: within {margin}; {ahead} is ahead by {by}, {interval}",
+                f.a, f.b
+            )
+        }
+        Verdict::Undecided if f.seeds < 2 => format!(
+            "{} against {} {on} is undecided: one seed cannot show whether the methods differ (run at least 3); \
+             of these two checkpoints {ahead} is ahead by {by}, {interval} over prompts alone",
+            f.a, f.b
+        ),
+        Verdict::Undecided => format!(
+            "{} against {} {on} is undecided: {ahead} is ahead by {by}, {evidence}; {}",
+            f.a,
+            f.b,
+            f.settling.map_or_else(String::new, |s| remedy(s, f.seeds))
+        ),
+        Verdict::Invalid => {
+            let reason = f.invalid.unwrap_or("the comparison does not stand");
+            format!("no verdict on {} and {} {on}: {reason} ({ahead} is ahead by {by}, {interval})", f.a, f.b)
+        }
+    };
+    if f.dropped > 0 {
+        text.push_str(&format!(
+            "; {} left out (no value in both arms under every seed)",
+            examples(f.dropped)
+        ));
+    }
+    text
+}
+
+/// What would settle it, were the difference seen the true one.
+fn remedy(s: Settling, seeds: usize) -> String {
+    match (s.seeds, s.prompts) {
+        (Some(n), Some(c)) => {
+            format!("about {n} seeds or {c} prompts would settle a difference of this size")
+        }
+        (Some(n), None) => {
+            format!(
+                "about {n} seeds would settle a difference of this size; with {seeds} no number of prompts does"
+            )
+        }
+        (None, Some(c)) => {
+            format!("about {c} prompts would settle a difference of this size; more seeds alone do not")
+        }
+        (None, None) => {
+            "neither more seeds nor more prompts alone would settle a difference of this size".into()
+        }
+    }
+}
+
+/// How numbers of a unit are written.
+struct Scale<'a> {
+    factor: f64,
+    digits: usize,
+    unit: &'a str,
+}
+
+impl<'a> Scale<'a> {
+    /// Shares are written in points (hundredths). Digits: two significant ones of `size`, one at least.
+    fn of(unit: &'a str, size: f64) -> Self {
+        let (factor, unit) = if unit == "share" { (100.0, "points") } else { (1.0, unit) };
+        let magnitude = (factor * size).log10().floor();
+        let digits = if magnitude.is_finite() { (1.0 - magnitude).clamp(1.0, 8.0) as usize } else { 1 };
+        Self { factor, digits, unit }
+    }
+
+    fn number(&self, x: f64) -> String {
+        let text = format!("{:.*}", self.digits, x * self.factor);
+        let zero = text.strip_prefix('-').filter(|t| t.bytes().all(|b| b == b'0' || b == b'.'));
+        zero.map_or(text.clone(), str::to_owned).replace('-', "−")
+    }
+}
+
+fn percent(level: f64) -> String {
+    let text = format!("{:.2}", 100.0 * level);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+fn p_value(p: f64) -> String {
+    match p {
+        p if p < 0.001 => "p < 0.001".into(),
+        p if p < 0.1 => {
+            let text = format!("{p:.3}");
+            format!("p {}", text.strip_suffix('0').unwrap_or(&text))
+        }
+        p => format!("p {p:.2}"),
+    }
+}
+
+fn comparisons(n: usize) -> String {
+    if n == 1 { "1 comparison".into() } else { format!("{n} comparisons") }
+}
+
+fn examples(n: usize) -> String {
+    if n == 1 { "1 example".into() } else { format!("{n} examples") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> Facts<'static> {
+        Facts {
+            a: "kto",
+            b: "dpo",
+            suite: "hh-harmless",
+            metric: "accuracy",
+            unit: "share",
+            lower_is_better: false,
+            difference: 0.0213,
+            interval: Interval { low: 0.004, high: 0.0391 },
+            level: 0.95,
+            p_adjusted: 0.02,
+            tests: 6,
+            margin: 0.02,
+            verdict: Verdict::Better,
+            seeds: 3,
+            dropped: 0,
+            settling: None,
+            invalid: None,
+        }
+    }
+
+    #[test]
+    fn a_win_reads_as_a_sentence() {
+        assert_eq!(
+            sentence(&facts()),
+            "kto beats dpo on hh-harmless accuracy by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over \
+             6 comparisons"
+        );
+    }
+
+    #[test]
+    fn where_lower_is_better_the_lower_arm_leads_and_numbers_are_its_lead() {
+        let text =
+            sentence(&Facts { lower_is_better: true, unit: "bits/byte", verdict: Verdict::Worse, ..facts() });
+        assert_eq!(
+            text,
+            "dpo beats kto on hh-harmless accuracy by 0.021 bits/byte (lower is better), 95 % interval 0.004 to \
+             0.039, p 0.02 after Holm over 6 comparisons"
+        );
+    }
+
+    #[test]
+    fn undecided_says_what_would_settle_it() {
+        let settling = Some(Settling { seeds: Some(7), prompts: None });
+        let text = sentence(&Facts {
+            difference: -0.004,
+            interval: Interval { low: -0.02, high: 0.012 },
+            p_adjusted: 0.61,
+            verdict: Verdict::Undecided,
+            settling,
+            ..facts()
+        });
+        assert_eq!(
+            text,
+            "kto against dpo on hh-harmless accuracy is undecided: dpo is ahead by 0.4 points, 95 % interval −1.2 to \
+             2.0, p 0.61 after Holm over 6 comparisons; about 7 seeds would settle a difference of this size; with 3 \
+             no number of prompts does"
+        );
+    }
+}

@@ -1,0 +1,76 @@
+//! `check` passes a report that follows from its rows, and names what was changed.
+
+mod report_fixture;
+
+use std::fs;
+use std::path::Path;
+
+use kto_eval::report::{self, Input};
+
+fn written(input: &Input) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().expect("a temporary folder");
+    report::write(input, dir.path()).expect("the fixture makes a report");
+    dir
+}
+
+fn places(input: &Input, dir: &Path) -> Vec<String> {
+    let found = report::check_input(input, dir).expect("the records can be read");
+    found.iter().map(ToString::to_string).collect()
+}
+
+#[test]
+fn an_untouched_report_passes_and_the_same_records_give_the_same_bytes() {
+    let input = report_fixture::input(7);
+    let (a, b) = (written(&input), written(&input));
+    assert_eq!(places(&input, a.path()), Vec::<String>::new());
+    for name in ["report.html", "report.md", "report.json", "tables/comparisons.tex", "charts/cost.png"] {
+        assert!(fs::read(a.path().join(name)).unwrap() == fs::read(b.path().join(name)).unwrap(), "{name} differs");
+    }
+}
+
+#[test]
+fn a_changed_figure_is_named_in_every_file() {
+    let input = report_fixture::input(7);
+    let dir = written(&input);
+    let changes = [
+        ("report.json", "\"mean\": 0.", "\"mean\": 1."),
+        ("report.md", " % ± ", " % ± 9"),
+        ("report.html", "pts</td>", "points</td>"),
+        ("charts/scores-world.svg", "<circle cx=\"", "<circle cx=\"1"),
+        ("tables/comparisons.tex", "better", "worse"),
+    ];
+    for (name, from, to) in changes {
+        let path = dir.path().join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from), "{name} lacks {from}");
+        fs::write(&path, text.replacen(from, to, 1)).unwrap();
+    }
+    let found = places(&input, dir.path());
+    for (name, _, _) in changes {
+        assert!(found.iter().any(|f| f.starts_with(name)), "{name}: {found:?}");
+    }
+    assert!(found.iter().any(|f| f.starts_with("report.json: scores[0].mean: says 1.")), "{found:?}");
+}
+
+#[test]
+fn a_png_of_another_drawing_and_a_missing_file_are_found() {
+    let input = report_fixture::input(7);
+    let dir = written(&input);
+    let chart = |name: &str| dir.path().join(format!("charts/{name}.png"));
+    fs::copy(chart("scores-world"), chart("cost")).unwrap();
+    fs::remove_file(dir.path().join("report.md")).unwrap();
+    let found = places(&input, dir.path());
+    assert_eq!(found.len(), 2, "{found:?}");
+    assert!(found[0].starts_with("report.md: says nothing") && found[1].starts_with("charts/cost.png: "), "{found:?}");
+}
+
+#[test]
+fn rows_that_contradict_each_other_are_found() {
+    let mut input = report_fixture::input(7);
+    input.scores[0].value += 0.01;
+    input.comparisons[0].difference += 0.5;
+    let dir = written(&input);
+    let found = places(&input, dir.path());
+    assert!(found.iter().any(|f| f.starts_with("scores.csv:2: value")), "{found:?}");
+    assert!(found.iter().any(|f| f.starts_with("comparisons.csv:2: difference")), "{found:?}");
+}

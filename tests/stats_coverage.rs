@@ -1,0 +1,135 @@
+//! Simulation: the 95 % interval covers, and verdicts are rarely wrong (`reports/METHODOLOGY.md` has the table).
+
+use kto_eval::base::seed::rng_at;
+use kto_eval::stats::{Components, Paired};
+use rand::{Rng, RngExt};
+
+/// A world of comparisons: standard deviations of seeds, prompts and what is left, in units of the metric.
+#[derive(Clone, Copy, Debug)]
+struct World {
+    seeds: usize,
+    prompts: usize,
+    /// Examples a prompt: 1 to this many.
+    cluster: usize,
+    seed: f64,
+    prompt: f64,
+    residual: f64,
+    binary: bool,
+}
+
+/// A standard normal draw (Box-Muller).
+fn normal(rng: &mut impl Rng) -> f64 {
+    let (u, v): (f64, f64) = (rng.random(), rng.random());
+    (-2.0 * (1.0 - u).ln()).sqrt() * (std::f64::consts::TAU * v).cos()
+}
+
+/// One comparison of two arms that do not differ.
+fn draw(world: World, rng: &mut impl Rng) -> Paired {
+    let prompt: Vec<[f64; 3]> = (0..world.prompts).map(|_| [normal(rng), normal(rng), normal(rng)]).collect();
+    let cluster: Vec<usize> = (0..world.prompts).flat_map(|c| vec![c; 1 + c % world.cluster]).collect();
+    let mut arm = |which: usize| -> Vec<Vec<f64>> {
+        (0..world.seeds)
+            .map(|_| {
+                let shift = world.seed * normal(rng);
+                let value = |c: &usize| {
+                    // What both arms find hard, and what only this arm does.
+                    let latent = 0.7 * prompt[*c][2] + world.prompt * prompt[*c][which] + shift;
+                    let x = latent + world.residual * normal(rng);
+                    if world.binary { f64::from(u8::from(x > -0.5)) } else { x }
+                };
+                cluster.iter().map(value).collect()
+            })
+            .collect()
+    };
+    let (a, b) = (arm(0), arm(1));
+    Paired::new(&a, &b, &cluster).expect("a simulated design is whole")
+}
+
+/// Shares of `trials` where the 95 % interval holds 0, where p ≤ 0.05, and the mean half width.
+fn simulate(world: World, trials: u64) -> (f64, f64, f64) {
+    let (mut covered, mut rejected, mut width) = (0u64, 0u64, 0.0);
+    for trial in 0..trials {
+        let law = Components::law(&draw(world, &mut rng_at(7, "stats/coverage", trial)));
+        let interval = law.interval(0.05);
+        covered += u64::from(interval.contains(0.0));
+        rejected += u64::from(law.p() <= 0.05);
+        width += 0.5 * (interval.high - interval.low);
+    }
+    let n = trials as f64;
+    (covered as f64 / n, rejected as f64 / n, width / n)
+}
+
+fn grid() -> Vec<World> {
+    let mut grid = Vec::new();
+    for seeds in [2, 3, 5] {
+        for (prompts, cluster) in [(100, 1), (200, 3)] {
+            for binary in [false, true] {
+                for seed in [0.0, 0.03, 0.1, 0.5] {
+                    grid.push(World { seeds, prompts, cluster, seed, prompt: 0.5, residual: 0.5, binary });
+                }
+            }
+        }
+    }
+    grid
+}
+
+#[test]
+fn intervals_cover_with_three_seeds() {
+    for (seed, binary) in [(0.0, false), (0.05, true), (0.5, false)] {
+        let world = World { seeds: 3, prompts: 100, cluster: 2, seed, prompt: 0.5, residual: 0.5, binary };
+        let (covered, rejected, _) = simulate(world, 2000);
+        // 2,000 trials: a standard error of 0.5 points around a range of 95 to 95.8 %.
+        assert!((0.93..0.97).contains(&covered), "{world:?}: coverage {covered}");
+        assert!(rejected <= 0.062, "{world:?}: p rejects {rejected}");
+    }
+}
+
+/// What must not be done: resampling three seeds.
+#[test]
+fn a_plain_bootstrap_over_three_seeds_covers_far_too_little() {
+    let world =
+        World { seeds: 3, prompts: 50, cluster: 1, seed: 0.5, prompt: 0.1, residual: 0.1, binary: false };
+    let mut covered = 0;
+    for trial in 0..300 {
+        let mut rng = rng_at(8, "stats/naive", trial);
+        let design = draw(world, &mut rng);
+        let (sums, _) = design.sums();
+        let mut means: Vec<f64> = (0..400)
+            .map(|_| {
+                let seeds: Vec<usize> = (0..3).map(|_| rng.random_range(0..3)).collect();
+                let prompts: Vec<usize> = (0..50).map(|_| rng.random_range(0..50)).collect();
+                seeds.iter().map(|s| prompts.iter().map(|c| sums[s * 50 + c]).sum::<f64>()).sum::<f64>()
+                    / 150.0
+            })
+            .collect();
+        means.sort_by(f64::total_cmp);
+        covered += usize::from(means[9] <= 0.0 && 0.0 <= means[389]);
+    }
+    assert!(covered < 255, "{covered} of 300: the warning in METHODOLOGY.md would be out of date");
+}
+
+#[test]
+#[ignore = "minutes; prints the table of reports/METHODOLOGY.md"]
+fn table() {
+    println!("| seeds | prompts | examples | metric | seed sd | coverage | p ≤ 0.05 | half width |");
+    println!("| ---: | ---: | --- | --- | ---: | ---: | ---: | ---: |");
+    let mut outside = Vec::new();
+    for world in grid() {
+        let (covered, rejected, width) = simulate(world, 4000);
+        println!(
+            "| {} | {} | {} | {} | {} | {:.1} % | {:.1} % | {width:.3} |",
+            world.seeds,
+            world.prompts,
+            if world.cluster == 1 { "1 a prompt" } else { "1 to 3 a prompt" },
+            if world.binary { "binary" } else { "continuous" },
+            world.seed,
+            100.0 * covered,
+            100.0 * rejected,
+        );
+        // 4,000 trials: three standard errors are one point.
+        if world.seeds > 2 && !(0.935..0.965).contains(&covered) || rejected > 0.06 {
+            outside.push((world, covered, rejected));
+        }
+    }
+    assert!(outside.is_empty(), "{outside:?}");
+}

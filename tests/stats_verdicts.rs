@@ -1,0 +1,158 @@
+//! Verdicts from rows: right sentence, right direction, rarely wrong, the same however rows are ordered.
+
+use kto_eval::base::seed::rng_at;
+use kto_eval::plan::VerdictSpec;
+use kto_eval::record::{ComparisonRow, Direction, ExampleRow, ScoreRow, Verdict};
+use kto_eval::stats::verdicts;
+use rand::RngExt;
+use rand::seq::SliceRandom;
+
+const SPEC: VerdictSpec = VerdictSpec { alpha: 0.05, equivalence_margin: 0.02, resamples: 1000, seed: 1 };
+
+/// Rows of arms with true accuracies, on `prompts` prompts under `seeds` seeds, and the scores that name
+/// the metric's direction.
+fn rows(
+    arms: &[(&str, f64)],
+    seeds: u64,
+    prompts: usize,
+    world: u64,
+    direction: Direction,
+) -> (Vec<ExampleRow>, Vec<ScoreRow>) {
+    let mut rng = rng_at(world, "test/verdicts", 0);
+    let hard: Vec<f64> = (0..prompts).map(|_| rng.random::<f64>() - 0.5).collect();
+    let (mut examples, mut scores) = (Vec::new(), Vec::new());
+    for (arm, accuracy) in arms {
+        for seed in 0..seeds {
+            let run = format!("{arm}-s{seed}");
+            for (i, hard) in hard.iter().enumerate() {
+                let right = rng.random::<f64>() < accuracy + 0.3 * hard;
+                examples.push(ExampleRow {
+                    run: run.clone(),
+                    arm: (*arm).into(),
+                    seed,
+                    suite: "hh".into(),
+                    subset: "harmless".into(),
+                    example: format!("e{i}"),
+                    cluster: format!("p{i}"),
+                    metric: "accuracy".into(),
+                    value: f64::from(u8::from(right)),
+                });
+            }
+            scores.push(ScoreRow {
+                run,
+                arm: (*arm).into(),
+                seed,
+                suite: "hh".into(),
+                subset: "all".into(),
+                metric: "accuracy".into(),
+                value: 0.0,
+                n: prompts as u64,
+                standard_error: 0.0,
+                unit: "share".into(),
+                direction,
+            });
+        }
+    }
+    (examples, scores)
+}
+
+fn judged(arms: &[(&str, f64)], seeds: u64, prompts: usize, direction: Direction) -> Vec<ComparisonRow> {
+    let (examples, scores) = rows(arms, seeds, prompts, 3, direction);
+    verdicts(&examples, &scores, &SPEC, None)
+}
+
+#[test]
+fn a_clear_win_is_called_and_read_in_either_direction() {
+    let arms = [("kto", 0.7), ("dpo", 0.5)];
+    let higher = &judged(&arms, 3, 500, Direction::Higher)[0];
+    assert_eq!(higher.verdict, Verdict::Better);
+    assert!(higher.words.starts_with("kto beats dpo on hh accuracy by "), "{}", higher.words);
+    let lower = &judged(&arms, 3, 500, Direction::Lower)[0];
+    assert_eq!(lower.verdict, Verdict::Worse);
+    assert_eq!(lower.difference, higher.difference);
+    assert!(lower.words.starts_with("dpo beats kto on hh accuracy by "), "{}", lower.words);
+    assert!(judged(&arms, 3, 500, Direction::Neutral).is_empty());
+}
+
+#[test]
+fn swapping_the_arms_mirrors_the_row() {
+    let (examples, scores) = rows(&[("kto", 0.6), ("dpo", 0.5)], 3, 300, 5, Direction::Higher);
+    let mut swapped = scores.clone();
+    swapped.reverse();
+    let (ab, ba) = (verdicts(&examples, &scores, &SPEC, None), verdicts(&examples, &swapped, &SPEC, None));
+    assert_eq!((&ab[0].arm_a, &ab[0].arm_b), (&ba[0].arm_b, &ba[0].arm_a));
+    for (x, y) in [
+        (ab[0].difference, -ba[0].difference),
+        (ab[0].low, -ba[0].high),
+        (ab[0].p, ba[0].p),
+        (ab[0].p_equivalence, ba[0].p_equivalence),
+    ] {
+        assert!((x - y).abs() < 1e-12, "{x} {y}");
+    }
+}
+
+#[test]
+fn the_order_of_rows_does_not_matter() {
+    let (mut examples, scores) =
+        rows(&[("kto", 0.6), ("dpo", 0.5), ("base", 0.4)], 3, 200, 6, Direction::Higher);
+    examples.retain(|e| e.arm != "base" || e.seed == 0);
+    let before = verdicts(&examples, &scores, &SPEC, None);
+    examples.shuffle(&mut rng_at(1, "test/shuffle", 0));
+    let after = verdicts(&examples, &scores, &SPEC, None);
+    assert_eq!(before.len(), 3);
+    for (x, y) in before.iter().zip(&after) {
+        assert_eq!((&x.arm_a, &x.arm_b, &x.words), (&y.arm_a, &y.arm_b, &y.words));
+        assert!((x.p - y.p).abs() < 1e-9);
+    }
+    assert_eq!((after[2].arm_b.as_str(), after[2].seeds), ("base", 3));
+}
+
+#[test]
+fn one_seed_decides_nothing_and_says_so() {
+    let row = &judged(&[("kto", 0.8), ("dpo", 0.4)], 1, 500, Direction::Higher)[0];
+    assert_eq!(row.verdict, Verdict::Undecided);
+    assert!(row.words.contains("one seed cannot show"), "{}", row.words);
+    assert!(row.low > 0.2);
+}
+
+#[test]
+fn a_reason_or_a_missing_arm_leaves_no_verdict() {
+    let (mut examples, scores) = rows(&[("kto", 0.8), ("dpo", 0.4)], 3, 100, 4, Direction::Higher);
+    let row = &verdicts(&examples, &scores, &SPEC, Some("the budgets differ by 12 %"))[0];
+    assert_eq!(row.verdict, Verdict::Invalid);
+    assert!(row.words.contains("the budgets differ by 12 %") && row.difference > 0.0, "{}", row.words);
+    examples.retain(|e| e.arm == "kto");
+    let row = &verdicts(&examples, &scores, &SPEC, None)[0];
+    assert_eq!(row.verdict, Verdict::Invalid);
+    assert!(row.difference.is_nan());
+}
+
+#[test]
+fn missing_and_unfinished_values_drop_the_example_and_are_counted() {
+    let (mut examples, scores) = rows(&[("kto", 0.7), ("dpo", 0.5)], 3, 100, 4, Direction::Higher);
+    examples[0].value = f64::NAN;
+    examples.remove(450);
+    let row = &verdicts(&examples, &scores, &SPEC, None)[0];
+    assert_eq!(row.examples, 98);
+    assert!(row.words.contains("2 examples left out"), "{}", row.words);
+}
+
+#[test]
+fn equal_arms_on_many_prompts_are_equivalent() {
+    let row = &judged(&[("kto", 0.6), ("dpo", 0.6)], 5, 12_000, Direction::Higher)[0];
+    assert_eq!(row.verdict, Verdict::Equivalent, "{}", row.words);
+}
+
+#[test]
+fn without_a_difference_a_plan_of_three_arms_seldom_sees_one() {
+    let arms = [("kto", 0.6), ("dpo", 0.6), ("sft", 0.6)];
+    let plans = 200;
+    let wrong = (0..plans).filter(|world| {
+        let (examples, scores) = rows(&arms, 3, 60, *world, Direction::Higher);
+        let rows = verdicts(&examples, &scores, &SPEC, None);
+        rows.iter().any(|r| matches!(r.verdict, Verdict::Better | Verdict::Worse))
+    });
+    // At most 5 % (10) expected; 19 is three standard errors above.
+    let wrong = wrong.count();
+    assert!(wrong <= 19, "{wrong} of {plans} plans");
+}
