@@ -27,25 +27,30 @@ struct Scored<'a> {
     log_ratio: f64,
 }
 
-pub(super) fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
+pub(super) fn score<P: Policy>(
+    ctx: &mut ScoreContext<P>,
+    suite: &Suite,
+    llm: Option<&dyn Judge>,
+) -> Result<ScoredSuite> {
     let world = if suite.judge == JudgeKind::Gold { Some(World::new(&ctx.data.world)?) } else { None };
-    let judge = judge(suite, world.as_ref())?;
+    let own = judge(suite, world.as_ref(), llm.is_some())?;
+    let judge = if suite.judge == JudgeKind::Llm { llm } else { own.as_deref() };
     let mut tasks = tasks(ctx, suite)?;
-    let mut excluded = refused(judge.as_deref(), &mut tasks)?;
+    let mut excluded = refused(judge, &mut tasks)?;
     let generations = sample(ctx, suite, &tasks, &mut excluded)?;
     let by_id: BTreeMap<&str, &Task> = tasks.iter().map(|t| (t.id.as_str(), t)).collect();
     let log_ratios = log_ratios(ctx, suite, &generations)?;
     let mut scored = Vec::with_capacity(generations.len());
     for (generation, log_ratio) in generations.into_iter().zip(log_ratios) {
         let task = by_id[generation.id.as_str()];
-        let grade = match &judge {
+        let grade = match judge {
             Some(judge) => judge.grade(task, &generation.text)?,
             None => Grade::default(),
         };
         scored.push(Scored { task, generation, grade, opponents: Vec::new(), log_ratio });
     }
     let mut sentinels = Vec::new();
-    if let Some(judge) = judge.as_deref().filter(|_| !suite.opponents.is_empty()) {
+    if let Some(judge) = judge.filter(|_| !suite.opponents.is_empty()) {
         let base = base_samples(ctx.base);
         for kind in &suite.opponents {
             play(judge, *kind, &base, &mut scored)?;
@@ -56,6 +61,7 @@ pub(super) fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Resu
             sentinels = sentinel::play(judge, &own, &suite.opponents)?;
         }
     }
+    excluded.extend(invalid(&scored));
     let (examples, metrics) = aggregate(&scored, suite);
     Ok(ScoredSuite {
         examples,
@@ -66,9 +72,21 @@ pub(super) fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Resu
     })
 }
 
-fn judge<'a>(suite: &Suite, world: Option<&'a World>) -> Result<Option<Box<dyn Judge + 'a>>> {
+/// Judgments that are no valid answer: they count as nothing, and are shown.
+fn invalid<'a>(scored: &'a [Scored]) -> impl Iterator<Item = Exclusion> + 'a {
+    scored.iter().flat_map(|s| {
+        s.opponents.iter().filter(|o| o.preference.is_none()).map(|o| Exclusion {
+            example: s.task.id.clone(),
+            reason: format!("the judge gave no valid answer against `{}`", o.kind.name()),
+        })
+    })
+}
+
+/// The suite's own judge; a language model comes from outside.
+fn judge<'a>(suite: &Suite, world: Option<&'a World>, llm: bool) -> Result<Option<Box<dyn Judge + 'a>>> {
     Ok(match suite.judge {
         JudgeKind::None => None,
+        JudgeKind::Llm if llm => None,
         JudgeKind::Gold => world.map(|w| Box::new(Gold(w)) as Box<dyn Judge>),
         JudgeKind::Checks => Some(Box::new(Instructions)),
         JudgeKind::ExactMatch => {

@@ -30,7 +30,7 @@ pub use contamination::{Contamination, contamination};
 pub use definition::{AnswerRule, Columns, FewShot, JudgeKind, Kind, OpponentKind, PairTemplates, Suite};
 pub use logps::Policy;
 pub use metric::{Aggregation, Direction, METRICS, Metric, MetricInfo};
-pub use score::{Reference, ScoreContext, score};
+pub use score::{Reference, ScoreContext, score, score_with};
 pub use scored::{ALL, ExampleScore, Exclusion, MetricScore, Opponent, Sample, ScoredSuite, SentinelScore};
 pub use sentinel::unreliable;
 pub use shipped::{ListedSuite, SHIPPED, ShippedSuite, find, shipped, show};

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::definition::{Kind, Suite};
 use super::generation;
-use super::judge::Task;
+use super::judge::{Judge, Task};
 use super::logps::{Policy, sequence_logps};
 use super::preference::{PairLogps, score_pairs};
 use super::rows;
@@ -61,9 +61,18 @@ impl<P: Policy> ScoreContext<'_, P> {
 /// Where the suite's data cannot be read (what is missing and where it was looked for), an id occurs twice,
 /// or the model fails. Examples that cannot be scored are not an error: [`ScoredSuite::excluded`] lists them.
 pub fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
+    score_with(ctx, suite, None)
+}
+
+/// As [`score`]; `llm` judges the suites whose judge is a language model.
+pub fn score_with<P: Policy>(
+    ctx: &mut ScoreContext<P>,
+    suite: &Suite,
+    llm: Option<&dyn Judge>,
+) -> Result<ScoredSuite> {
     let scored = match suite.kind {
         Kind::Preference => preference(ctx, suite),
-        Kind::Generation => generation::score(ctx, suite),
+        Kind::Generation => generation::score(ctx, suite, llm),
     };
     scored.with_context(|| format!("scoring suite `{}`", suite.name))
 }

@@ -4,6 +4,7 @@ pub mod checks;
 mod exact;
 mod gold;
 mod instructions;
+pub mod llm;
 mod task;
 
 pub use exact::ExactMatch;

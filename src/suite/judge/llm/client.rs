@@ -1,0 +1,148 @@
+//! One question to the endpoint, asked again where that may help.
+
+use std::time::Duration;
+
+use rand::RngExt;
+use serde_json::Value;
+
+use super::cache::Reply;
+use crate::base::error::{HintExt, Result, anyhow};
+use crate::base::hash::Hasher;
+use crate::base::seed;
+
+/// Where the judge is, and how patiently it is asked.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Endpoint {
+    /// Up to and without `/chat/completions`.
+    pub url: String,
+    pub model: String,
+    /// Name of the environment variable that holds the key; empty: no key is sent.
+    pub key_variable: String,
+    pub timeout: Duration,
+    /// Further attempts after the first.
+    pub retries: u32,
+    /// Wait before the first retry; doubles with each, with jitter.
+    pub backoff: Duration,
+    /// Questions under way at once.
+    pub concurrency: usize,
+}
+
+/// What was asked and counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Questions that the endpoint answered.
+    pub asked: u64,
+    /// Questions that the cache answered.
+    pub cached: u64,
+    /// Attempts that failed and were repeated.
+    pub repeated: u64,
+    /// As the endpoint counts them, cached answers not included.
+    pub prompt_tokens: u64,
+    pub completion_tokens: u64,
+}
+
+/// Why an attempt failed.
+enum Failure {
+    /// Another attempt may succeed; the endpoint may have said when.
+    Again(String, Option<Duration>),
+    Final(String),
+}
+
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+pub struct Client<'a> {
+    endpoint: &'a Endpoint,
+    agent: ureq::Agent,
+    key: Option<String>,
+}
+
+impl<'a> Client<'a> {
+    /// # Errors
+    /// If the environment variable for the key is named and not set.
+    pub fn new(endpoint: &'a Endpoint) -> Result<Self> {
+        let key = match endpoint.key_variable.as_str() {
+            "" => None,
+            name => Some(
+                std::env::var(name)
+                    .map_err(|_| anyhow!("the judge's key is looked for in the environment variable {name}, which is not set"))
+                    .hint("export it, or name another variable")?,
+            ),
+        };
+        let config = ureq::Agent::config_builder()
+            .timeout_global(Some(endpoint.timeout))
+            .http_status_as_error(false)
+            .build();
+        Ok(Self { endpoint, agent: config.into(), key })
+    }
+
+    /// The reply, and how many attempts failed before it.
+    ///
+    /// # Errors
+    /// Where every attempt failed, or one in a way that another cannot mend (a wrong key, an unknown model).
+    pub fn ask(&self, request: &Value) -> Result<(Reply, u64)> {
+        // Jitter of its own for each question, so that a burst of refusals does not come back as a burst.
+        let mut rng = seed::rng(Hasher::new("judge").part(request.to_string().as_bytes()).u64(), "backoff");
+        let mut failed = 0;
+        loop {
+            let (reason, wait) = match self.attempt(request) {
+                Ok(reply) => return Ok((reply, u64::from(failed))),
+                Err(Failure::Final(reason)) => return Err(self.down(&reason, failed + 1)),
+                Err(Failure::Again(reason, wait)) => (reason, wait),
+            };
+            if failed >= self.endpoint.retries {
+                return Err(self.down(&reason, failed + 1));
+            }
+            let backoff = self.endpoint.backoff * 2u32.saturating_pow(failed);
+            let jittered = backoff.mul_f64(0.5 + rng.random::<f64>());
+            std::thread::sleep(wait.unwrap_or(jittered).min(LONGEST_WAIT));
+            failed += 1;
+        }
+    }
+
+    fn down(&self, reason: &str, attempts: u32) -> anyhow::Error {
+        let failed: Result<()> =
+            Err(anyhow!("the judge at {} failed after {attempts} attempts: {reason}", self.endpoint.url));
+        failed
+            .hint("what it answered so far is kept: the same command goes on when the judge is back")
+            .expect_err("built from an error")
+    }
+
+    fn attempt(&self, request: &Value) -> std::result::Result<Reply, Failure> {
+        let url = format!("{}/chat/completions", self.endpoint.url.trim_end_matches('/'));
+        let mut post = self.agent.post(&url).header("content-type", "application/json");
+        if let Some(key) = &self.key {
+            post = post.header("authorization", format!("Bearer {key}"));
+        }
+        let mut response = post.send(request.to_string()).map_err(|e| Failure::Again(e.to_string(), None))?;
+        let status = response.status().as_u16();
+        let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
+        let body = response.body_mut().read_to_string();
+        match (status, body) {
+            (200..=299, Ok(body)) => read(&body),
+            (200..=299, Err(e)) => Err(Failure::Again(format!("the answer broke off: {e}"), None)),
+            (408 | 409 | 425 | 429 | 500..=599, _) => {
+                Err(Failure::Again(format!("HTTP status {status}"), after.map(Duration::from_secs)))
+            }
+            (_, body) => {
+                Err(Failure::Final(format!("HTTP status {status}: {}", start(&body.unwrap_or_default()))))
+            }
+        }
+    }
+}
+
+/// The text and the counts of a chat completion.
+fn read(body: &str) -> std::result::Result<Reply, Failure> {
+    let malformed = || Failure::Again(format!("not a chat completion: {}", start(body)), None);
+    let value: Value = serde_json::from_str(body).map_err(|_| malformed())?;
+    let text = value["choices"][0]["message"]["content"].as_str().ok_or_else(malformed)?;
+    let count = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
+    Ok(Reply {
+        text: text.to_owned(),
+        prompt_tokens: count("prompt_tokens"),
+        completion_tokens: count("completion_tokens"),
+    })
+}
+
+fn start(text: &str) -> String {
+    text.chars().take(200).collect()
+}

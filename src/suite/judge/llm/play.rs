@@ -1,0 +1,135 @@
+//! Matches in both orders, several questions at a time.
+
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use serde_json::Value;
+
+use super::cache::Cache;
+use super::client::{Client, Endpoint, Usage};
+use super::template::JudgeTemplate;
+use crate::base::error::{Result, ensure};
+use crate::suite::judge::task::{Grade, Judge, Match, Task};
+
+/// What the judge decided, over all matches so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Tally {
+    pub matches: u64,
+    /// Matches with a reply that holds no valid verdict, in either order: not counted as anything.
+    pub invalid: u64,
+    /// Matches whose verdict changed with the order: ties.
+    pub flipped: u64,
+    pub usage: Usage,
+}
+
+impl Tally {
+    /// Share of the valid matches in which the order decided: how little the judge can be trusted.
+    pub fn flip_rate(&self) -> f64 {
+        self.flipped as f64 / (self.matches - self.invalid).max(1) as f64
+    }
+}
+
+/// A language model that says which of two completions is better.
+pub struct LlmJudge {
+    endpoint: Endpoint,
+    template: JudgeTemplate,
+    cache: Cache,
+    tally: Mutex<Tally>,
+}
+
+impl LlmJudge {
+    /// # Errors
+    /// If the cache's folder cannot be made, or no question may be under way.
+    pub fn new(endpoint: Endpoint, template: JudgeTemplate, cache: &Path) -> Result<Self> {
+        ensure!(endpoint.concurrency > 0, "the judge needs a concurrency of at least 1");
+        Ok(Self { endpoint, template, cache: Cache::open(cache)?, tally: Mutex::default() })
+    }
+
+    pub fn tally(&self) -> Tally {
+        *self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+
+    fn count(&self, change: impl FnOnce(&mut Tally)) {
+        change(&mut self.tally.lock().unwrap_or_else(std::sync::PoisonError::into_inner));
+    }
+
+    fn reply(&self, client: &Client, request: &Value) -> Result<String> {
+        if let Some(reply) = self.cache.get(&self.endpoint.url, request) {
+            self.count(|t| t.usage.cached += 1);
+            return Ok(reply.text);
+        }
+        let (reply, repeated) = client.ask(request)?;
+        self.cache.put(&self.endpoint.url, request, &reply)?;
+        self.count(|t| {
+            t.usage.asked += 1;
+            t.usage.repeated += repeated;
+            t.usage.prompt_tokens += reply.prompt_tokens;
+            t.usage.completion_tokens += reply.completion_tokens;
+        });
+        Ok(reply.text)
+    }
+
+    /// The replies to all requests, in their order. The first failure stops what has not begun.
+    fn replies(&self, requests: &[Value]) -> Result<Vec<String>> {
+        let client = Client::new(&self.endpoint)?;
+        let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
+        let slots: Vec<Mutex<Option<Result<String>>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+        std::thread::scope(|scope| {
+            for _ in 0..self.endpoint.concurrency.min(requests.len()) {
+                scope.spawn(|| {
+                    while !failed.load(Ordering::Relaxed) {
+                        let i = next.fetch_add(1, Ordering::Relaxed);
+                        let Some(request) = requests.get(i) else { break };
+                        let reply = self.reply(&client, request);
+                        failed.fetch_or(reply.is_err(), Ordering::Relaxed);
+                        *slots[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reply);
+                    }
+                });
+            }
+        });
+        let done: Vec<Option<Result<String>>> = slots
+            .into_iter()
+            .map(|s| s.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner))
+            .collect();
+        // Where one failed, others may never have begun: the failure is what is reported.
+        let mut replies = Vec::with_capacity(done.len());
+        let mut missing = false;
+        for reply in done {
+            match reply {
+                Some(reply) => replies.push(reply?),
+                None => missing = true,
+            }
+        }
+        ensure!(!missing, "a question was left unasked");
+        Ok(replies)
+    }
+}
+
+impl Judge for LlmJudge {
+    /// Nothing: this judge only compares.
+    fn grade(&self, _task: &Task, _completion: &str) -> Result<Grade> {
+        Ok(Grade::default())
+    }
+
+    fn compare(&self, matches: &[Match]) -> Result<Vec<Option<f64>>> {
+        let mut requests = Vec::with_capacity(2 * matches.len());
+        for m in matches {
+            for (first, second) in [(m.candidate, m.baseline), (m.baseline, m.candidate)] {
+                requests.push(self.template.request(&self.endpoint.model, &m.task.prompt, first, second)?);
+            }
+        }
+        let replies = self.replies(&requests)?;
+        let decide = |pair: &[String]| {
+            let (forth, back) = (self.template.read(&pair[0]), self.template.read(&pair[1]).map(|p| 1.0 - p));
+            let outcome = forth.zip(back).map(|(a, b)| if a == b { a } else { 0.5 });
+            self.count(|t| {
+                t.matches += 1;
+                t.invalid += u64::from(outcome.is_none());
+                t.flipped += u64::from(outcome.is_some() && forth != back);
+            });
+            outcome
+        };
+        Ok(replies.chunks(2).map(decide).collect())
+    }
+}
