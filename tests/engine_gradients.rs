@@ -25,8 +25,10 @@ fn tiny(family: &str) -> DecoderConfig {
         "qwen2" => json!({"tie_word_embeddings": true}),
         "gpt_neox" => json!({"rotary_pct": 0.5, "hidden_size": 16, "num_attention_heads": 4}),
         "gpt2" => json!({"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64}),
-        "gemma2" => json!({"query_pre_attn_scalar": 4, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0,
-            "sliding_window": 4, "tie_word_embeddings": true}),
+        "gemma2" => {
+            json!({"query_pre_attn_scalar": 4, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0,
+            "sliding_window": 4, "tie_word_embeddings": true})
+        }
         "gemma3_text" => json!({"query_pre_attn_scalar": 4, "sliding_window": 4, "sliding_window_pattern": 2,
             "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "tie_word_embeddings": true}),
         _ => json!({}),
@@ -97,7 +99,8 @@ fn gradients_of_every_family_are_those_of_finite_differences() {
     for family in FAMILIES {
         let decoder = decoder(family);
         let grads = gradients(&decoder, &packed, &dlogps);
-        let loss = |d: &Decoder| d.logps(&packed).unwrap().iter().zip(&dlogps).map(|(l, w)| l * w).sum::<f64>();
+        let loss =
+            |d: &Decoder| d.logps(&packed).unwrap().iter().zip(&dlogps).map(|(l, w)| l * w).sum::<f64>();
         for (index, (param, grad)) in grads.with_params(decoder.params()).enumerate() {
             let (grad, at) = (flat(grad), flat(&param.tensor));
             let name = &param.pieces[0].name;
@@ -137,7 +140,8 @@ fn packed_sequences_do_not_see_each_other() {
     for family in FAMILIES {
         let decoder = decoder(family);
         let together = decoder.logps(&Packed::of(&sequences)).unwrap();
-        let alone: Vec<f64> = sequences.iter().flat_map(|s| decoder.logps(&Packed::of([s])).unwrap()).collect();
+        let alone: Vec<f64> =
+            sequences.iter().flat_map(|s| decoder.logps(&Packed::of([s])).unwrap()).collect();
         assert!(largest_difference(&together, &alone) < 1e-12, "{family}");
     }
 }
@@ -202,7 +206,14 @@ fn steps_through_the_cache_are_the_packed_forward() {
             let logits = decoder.step(&mut cache, &[(0, &b[5 + i..6 + i]), (2, &a[7 + i..8 + i])]).unwrap();
             for (row, prefix) in [&b[..6 + i], &a[..8 + i]].into_iter().enumerate() {
                 // log-softmax of the cache's logits against the packed log-prob of every possible next token
-                let logits: Vec<f64> = logits.get(row).unwrap().to_vec1::<f32>().unwrap().iter().map(|x| f64::from(*x)).collect();
+                let logits: Vec<f64> = logits
+                    .get(row)
+                    .unwrap()
+                    .to_vec1::<f32>()
+                    .unwrap()
+                    .iter()
+                    .map(|x| f64::from(*x))
+                    .collect();
                 let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
                 for (id, logit) in logits.iter().enumerate() {
                     let next = sequence(&[prefix, &[id as u32]].concat(), prefix.len());
