@@ -87,10 +87,30 @@ fn value_and_slope<T: Real>(x: T, activation: Activation) -> (T, T) {
 fn forward_cpu<T: Real>(x: &Tensor, activation: Activation, gated: bool) -> Result<Tensor> {
     // One loop per function, so that the choice is made outside of it.
     match activation {
-        Activation::Silu => forward_with::<T>(x, gated, |x| value_and_slope(x, Activation::Silu).0),
-        Activation::GeluTanh => forward_with::<T>(x, gated, |x| value_and_slope(x, Activation::GeluTanh).0),
-        Activation::GeluErf => forward_with::<T>(x, gated, |x| value_and_slope(x, Activation::GeluErf).0),
-        Activation::Relu => forward_with::<T>(x, gated, |x| value_and_slope(x, Activation::Relu).0),
+        Activation::Silu => forward_with::<T>(
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::Silu).0,
+        ),
+        Activation::GeluTanh => forward_with::<T>(
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::GeluTanh).0,
+        ),
+        Activation::GeluErf => forward_with::<T>(
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::GeluErf).0,
+        ),
+        Activation::Relu => forward_with::<T>(
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::Relu).0,
+        ),
     }
 }
 
@@ -122,12 +142,34 @@ fn forward_with<T: Real>(x: &Tensor, gated: bool, act: impl Fn(T) -> T + Sync) -
 
 fn backward_cpu<T: Real>(dy: &Tensor, x: &Tensor, activation: Activation, gated: bool) -> Result<()> {
     match activation {
-        Activation::Silu => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::Silu)),
-        Activation::GeluTanh => {
-            backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::GeluTanh))
-        }
-        Activation::GeluErf => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::GeluErf)),
-        Activation::Relu => backward_with::<T>(dy, x, gated, |x| value_and_slope(x, Activation::Relu)),
+        Activation::Silu => backward_with::<T>(
+            dy,
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::Silu),
+        ),
+        Activation::GeluTanh => backward_with::<T>(
+            dy,
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::GeluTanh),
+        ),
+        Activation::GeluErf => backward_with::<T>(
+            dy,
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::GeluErf),
+        ),
+        Activation::Relu => backward_with::<T>(
+            dy,
+            x,
+            gated,
+            #[inline(always)]
+            |x| value_and_slope(x, Activation::Relu),
+        ),
     }
 }
 

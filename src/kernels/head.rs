@@ -6,6 +6,7 @@ use candle_core::{D, DType, Tensor};
 use super::cpu::{self, dispatch};
 use super::plain;
 use super::real::{Real, View, matmul};
+use super::reduce;
 use crate::base::error::Result;
 
 /// Logits of at most this many bytes are kept from forward to backward; beyond, they are computed again.
@@ -109,31 +110,8 @@ fn exp_row<T: Real>(row: &mut [T], cap: Option<T>) -> (T, T) {
             *x = cap * (*x / cap).tanh();
         }
     }
-    let mut lanes = [T::NEG_INF; 16];
-    let whole = row.len() - row.len() % 16;
-    for chunk in row[..whole].chunks_exact(16) {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = x.max_of(*lane);
-        }
-    }
-    let tail = row[whole..].iter().fold(T::NEG_INF, |m, &x| x.max_of(m));
-    let max = lanes.iter().fold(tail, |m, &x| x.max_of(m));
-    let mut sums = [T::ZERO; 16];
-    let mut chunks = row.chunks_exact_mut(16);
-    for chunk in &mut chunks {
-        for (sum, x) in sums.iter_mut().zip(chunk) {
-            *x = (*x - max).exp();
-            *sum += *x;
-        }
-    }
-    let mut total = T::ZERO;
-    for x in chunks.into_remainder() {
-        *x = (*x - max).exp();
-        total += *x;
-    }
-    for sum in sums {
-        total += sum;
-    }
+    let max = reduce::max(row);
+    let total = reduce::exp_sum(row, max);
     (max, total)
 }
 

@@ -17,4 +17,6 @@ pub mod linear;
 pub mod norm;
 pub mod plain;
 pub mod real;
+mod reduce;
 pub mod rope;
+mod tile;

@@ -5,7 +5,11 @@ use candle_core::{D, DType, Tensor};
 use super::cpu::{self, dispatch};
 use super::plain;
 use super::real::Real;
+use super::reduce;
 use crate::base::error::Result;
+
+/// Accumulators of a sum over a row.
+const LANES: usize = 16;
 
 /// How a row is normalised.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -98,29 +102,9 @@ pub fn plain_forward(
 #[inline(always)]
 fn moments<T: Real>(row: &[T], kind: Kind, eps: T) -> (T, T) {
     let n = T::of(row.len() as f64);
-    let mean = if kind == Kind::Layer { sum(row.iter().copied()) / n } else { T::ZERO };
-    let mut lanes = [T::ZERO; 16];
-    let chunks = row.chunks_exact(16);
-    let rest = chunks.remainder();
-    for chunk in chunks {
-        for (lane, &x) in lanes.iter_mut().zip(chunk) {
-            *lane = (x - mean).mul_add(x - mean, *lane);
-        }
-    }
-    let mut square = sum(lanes.iter().copied());
-    for &x in rest {
-        square += (x - mean) * (x - mean);
-    }
+    let mean = if kind == Kind::Layer { reduce::sum(row) / n } else { T::ZERO };
+    let square = reduce::sum_with(row, row, |x, _, sum| (x - mean).mul_add(x - mean, sum));
     (mean, T::ONE / (square / n + eps).sqrt())
-}
-
-#[inline(always)]
-fn sum<T: Real>(values: impl Iterator<Item = T>) -> T {
-    let mut total = T::ZERO;
-    for value in values {
-        total += value;
-    }
-    total
 }
 
 fn forward_cpu<T: Real>(x: &Tensor, norm: Norm<'_>) -> Result<Tensor> {
@@ -214,17 +198,19 @@ fn backward_row<T: Real>(
     let (mean, scale) = moments(x, kind, eps);
     let offset = if kind == Kind::RmsPlusOne { T::ONE } else { T::ZERO };
     let n = T::of(x.len() as f64);
-    let (mut along, mut level) = ([T::ZERO; 16], [T::ZERO; 16]);
-    let whole = x.len() - x.len() % 16;
-    for start in (0..whole).step_by(16) {
-        let (x, dy, w) = (&x[start..start + 16], &dy[start..start + 16], &w[start..start + 16]);
-        for i in 0..16 {
+    // `dx` is the base that the gradient is added to, so g has no place of its own: it is made twice.
+    let (mut along, mut level) = ([T::ZERO; LANES], [T::ZERO; LANES]);
+    let whole = x.len() - x.len() % LANES;
+    for start in (0..whole).step_by(LANES) {
+        let at = start..start + LANES;
+        let (x, dy, w) = (&x[at.clone()], &dy[at.clone()], &w[at]);
+        for i in 0..LANES {
             let g = dy[i] * (w[i] + offset);
             along[i] = g.mul_add((x[i] - mean) * scale, along[i]);
             level[i] += g;
         }
     }
-    let (mut along, mut level) = (sum(along.iter().copied()), sum(level.iter().copied()));
+    let (mut along, mut level) = (reduce::sum(&along), reduce::sum(&level));
     for i in whole..x.len() {
         let g = dy[i] * (w[i] + offset);
         along += g * (x[i] - mean) * scale;

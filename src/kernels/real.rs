@@ -24,9 +24,11 @@ pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
     /// Absolute error in f32: 2e-7.
     fn erf(self) -> Self;
 
+    #[inline(always)]
     fn sigmoid(self) -> Self {
         Self::ONE / (Self::ONE + (-self).exp())
     }
+    #[inline(always)]
     fn max_of(self, other: Self) -> Self {
         if self > other { self } else { other }
     }
