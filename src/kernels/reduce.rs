@@ -97,9 +97,9 @@ mod tests {
         for n in [0, 1, 15, 16, 17, 100] {
             let x: Vec<f64> = (0..n).map(|i| f64::from(i * 37 % 101) - 50.0).collect();
             let y: Vec<f64> = x.iter().map(|x| x * 0.5 + 1.0).collect();
-            assert_eq!(sum(&x), x.iter().sum());
+            assert_eq!(sum(&x), x.iter().sum::<f64>());
             assert_eq!(max(&x), x.iter().copied().fold(f64::NEG_INFINITY, f64::max));
-            assert_eq!(dot(&x, &y), x.iter().zip(&y).map(|(a, b)| a * b).sum());
+            assert_eq!(dot(&x, &y), x.iter().zip(&y).map(|(a, b)| a * b).sum::<f64>());
             let mut e = x.clone();
             let total = exp_sum(&mut e, 50.0);
             assert!((total - x.iter().map(|x| (x - 50.0).exp()).sum::<f64>()).abs() < 1e-12);
