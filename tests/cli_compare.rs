@@ -45,6 +45,7 @@ fn the_same_command_gives_the_same_rows_and_goes_on_where_it_was_cut() {
     place.run(&["compare", "plan.toml", "--out", "b", "--quiet"]).succeeds();
     // Cut after the third run, in the middle of the fourth, and gone on with.
     std::fs::create_dir(place.path("c")).unwrap();
+    std::fs::remove_dir_all(place.path("cache")).ok();
     for file in ["plan.toml", "environment.json", "scores.csv", "examples.csv", "steps.csv"] {
         std::fs::copy(place.path("a").join(file), place.path("c").join(file)).unwrap();
     }

@@ -89,7 +89,6 @@ pub fn compare(
             break;
         }
     }
-    prepared.cache.save()?;
     writer.arrange()?;
     Ok(finished)
 }

@@ -1,6 +1,8 @@
 //! What all runs of a plan share: model, tokenizer, reference, data, suites.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::sync::Mutex;
 
 use candle_core::{DType, Device};
 
@@ -8,15 +10,17 @@ use super::device;
 use super::observer::Observer;
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
+use crate::base::hash::Hasher;
 use crate::data::{
-    Dataset, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with, resolve_model,
+    Dataset, Sequence, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with, resolve_model,
     tokenize_pairs, tokenize_unpaired,
 };
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, Plan, WORLD};
 use crate::record::Environment;
+use crate::suite::logps::sequence_logps;
 use crate::suite::{self, Suite};
-use crate::train::{Reference, ReferenceCache, TrainData};
+use crate::train::{ReferenceCache, TrainData};
 
 /// The split that suites with `source = "plan"` are drawn from.
 const HELDOUT_SPLIT: &str = "test";
@@ -46,7 +50,10 @@ pub struct Prepared {
     pub start_dir: PathBuf,
     /// The reference, where it is another model than the start.
     pub reference: Option<Decoder>,
-    pub cache: ReferenceCache,
+    /// Hash of the reference's weights.
+    reference_weights: String,
+    /// Reference log-probs of held-out completions, by what was asked.
+    scored: Mutex<BTreeMap<String, Vec<f64>>>,
     pub data: TrainingSet,
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
@@ -56,8 +63,37 @@ pub struct Prepared {
 }
 
 impl Prepared {
-    pub fn reference(&self) -> Reference<'_> {
-        Reference { decoder: self.reference.as_ref().unwrap_or(&self.start), cache: &self.cache }
+    pub fn reference(&self) -> &Decoder {
+        self.reference.as_ref().unwrap_or(&self.start)
+    }
+
+    /// An empty cache of reference log-probs, for one run. Runs share none: how sequences are packed moves
+    /// the last bits, so what a run gets from another would depend on which ran first, and a comparison that
+    /// is gone on with would not give the bits of one that was never interrupted.
+    pub fn reference_cache(&self) -> ReferenceCache {
+        ReferenceCache::open(&self.reference_weights, None)
+    }
+
+    /// (n,) Σ log π_ref of held-out completions, packed as a suite packs the policy's (`width` sequences of
+    /// one prompt together), so that a policy that equals its reference has rewards of exactly 0.
+    ///
+    /// # Errors
+    /// A forward pass fails.
+    pub fn heldout_logps(&self, sequences: &[Sequence], width: usize) -> Result<Vec<f64>> {
+        let mut key = Hasher::new("kto-eval/heldout-logps").part(&(width as u64).to_le_bytes());
+        for sequence in sequences {
+            key = key.ids(&sequence.ids).part(&(sequence.prompt_len as u64).to_le_bytes());
+        }
+        let key = key.hex();
+        // A poisoned lock means that another thread panicked between two insertions; each is whole.
+        let known = || self.scored.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(logps) = known().get(&key) {
+            return Ok(logps.clone());
+        }
+        let groups: Vec<Vec<&Sequence>> = sequences.chunks(width).map(|c| c.iter().collect()).collect();
+        let logps = sequence_logps(self.reference(), &groups)?;
+        known().insert(key, logps.clone());
+        Ok(logps)
     }
 }
 
@@ -95,8 +131,20 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let (data, hash) = read_training_set(&plan.data, &tokenizer, observer)?;
     environment.data_hash = hash;
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
-    let cache = ReferenceCache::open(&weights, ReferenceCache::user_folder().as_deref());
-    Ok(Prepared { device, tokenizer, start, start_dir, reference, cache, data, heldout, suites, environment })
+    let (reference_weights, scored) = (weights, Mutex::default());
+    Ok(Prepared {
+        device,
+        tokenizer,
+        start,
+        start_dir,
+        reference,
+        reference_weights,
+        scored,
+        data,
+        heldout,
+        suites,
+        environment,
+    })
 }
 
 /// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.

@@ -11,16 +11,14 @@ use crate::data::Sequence;
 use crate::model::Decoder;
 use crate::plan::{Plan, RunSpec};
 use crate::record::{RunRow, Status, StepRow};
-use crate::suite::{ScoreContext, ScoredSuite, Suite, score};
-use crate::train::{Check, Ended, Hooks, Job, train};
+use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score};
+use crate::train::{Check, Ended, Hooks, Job, Reference, train};
 
 /// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
 /// β log π/π_ref, can be compared between arms that train under different β.
 const SCORE_BETA: f64 = 0.1;
 /// Sequences sampled at once.
 const SLOTS: usize = 32;
-/// Reference log-probs are computed in packs of this many tokens.
-const PACK_TOKENS: usize = 2048;
 
 /// A policy after training, with its row and what the run-time checks found.
 pub struct Trained {
@@ -47,6 +45,7 @@ pub fn trained(
     let owner = Owner::of(run);
     let mut policy = prepared.start.duplicate()?;
     let memory = PeakMemory::start();
+    let cache = prepared.reference_cache();
     let job = Job {
         method: &run.arm.method,
         spec: &run.arm.train,
@@ -54,7 +53,7 @@ pub fn trained(
         seed: run.seed,
         max_length: run.data.max_length,
         data: prepared.data.as_data(),
-        reference: Some(prepared.reference()),
+        reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
     };
     let mut hooks = Hooks {
         step: &mut |metrics| step(&rows::step(&owner, metrics)),
@@ -88,11 +87,8 @@ pub fn scored(
     seed: u64,
     suite: &Suite,
 ) -> Result<ScoredSuite> {
-    let reference = prepared.reference();
-    let mut logps = |sequences: &[Sequence]| {
-        let sequences: Vec<&Sequence> = sequences.iter().collect();
-        reference.logps(&sequences, PACK_TOKENS)
-    };
+    let width = if suite.kind == Kind::Preference { 2 } else { 1 };
+    let mut logps = |sequences: &[Sequence]| prepared.heldout_logps(sequences, width);
     let mut context = ScoreContext {
         policy,
         reference: &mut logps,

@@ -43,6 +43,5 @@ pub fn verify(
         }
         verified.push(Verified { arm: run.arm.name, checks: result.checks });
     }
-    prepared.cache.save()?;
     Ok(verified)
 }
