@@ -98,15 +98,14 @@ impl Watch {
         for ((id, policy), reference) in ids.zip(&logps.policy).zip(&logps.reference) {
             let off = (policy - reference).abs();
             furthest = furthest.max(off);
-            // Written so that NaN is refused too.
-            if !(off <= IDENTITY_TOLERANCE * (policy.abs() / 100.0).max(1.0)) {
+            if exceeds(off, IDENTITY_TOLERANCE * (policy.abs() / 100.0).max(1.0)) {
                 return refuse(format!(
                     "example {id} has log-prob {policy} under the policy and {reference} under the reference"
                 ));
             }
         }
         if let Some((raw, _)) = result.z0
-            && !(raw.abs() <= 10.0 * IDENTITY_TOLERANCE)
+            && exceeds(raw, 10.0 * IDENTITY_TOLERANCE)
         {
             return refuse(format!("z0 is {raw}, not 0"));
         }
@@ -114,7 +113,7 @@ impl Watch {
         for (i, loss) in result.losses.iter().enumerate() {
             let desirable = units.get(i).is_none_or(|u| u.desirable);
             let Some(want) = objective.identity_loss(desirable, &step) else { continue };
-            if !((loss - want).abs() <= 10.0 * IDENTITY_TOLERANCE * want.max(1.0)) {
+            if exceeds(loss - want, 10.0 * IDENTITY_TOLERANCE * want.max(1.0)) {
                 return refuse(format!("the loss of example {i} is {loss}, not {want}"));
             }
         }
@@ -224,4 +223,9 @@ impl Watch {
             unless(HEALTHY, Failure::Unhealthy),
         ]
     }
+}
+
+/// |x| > limit, or x is NaN.
+fn exceeds(x: f64, limit: f64) -> bool {
+    x.is_nan() || x.abs() > limit
 }

@@ -163,7 +163,7 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, f64>> {
     if checksum != expected.to_le_bytes() || pairs.len() % 16 != 0 {
         return None;
     }
-    let word = |b: &[u8]| Some(<[u8; 8]>::try_from(b).ok()?);
+    let word = |b: &[u8]| <[u8; 8]>::try_from(b).ok();
     pairs
         .chunks_exact(16)
         .map(|c| Some((u64::from_le_bytes(word(&c[..8])?), f64::from_le_bytes(word(&c[8..])?))))
