@@ -2,12 +2,14 @@
 
 use kto_eval::base::seed::rng_at;
 use kto_eval::plan::VerdictSpec;
-use kto_eval::record::{ComparisonRow, Direction, ExampleRow, ScoreRow, Verdict};
+use kto_eval::record::{ComparisonRow, Direction, ExampleRow, Family, ScoreRow, Verdict};
 use kto_eval::stats::verdicts;
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
-const SPEC: VerdictSpec = VerdictSpec { alpha: 0.05, equivalence_margin: 0.02, resamples: 1000, seed: 1 };
+/// No metric is primary: every comparison stands in one family.
+const SPEC: VerdictSpec =
+    VerdictSpec { alpha: 0.05, primary: Vec::new(), equivalence_margin: 0.02, resamples: 1000, seed: 1 };
 
 /// Rows of arms with true accuracies, on `prompts` prompts under `seeds` seeds, and the scores that name
 /// the metric's direction.
@@ -155,4 +157,28 @@ fn without_a_difference_a_plan_of_three_arms_seldom_sees_one() {
     // At most 5 % (10) expected; 19 is three standard errors above.
     let wrong = wrong.count();
     assert!(wrong <= 19, "{wrong} of {plans} plans");
+}
+
+#[test]
+fn the_plans_question_is_corrected_apart_from_everything_else() {
+    let arms = [("sft", 0.55), ("dpo", 0.6), ("kto", 0.65), ("base", 0.5)];
+    let (mut examples, mut scores) = rows(&arms, 3, 80, 5, Direction::Higher);
+    let side_effects: Vec<ExampleRow> =
+        examples.iter().map(|e| ExampleRow { metric: "repetition".into(), ..e.clone() }).collect();
+    let more: Vec<ScoreRow> =
+        scores.iter().map(|s| ScoreRow { metric: "repetition".into(), ..s.clone() }).collect();
+    examples.extend(side_effects);
+    scores.extend(more);
+    let spec = VerdictSpec { primary: vec!["accuracy".into()], ..SPEC };
+    let judged = verdicts(&examples, &scores, &spec, None);
+    let count = |family| judged.iter().filter(|r| r.family == family).count();
+    assert_eq!([Family::Primary, Family::Base, Family::Secondary].map(count), [3, 3, 6]);
+    for row in &judged {
+        let members = judged.iter().filter(|r| r.family == row.family);
+        let smallest = members.clone().map(|r| r.p).fold(f64::INFINITY, f64::min);
+        if row.p == smallest {
+            let expected = (row.p * members.count() as f64).min(1.0);
+            assert!((row.p_adjusted - expected).abs() < 1e-12, "{row:?}");
+        }
+    }
 }

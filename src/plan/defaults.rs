@@ -61,6 +61,13 @@ impl SuitesSpec {
 
 impl Default for VerdictSpec {
     fn default() -> Self {
-        Self { alpha: 0.05, equivalence_margin: 0.02, resamples: 10_000, seed: 0 }
+        let primary = ["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"];
+        Self {
+            alpha: 0.05,
+            primary: primary.map(str::to_owned).into(),
+            equivalence_margin: 0.02,
+            resamples: 10_000,
+            seed: 0,
+        }
     }
 }

@@ -263,8 +263,11 @@ pub struct SuitesSpec {
 /// How differences between arms are judged.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerdictSpec {
-    /// Family-wise error rate over all comparisons of the plan (Holm).
+    /// Family-wise error rate of each family of comparisons (Holm): see `record::Family`.
     pub alpha: f64,
+    /// The metrics that the plan is about, named before anything is run: comparisons of arms on these are
+    /// one family, all others are secondary.
+    pub primary: Vec<String>,
     /// Two arms are equivalent where the difference lies within ± this, per unit of the metric
     /// (for accuracies and win rates 0.02 is two points).
     pub equivalence_margin: f64,

@@ -172,6 +172,7 @@ pub struct ComparisonRow {
     pub suite: String,
     pub subset: String,
     pub metric: String,
+    pub family: Family,
     pub arm_a: String,
     pub arm_b: String,
     pub mean_a: f64,
@@ -183,7 +184,7 @@ pub struct ComparisonRow {
     pub low: f64,
     pub high: f64,
     pub p: f64,
-    /// After Holm over all comparisons of the plan.
+    /// After Holm over the comparisons of its family.
     pub p_adjusted: f64,
     /// p of the equivalence test (two one-sided tests against ± margin).
     pub p_equivalence: f64,
@@ -196,6 +197,19 @@ pub struct ComparisonRow {
     pub detectable: f64,
     /// The verdict as a sentence.
     pub words: String,
+}
+
+/// Comparisons that are corrected for multiplicity together. One family for the plan's question, so that
+/// looking at many side effects does not cost the power to answer it, nor lend its α to them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Family {
+    /// Trained arm against trained arm on a metric that the plan names as primary.
+    Primary,
+    /// Trained arm against the starting checkpoint on a primary metric.
+    Base,
+    /// Every other metric: exploratory.
+    Secondary,
 }
 
 /// What a comparison of arm a with arm b says, seen from a.

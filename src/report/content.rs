@@ -4,23 +4,37 @@ use serde::Serialize;
 
 use super::figures::{Currency, Figures, MOST_APART};
 use super::format::{capitalised, plain, si};
-use super::view::{ALL, Metric, View};
-use crate::record::{ComparisonRow, Direction};
+use super::view::{ALL, Metric, View, distinct};
+use crate::record::{ComparisonRow, Direction, Family, SENTINEL};
 
-/// Verdict sentences on the metric that stands for each suite.
+/// The comparisons of the plan's question; where the plan names no metric of these suites as primary, those on
+/// the metric that stands for each suite.
 pub fn headlines<'f>(view: &View<'_>, figures: &'f Figures) -> Vec<&'f ComparisonRow> {
-    let metrics: Vec<_> = view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
-    let headline = view.headline();
-    // The comparison's own headline first.
-    let first = metrics.iter().filter(|m| headline.as_ref().is_some_and(|h| h.suite == m.suite));
-    let rest = metrics.iter().filter(|m| headline.as_ref().is_none_or(|h| h.suite != m.suite));
-    let mut found = Vec::new();
-    for metric in first.chain(rest) {
-        let rows = figures.comparisons.iter().map(|c| &c.row);
-        let wanted = rows.filter(|c| c.suite == metric.suite && c.metric == metric.name && c.subset == ALL);
-        found.extend(wanted);
+    let rows = || figures.comparisons.iter().map(|c| &c.row).filter(|c| c.subset == ALL);
+    let primary: Vec<_> = rows().filter(|c| c.family == Family::Primary).collect();
+    if !primary.is_empty() {
+        return primary;
     }
-    found
+    let metrics: Vec<_> = view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
+    rows().filter(|c| metrics.iter().any(|m| c.suite == m.suite && c.metric == m.name)).collect()
+}
+
+/// What the contestants that ought to lose reached on a suite, a sentence a metric.
+pub fn sentinels(view: &View<'_>, suite: &str) -> Vec<String> {
+    let names =
+        distinct(view.input.scores.iter().map(|s| s.arm.as_str()).filter(|a| a.starts_with(SENTINEL)));
+    let sentence = |metric: Metric| {
+        let reached: Vec<String> = names
+            .iter()
+            .filter_map(|name| {
+                let score = view.score(&metric, ALL, name)?;
+                Some(format!("{} {}", &name[SENTINEL.len()..], metric.unit.value(score.summary.mean)))
+            })
+            .collect();
+        let text = format!("Contestants that ought to lose, {}: {}.", metric.label(), reached.join(", "));
+        (!reached.is_empty()).then_some(text)
+    };
+    view.judged(suite).into_iter().filter_map(sentence).collect()
 }
 
 /// Why the comparison must not be read as one, where that is so.
@@ -94,14 +108,39 @@ impl Cell {
     }
 }
 
-/// A row an arm, a column a metric: `61.2 % ± 0.8 (Δ +11.2)`. The first row is the head.
-pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
+/// A row a metric, a column an arm: narrow enough for a terminal and for Markdown. The first row is the head.
+pub fn metric_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
     let metrics = view.metrics(suite);
-    let arrow = |d: Direction| match d {
+    let scored = |arm: &str| metrics.iter().any(|m| figures.score(suite, &m.name, arm).is_some());
+    let arms: Vec<&str> = view.arms.iter().map(|a| a.name.as_str()).filter(|a| scored(a)).collect();
+    let head = arms.iter().map(|a| Cell::text(*a));
+    let mut rows = vec![std::iter::once(Cell::text("mean ± se over seeds")).chain(head).collect::<Vec<_>>()];
+    for metric in &metrics {
+        let cells = arms.iter().map(|arm| match figures.score(suite, &metric.name, arm) {
+            None => Cell::text("–"),
+            Some(score) => {
+                let error = score.standard_error.filter(|e| *e > 0.0);
+                let spread = error.map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default();
+                Cell::number(format!("{}{spread}", metric.unit.value(score.mean)), score.mean)
+            }
+        });
+        let name = Cell::text(format!("{}{}", metric.label(), arrow(metric.direction)));
+        rows.push(std::iter::once(name).chain(cells).collect());
+    }
+    rows
+}
+
+fn arrow(direction: Direction) -> &'static str {
+    match direction {
         Direction::Higher => " ↑",
         Direction::Lower => " ↓",
         Direction::Neutral => "",
-    };
+    }
+}
+
+/// A row an arm, a column a metric: `61.2 % ± 0.8 (Δ +11.2)`. The first row is the head.
+pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
+    let metrics = view.metrics(suite);
     let head =
         metrics.iter().map(|m| Cell::text(format!("{}{}", capitalised(&m.label()), arrow(m.direction))));
     let mut rows = vec![std::iter::once(Cell::text("arm")).chain(head).collect::<Vec<_>>()];

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::charts::{Drawing, Section};
-use super::content::{Cell, arm_table, banner, headlines, ledger_table, ledger_words};
+use super::content::{Cell, banner, headlines, ledger_table, ledger_words, metric_table, sentinels};
 use super::figures::Figures;
 use super::view::View;
 
@@ -38,7 +38,10 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         view.seeds_note()
     ));
     for suite in view.suites() {
-        out.push_str(&format!("### {}\n\n{}\n", inline(&suite), table(&arm_table(view, figures, &suite))));
+        out.push_str(&format!("### {}\n\n{}\n", inline(&suite), table(&metric_table(view, figures, &suite))));
+        for sentence in sentinels(view, &suite) {
+            out.push_str(&format!("{}\n\n", inline(&sentence)));
+        }
         charts(&mut out, drawings, &Section::Suite(suite));
     }
     out.push_str(&format!(

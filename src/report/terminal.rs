@@ -12,9 +12,10 @@ pub fn terminal_summary(input: &Input) -> String {
     let figures = Figures::of(&view, &[]);
     let mut out = String::new();
     for suite in view.suites() {
-        let table = content::arm_table(&view, &figures, &suite);
+        let table = content::metric_table(&view, &figures, &suite);
         out.push_str(&format!("{suite}\n{}\n", aligned(&table)));
     }
+    out.push_str(&format!("cost\n{}\n", aligned(&content::ledger_table(&figures))));
     if let Some(banner) = content::banner(&figures) {
         out.push_str(&format!("{banner}\n\n"));
     }

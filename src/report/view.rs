@@ -8,7 +8,7 @@ use super::input::Input;
 use super::summary::Summary;
 use super::svg::axis::Ticks;
 use super::svg::palette::ArmStyle;
-use crate::record::{ComparisonRow, Direction, RunRow, ScoreRow, Status};
+use crate::record::{ComparisonRow, Direction, RunRow, SENTINEL, ScoreRow, Status};
 
 /// The name under which the starting checkpoint's scores stand.
 pub const BASE: &str = "base";
@@ -82,7 +82,8 @@ impl<'a> View<'a> {
         let ran = input.runs.iter().map(|r| r.arm.as_str());
         let scored = input.scores.iter().map(|s| s.arm.as_str());
         for name in planned.chain(ran).chain(scored) {
-            if name != BASE && !names.iter().any(|n| n == name) {
+            // Sentinels have scores and no runs; they are listed apart.
+            if name != BASE && !name.starts_with(SENTINEL) && !names.iter().any(|n| n == name) {
                 names.push(name.to_owned());
             }
         }
@@ -108,7 +109,8 @@ impl<'a> View<'a> {
 
     pub fn metrics(&self, suite: &str) -> Vec<Metric> {
         let mut found: Vec<Metric> = Vec::new();
-        for row in self.input.scores.iter().filter(|s| s.suite == suite && s.subset == ALL) {
+        let whole = |s: &&ScoreRow| s.suite == suite && s.subset == ALL && !s.arm.starts_with(SENTINEL);
+        for row in self.input.scores.iter().filter(whole) {
             if !found.iter().any(|m| m.name == row.metric) {
                 found.push(Metric {
                     suite: suite.to_owned(),

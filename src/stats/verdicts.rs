@@ -7,13 +7,13 @@ use super::table::{Group, Pairing, Table};
 use super::words::{Facts, sentence};
 use super::{Components, Interval, Law, holm};
 use crate::plan::{BASE_ARM, VerdictSpec};
-use crate::record::{ComparisonRow, Direction, ExampleRow, ScoreRow, Verdict};
+use crate::record::{ComparisonRow, Direction, ExampleRow, Family, ScoreRow, Verdict};
 
 /// Compares every pair of arms on every suite and metric that has a direction.
 ///
 /// `examples` carry the values, `scores` the direction and unit of each metric and the order of the output.
-/// Arms are paired on example and seed; `base` (untrained) is an arm where it has rows. Holm runs over all
-/// difference tests of the plan, and over all equivalence tests. `invalid`: why no verdict may be given (the
+/// Arms are paired on example and seed; `base` (untrained) is an arm where it has rows. Holm runs over the
+/// difference tests of each [`Family`], and over its equivalence tests. `invalid`: why no verdict may be given (the
 /// budgets did not match, a sentinel won); figures are given all the same.
 ///
 /// A verdict speaks of methods, that is of other seeds too: with one seed there is none (undecided).
@@ -58,6 +58,7 @@ fn pairs<'t>(table: &'t Table, group: &Group<'t>) -> Vec<(&'t str, &'t str)> {
 
 /// A comparison before the others are known.
 struct Draft<'a> {
+    family: Family,
     suite: &'a str,
     metric: &'a str,
     a: &'a str,
@@ -78,7 +79,13 @@ struct Measured {
 
 impl<'a> Draft<'a> {
     fn new(group: &Group<'a>, score: &'a ScoreRow, a: &'a str, b: &'a str, spec: &VerdictSpec) -> Self {
+        let family = match spec.primary.iter().any(|m| m == group.metric) {
+            true if b == BASE_ARM => Family::Base,
+            true => Family::Primary,
+            false => Family::Secondary,
+        };
         Self {
+            family,
             suite: group.suite,
             metric: group.metric,
             a,
@@ -104,21 +111,29 @@ impl Measured {
     }
 }
 
-/// Corrects over all drafts and writes the rows.
+/// Corrects within each family and writes the rows, in the order of the drafts.
 fn judge(drafts: Vec<Draft>, spec: &VerdictSpec, invalid: Option<&str>) -> Vec<ComparisonRow> {
-    let all = |of: fn(&Measured) -> f64| -> Vec<f64> {
-        holm(&drafts.iter().map(|d| d.measured.as_ref().map_or(f64::NAN, of)).collect::<Vec<f64>>())
-    };
-    let (differences, equivalences) = (all(|m| m.p), all(|m| m.p_equivalence));
-    let tests = differences.iter().filter(|p| !p.is_nan()).count();
-    let strictest = spec.alpha / tests.max(1) as f64;
-    let family = Family { tests, strictest, spec, invalid };
-    let rows = drafts.iter().zip(differences.iter().zip(&equivalences));
-    rows.map(|(draft, (p, q))| family.row(draft, *p, *q)).collect()
+    let mut rows: Vec<(usize, ComparisonRow)> = Vec::with_capacity(drafts.len());
+    for family in [Family::Primary, Family::Base, Family::Secondary] {
+        let members: Vec<(usize, &Draft)> =
+            drafts.iter().enumerate().filter(|(_, d)| d.family == family).collect();
+        let corrected = |of: fn(&Measured) -> f64| -> Vec<f64> {
+            let p = members.iter().map(|(_, d)| d.measured.as_ref().map_or(f64::NAN, of));
+            holm(&p.collect::<Vec<f64>>())
+        };
+        let (differences, equivalences) = (corrected(|m| m.p), corrected(|m| m.p_equivalence));
+        let tests = differences.iter().filter(|p| !p.is_nan()).count();
+        let strictest = spec.alpha / tests.max(1) as f64;
+        let shared = Shared { tests, strictest, spec, invalid };
+        let judged = members.iter().zip(differences.iter().zip(&equivalences));
+        rows.extend(judged.map(|((place, draft), (p, q))| (*place, shared.row(draft, *p, *q))));
+    }
+    rows.sort_by_key(|(place, _)| *place);
+    rows.into_iter().map(|(_, row)| row).collect()
 }
 
-/// What all comparisons of a plan share.
-struct Family<'a> {
+/// What the comparisons of a family share.
+struct Shared<'a> {
     /// Tests that Holm corrects over.
     tests: usize,
     /// α over their number: the level that the smallest p must reach.
@@ -127,7 +142,7 @@ struct Family<'a> {
     invalid: Option<&'a str>,
 }
 
-impl Family<'_> {
+impl Shared<'_> {
     fn row(&self, draft: &Draft, p_adjusted: f64, q_adjusted: f64) -> ComparisonRow {
         let Some(m) = &draft.measured else {
             let missing = format!("{} and {} have fewer than two prompts in common", draft.a, draft.b);
@@ -200,6 +215,7 @@ fn unmeasured(draft: &Draft, spec: &VerdictSpec, reason: &str) -> ComparisonRow 
         suite: draft.suite.into(),
         subset: "all".into(),
         metric: draft.metric.into(),
+        family: draft.family,
         arm_a: draft.a.into(),
         arm_b: draft.b.into(),
         mean_a: f64::NAN,

@@ -375,6 +375,7 @@ fn compared(
         ),
     };
     ComparisonRow {
+        family: if y == "base" { Family::Base } else { Family::Primary },
         suite: suite.into(),
         subset: "all".into(),
         metric: metric.into(),
