@@ -62,8 +62,30 @@ fn main() -> kto_eval::base::error::Result<()> {
     let wanted = args.first().map_or("", String::as_str);
     let rounds: usize = args.get(1).and_then(|r| r.parse().ok()).unwrap_or(5);
     let sizes = [
-        ("4m", Size { vocab: 4096, hidden: 256, layers: 4, heads: 4, kv_heads: 2, intermediate: 688, context: 1024 }),
-        ("27m", Size { vocab: 4096, hidden: 512, layers: 8, heads: 8, kv_heads: 8, intermediate: 1376, context: 2048 }),
+        (
+            "4m",
+            Size {
+                vocab: 4096,
+                hidden: 256,
+                layers: 4,
+                heads: 4,
+                kv_heads: 2,
+                intermediate: 688,
+                context: 1024,
+            },
+        ),
+        (
+            "27m",
+            Size {
+                vocab: 4096,
+                hidden: 512,
+                layers: 8,
+                heads: 8,
+                kv_heads: 8,
+                intermediate: 1376,
+                context: 2048,
+            },
+        ),
     ];
     println!("{} threads; peak of one thread {:.1} GFLOP/s", rayon::current_num_threads(), peak() / 1e9);
     for (name, size) in sizes.into_iter().filter(|(name, _)| wanted.is_empty() || *name == wanted) {
@@ -95,8 +117,12 @@ fn main() -> kto_eval::base::error::Result<()> {
         let (f, b, peak) = (median(&mut forward), median(&mut backward), median(&mut peaks));
         println!(
             "{name}: {tokens} tokens; forward {:.1} ms {:.1} GFLOP/s {:.0} %; backward {:.1} ms {:.1} GFLOP/s {:.0} %; together {:.0} %",
-            f * 1e3, flops / f / 1e9, 100.0 * flops / f / peak,
-            b * 1e3, 2.0 * flops / b / 1e9, 200.0 * flops / b / peak,
+            f * 1e3,
+            flops / f / 1e9,
+            100.0 * flops / f / peak,
+            b * 1e3,
+            2.0 * flops / b / 1e9,
+            200.0 * flops / b / peak,
             300.0 * flops / (f + b) / peak
         );
     }
