@@ -192,21 +192,7 @@ fn backward_with<T: Real>(
                 || {
                     for (dy, x) in dy.chunks_exact_mut(f).zip(x.chunks_exact_mut(n)) {
                         let (gate, value) = x.split_at_mut(f);
-                        if gated {
-                            for ((dy, gate), value) in dy.iter_mut().zip(gate).zip(value) {
-                                let (y, slope) = act(*gate);
-                                let d = *dy;
-                                *dy = y * *value;
-                                *gate = d * slope * *value;
-                                *value = d * y;
-                            }
-                        } else {
-                            for (dy, gate) in dy.iter_mut().zip(gate) {
-                                let (y, slope) = act(*gate);
-                                *gate = *dy * slope;
-                                *dy = y;
-                            }
-                        }
+                        backward_row(dy, gate, gated.then_some(value), &act);
                     }
                 },
             );
@@ -218,4 +204,43 @@ fn backward_with<T: Real>(
             Ok(())
         })
     })
+}
+
+/// Numbers that are loaded, changed and stored at a time: three slices that are all written look to the
+/// compiler as if they might overlap, and copies on the stack do not.
+const LANES: usize = 16;
+
+#[inline(always)]
+fn backward_row<T: Real>(dy: &mut [T], gate: &mut [T], value: Option<&mut [T]>, act: impl Fn(T) -> (T, T)) {
+    let Some(value) = value else {
+        for (dy, gate) in dy.iter_mut().zip(gate) {
+            let (y, slope) = act(*gate);
+            *gate = *dy * slope;
+            *dy = y;
+        }
+        return;
+    };
+    let whole = dy.len() / LANES * LANES;
+    for at in (0..whole).step_by(LANES) {
+        let (mut d, mut g, mut v) = ([T::ZERO; LANES], [T::ZERO; LANES], [T::ZERO; LANES]);
+        d.copy_from_slice(&dy[at..at + LANES]);
+        g.copy_from_slice(&gate[at..at + LANES]);
+        v.copy_from_slice(&value[at..at + LANES]);
+        for i in 0..LANES {
+            (d[i], g[i], v[i]) = backward_one(d[i], g[i], v[i], &act);
+        }
+        dy[at..at + LANES].copy_from_slice(&d);
+        gate[at..at + LANES].copy_from_slice(&g);
+        value[at..at + LANES].copy_from_slice(&v);
+    }
+    for at in whole..dy.len() {
+        (dy[at], gate[at], value[at]) = backward_one(dy[at], gate[at], value[at], &act);
+    }
+}
+
+/// (dy, gate, value) → (y, dgate, dvalue)
+#[inline(always)]
+fn backward_one<T: Real>(dy: T, gate: T, value: T, act: impl Fn(T) -> (T, T)) -> (T, T, T) {
+    let (y, slope) = act(gate);
+    (y * value, dy * slope * value, dy * y)
 }

@@ -6,7 +6,7 @@ use super::{Columns, Shape};
 use crate::kernels::cpu;
 use crate::kernels::real::Real;
 use crate::kernels::reduce;
-use crate::kernels::tile::{Left, Right, padded, product};
+use crate::kernels::tile::{Left, Right, WIDTH, padded, product};
 
 /// Query rows whose scores exist at a time.
 pub const BLOCK: usize = 64;
@@ -230,19 +230,34 @@ pub fn backward_block<T: Real>(
 /// Scores to probabilities in `p`, and in `dp` d score = p·(dp − Σ p·dp), with Σ p·dp = `along`.
 #[inline(always)]
 fn score_gradient<T: Real>(p: &mut [T], dp: &mut [T], lse: T, along: T, cap: Option<T>) {
+    // Copies on the stack: two slices that are both written look as if they might overlap.
+    let whole = p.len() / WIDTH * WIDTH;
+    for at in (0..whole).step_by(WIDTH) {
+        let (mut a, mut b) = ([T::ZERO; WIDTH], [T::ZERO; WIDTH]);
+        a.copy_from_slice(&p[at..at + WIDTH]);
+        b.copy_from_slice(&dp[at..at + WIDTH]);
+        for i in 0..WIDTH {
+            (a[i], b[i]) = one_score(a[i], b[i], lse, along, cap);
+        }
+        p[at..at + WIDTH].copy_from_slice(&a);
+        dp[at..at + WIDTH].copy_from_slice(&b);
+    }
+    for at in whole..p.len() {
+        (p[at], dp[at]) = one_score(p[at], dp[at], lse, along, cap);
+    }
+}
+
+#[inline(always)]
+fn one_score<T: Real>(score: T, dp: T, lse: T, along: T, cap: Option<T>) -> (T, T) {
     match cap {
         None => {
-            for (p, dp) in p.iter_mut().zip(dp) {
-                *p = (*p - lse).exp();
-                *dp = *p * (*dp - along);
-            }
+            let p = (score - lse).exp();
+            (p, p * (dp - along))
         }
         Some(cap) => {
-            for (p, dp) in p.iter_mut().zip(dp) {
-                let y = (*p / cap).tanh();
-                *p = (cap * y - lse).exp();
-                *dp = *p * (*dp - along) * (T::ONE - y * y);
-            }
+            let y = (score / cap).tanh();
+            let p = (cap * y - lse).exp();
+            (p, p * (dp - along) * (T::ONE - y * y))
         }
     }
 }
