@@ -97,7 +97,7 @@ fn gradient_norms_of_dpo_are_those_of_trl() {
         let trl = &case["trl"]["sigmoid"];
         assert!((loss - trl["loss"].as_f64().unwrap()).abs() < 1e-5, "{loss}");
         let slope = |sequence: usize| {
-            let sign = if sequence % 2 == 0 { -1.0 } else { 1.0 };
+            let sign = if sequence.is_multiple_of(2) { -1.0 } else { 1.0 };
             sign * beta / (1.0 + margins[sequence / 2].exp()) / 8.0
         };
         let dlogps: Vec<f64> = packed.reads.iter().map(|r| slope(r.sequence as usize)).collect();
