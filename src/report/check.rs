@@ -79,18 +79,19 @@ fn close(a: f64, b: f64) -> bool {
 /// Values and n of `scores.csv` against the means of `examples.csv`. A metric without example rows (a ratio
 /// of sums, such as perplexity) cannot be computed from them and is passed over.
 fn scores(input: &Input) -> Vec<Difference> {
-    type Key<'r> = (&'r str, &'r str, &'r str, &'r str);
+    /// Run, seed (the starting checkpoint has one name under all seeds), suite, metric, subset.
+    type Key<'r> = (&'r str, u64, &'r str, &'r str, &'r str);
     let mut values: BTreeMap<Key<'_>, Vec<f64>> = BTreeMap::new();
     for e in &input.examples {
         let (run, suite, metric) = (e.run.as_str(), e.suite.as_str(), e.metric.as_str());
-        values.entry((run, suite, metric, super::view::ALL)).or_default().push(e.value);
+        values.entry((run, e.seed, suite, metric, super::view::ALL)).or_default().push(e.value);
         if e.subset != super::view::ALL {
-            values.entry((run, suite, metric, e.subset.as_str())).or_default().push(e.value);
+            values.entry((run, e.seed, suite, metric, e.subset.as_str())).or_default().push(e.value);
         }
     }
     let mut found = Vec::new();
     for (i, s) in input.scores.iter().enumerate() {
-        let key = (s.run.as_str(), s.suite.as_str(), s.metric.as_str(), s.subset.as_str());
+        let key = (s.run.as_str(), s.seed, s.suite.as_str(), s.metric.as_str(), s.subset.as_str());
         let Some(values) = values.get(&key) else { continue };
         let place = |column: &str| {
             format!("scores.csv:{}: {column} of {} on {} in {}", i + 2, s.metric, s.suite, s.run)
