@@ -50,8 +50,8 @@ pub struct Prepared {
     pub start_dir: PathBuf,
     /// The reference, where it is another model than the start.
     pub reference: Option<Decoder>,
-    /// Hash of the reference's weights.
-    reference_weights: String,
+    /// Reference log-probs of training data, kept for later comparisons too.
+    pub cache: ReferenceCache,
     /// Reference log-probs of held-out completions, by what was asked.
     scored: Mutex<BTreeMap<String, Vec<f64>>>,
     pub data: TrainingSet,
@@ -67,11 +67,16 @@ impl Prepared {
         self.reference.as_ref().unwrap_or(&self.start)
     }
 
-    /// An empty cache of reference log-probs, for one run. Runs share none: how sequences are packed moves
-    /// the last bits, so what a run gets from another would depend on which ran first, and a comparison that
-    /// is gone on with would not give the bits of one that was never interrupted.
-    pub fn reference_cache(&self) -> ReferenceCache {
-        ReferenceCache::open(&self.reference_weights, None)
+    /// The cache that a run takes its reference log-probs from; `own` is its place where runs share none.
+    ///
+    /// On the CPU each sequence is computed by itself, so that a number is the same whoever asked for it first,
+    /// and all runs share one cache. On another device sequences are packed together, which moves the last
+    /// bits: shared, they would make a run depend on those before it.
+    pub fn reference_cache<'a>(&'a self, own: &'a mut Option<ReferenceCache>) -> &'a ReferenceCache {
+        if self.device.is_cpu() {
+            return &self.cache;
+        }
+        own.insert(ReferenceCache::open(self.cache.weights(), None))
     }
 
     /// (n,) Σ log π_ref of held-out completions, packed as a suite packs the policy's (`width` sequences of
@@ -131,14 +136,17 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let (data, hash) = read_training_set(&plan.data, &tokenizer, observer)?;
     environment.data_hash = hash;
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
-    let (reference_weights, scored) = (weights, Mutex::default());
+    // The last bits of a product depend on the number of threads.
+    let address = format!("{weights}-{}-threads", rayon::current_num_threads());
+    let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
+    let scored = Mutex::default();
     Ok(Prepared {
         device,
         tokenizer,
         start,
         start_dir,
         reference,
-        reference_weights,
+        cache,
         scored,
         data,
         heldout,

@@ -45,7 +45,8 @@ pub fn trained(
     let owner = Owner::of(run);
     let mut policy = prepared.start.duplicate()?;
     let memory = PeakMemory::start();
-    let cache = prepared.reference_cache();
+    let mut own = None;
+    let cache = prepared.reference_cache(&mut own);
     let job = Job {
         method: &run.arm.method,
         spec: &run.arm.train,
@@ -53,7 +54,7 @@ pub fn trained(
         seed: run.seed,
         max_length: run.data.max_length,
         data: prepared.data.as_data(),
-        reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
+        reference: Some(Reference { decoder: prepared.reference(), cache }),
     };
     let mut hooks = Hooks {
         step: &mut |metrics| step(&rows::step(&owner, metrics)),

@@ -1,6 +1,7 @@
 //! Log-probs under the reference: computed once, shared by all arms and seeds, kept for the next time.
 
 use super::micro::{packs, sums};
+use crate::base::cache;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::Sequence;
@@ -36,12 +37,9 @@ pub struct Reference<'a> {
 }
 
 impl ReferenceCache {
-    /// The user's folder for it: `$KTO_EVAL_CACHE/reference`, or `None` where the variable is not set (the
-    /// command line sets its default).
+    /// The user's folder for it, where there is one.
     pub fn user_folder() -> Option<PathBuf> {
-        std::env::var_os("KTO_EVAL_CACHE")
-            .filter(|v| !v.is_empty())
-            .map(|v| PathBuf::from(v).join("reference"))
+        cache::user_folder().map(|folder| folder.join("reference"))
     }
 
     /// An empty cache in memory, or what `folder` holds for these weights.
