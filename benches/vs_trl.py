@@ -12,7 +12,7 @@ those that are not padding, of the sequences trained on. Both sides take rows in
 5e-5, AdamW without decay, clip 1.0, length 512. `dpo` compares against TRL with the reference precomputed.
 The batch is TRL's: pairs for DPO, sequences for SFT and KTO.
 """
-import argparse, json, os, shutil, statistics, subprocess, sys, tempfile
+import argparse, csv, json, os, shutil, statistics, subprocess, sys, tempfile
 
 METHODS = {"sft": "sft", "dpo": "dpo_pre", "kto": "kto"}
 
@@ -21,20 +21,26 @@ def ours(args, method):
     out = tempfile.mkdtemp(prefix="kto-eval-bench-")
     completions = args.batch * (2 if method == "dpo" else 1)
     command = [
-        args.binary, "train", method, "--model", args.model, "--data", args.data, "--out", out, "--quiet", "--json",
-        "--set", f"budget.steps={args.warm + args.steps}", "--set", "train.order=sequential",
-        "--set", "train.schedule=constant", "--set", "train.warmup=0", "--set", "train.learning_rate=5e-5",
-        "--set", "train.weight_decay=0", "--set", "train.max_grad_norm=1.0", "--set", "data.max_length=512",
-        "--set", f"train.batch_size={completions}",
+        args.binary, "train", "--method", method, "--model", args.model, "--data", args.data, "--out", out, "--quiet",
+        "--steps", str(args.warm + args.steps), "--order", "sequential", "--threads", str(args.threads),
+        "--schedule", "constant", "--warmup", "0", "--learning-rate", "5e-5",
+        "--weight-decay", "0", "--max-grad-norm", "1.0", "--max-length", "512",
+        "--batch-size", str(completions),
     ]
     if method == "kto":
-        command += ["--set", "arm.kto.z0=previous", "--set", "arm.kto.lambda_desirable=1.0", "--set", "arm.kto.lambda_undesirable=1.0"]
+        command += ["--param", "z0=previous", "--param", "lambda_desirable=1.0", "--param", "lambda_undesirable=1.0"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, RAYON_NUM_THREADS=str(args.threads)))
     if done.returncode != 0:
         sys.exit(f"kto-eval failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
-    result = json.loads(done.stdout.strip().splitlines()[-1])
+    with open(os.path.join(out, "steps.csv")) as file:
+        steps = list(csv.DictReader(file))[args.warm:]
+    with open(os.path.join(out, "runs.csv")) as file:
+        run = next(csv.DictReader(file))
     shutil.rmtree(out, ignore_errors=True)
-    return result
+    return {
+        "tokens_per_second_median": statistics.median(float(s["policy_tokens"]) / float(s["seconds"]) for s in steps),
+        "beyond_mib": float(run["peak_host_mib"]) - float(run["start_host_mib"]),
+    }
 
 
 def trl(args, method):
@@ -66,7 +72,7 @@ def main():
             mine.append(ours(args, method))
             peer.append(trl(args, method))
         speed = [a["tokens_per_second_median"] / b["tokens_per_s_median"] for a, b in zip(mine, peer)]
-        beyond = [a["peak_host_mib"] - a["host_mib_with_model"] for a in mine]
+        beyond = [a["beyond_mib"] for a in mine]
         beyond_peer = [b["peak_rss_mib"] - b["rss_with_model_mib"] for b in peer]
         row = lambda values: statistics.median(values)
         print(f"| {method} | {row([a['tokens_per_second_median'] for a in mine]):.0f} | {row([b['tokens_per_s_median'] for b in peer]):.0f} "

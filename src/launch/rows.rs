@@ -78,6 +78,7 @@ pub(super) fn run(spec: &RunSpec) -> RunRow {
         tokens_per_second: 0.0,
         reference_seconds: 0.0,
         score_seconds: 0.0,
+        start_host_mib: 0.0,
         peak_host_mib: 0.0,
         peak_device_mib: 0.0,
     };

@@ -27,8 +27,6 @@ pub struct Trained {
     pub checks: Vec<Check>,
     /// The abort flag ended it before its budget was spent.
     pub aborted: bool,
-    /// Resident memory before training began, the model and the data loaded, MiB.
-    pub host_mib_before: f64,
 }
 
 /// Trains one run from the starting checkpoint. `step` gets each step's row as it is made.
@@ -66,6 +64,7 @@ pub fn trained(
     rows::ledger(&mut row, &outcome.ledger);
     row.final_loss = outcome.final_loss;
     row.weights = outcome.weights;
+    row.start_host_mib = memory.before_mib;
     row.peak_host_mib = memory.peak_mib();
     let aborted = outcome.ended == Ended::Aborted;
     (row.status, row.note) = match outcome.ended {
@@ -73,7 +72,7 @@ pub fn trained(
         Ended::Diverged(why) => (Status::Diverged, why),
         Ended::Aborted => (Status::Failed, "interrupted".to_owned()),
     };
-    Ok(Trained { policy, row, checks: outcome.checks, aborted, host_mib_before: memory.before_mib })
+    Ok(Trained { policy, row, checks: outcome.checks, aborted })
 }
 
 /// Scores a policy on a suite; `base` is the starting checkpoint's result on it (`None` for itself).

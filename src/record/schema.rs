@@ -53,6 +53,8 @@ pub struct RunRow {
     pub tokens_per_second: f64,
     pub reference_seconds: f64,
     pub score_seconds: f64,
+    /// Resident memory of the process when training began, model and data loaded, MiB.
+    pub start_host_mib: f64,
     /// Peak resident memory of the process during training, MiB.
     pub peak_host_mib: f64,
     /// Peak device memory during training, MiB; 0 on CPU.

@@ -33,6 +33,7 @@ fn run_row(spec: &RunSpec, status: Status) -> RunRow {
         tokens_per_second: 666.6666666666666,
         reference_seconds: 0.1,
         score_seconds: 0.2,
+        start_host_mib: 60.0,
         peak_host_mib: 100.0,
         peak_device_mib: 0.0,
     }

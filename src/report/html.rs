@@ -24,7 +24,7 @@ const SCRIPT: &str = include_str!("report.js");
 #[derive(Serialize)]
 struct Page<'a> {
     name: &'a str,
-    analysis: &'a str,
+    analysis: Vec<String>,
     facts: Vec<(&'static str, String)>,
     banner: Option<String>,
     verdicts: Vec<Sentence>,
@@ -110,6 +110,12 @@ fn context(value: Value) -> minijinja::Value {
     }
 }
 
+/// Paragraphs, which stand a blank line apart; line breaks within one are only the file's.
+fn paragraphs(text: &str) -> Vec<String> {
+    let words = |p: &str| p.split_whitespace().collect::<Vec<_>>().join(" ");
+    text.split("\n\n").map(words).filter(|p| !p.is_empty()).collect()
+}
+
 fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -> Result<Page<'a>> {
     let text = |key: &str| view.planned(&[key]).and_then(Value::as_str).unwrap_or("");
     let verdicts = content::headlines(view, figures).into_iter();
@@ -119,7 +125,7 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
         .map(|a| format!("{}: {} of {} runs finished. {}", a.arm, a.finished, a.started, a.notes.join(" ")));
     Ok(Page {
         name: if text("name").is_empty() { "comparison" } else { text("name") },
-        analysis: text("analysis"),
+        analysis: paragraphs(text("analysis")),
         facts: facts(view),
         banner: content::banner(figures),
         verdicts: verdicts

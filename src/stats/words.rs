@@ -42,7 +42,7 @@ pub fn sentence(f: &Facts) -> String {
         (f.interval.low, f.interval.high)
     };
     let scale = Scale::of(f.unit, lead.max(high - low));
-    let on = format!("on {} {}", f.suite, f.metric);
+    let on = format!("on {} {}", f.suite, f.metric.replace('_', " "));
     let lower = if f.lower_is_better { " (lower is better)" } else { "" };
     let by = format!("{} {}{lower}", scale.number(lead), scale.unit);
     let interval = format!("{} % interval {} to {}", percent(f.level), scale.number(low), scale.number(high));

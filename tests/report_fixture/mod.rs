@@ -146,6 +146,7 @@ fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8
         tokens_per_second: total as f64 / seconds,
         reference_seconds: if arm.name == "sft" { 0.0 } else { 2.4 },
         score_seconds: 6.0,
+        start_host_mib: 300.0,
         peak_host_mib: 410.0 + 90.0 * arm.cost + 4.0 * normal(rng),
         peak_device_mib: 0.0,
     });
