@@ -110,6 +110,19 @@ fn the_order_of_rows_does_not_matter() {
 }
 
 #[test]
+fn a_base_with_samples_of_its_own_under_each_seed_is_paired_seed_by_seed() {
+    let (examples, scores) = rows(&[("kto", 0.6), ("base", 0.4)], 3, 200, 8, Direction::Higher);
+    let mean = |arm: &str| {
+        let values: Vec<f64> = examples.iter().filter(|e| e.arm == arm).map(|e| e.value).collect();
+        values.iter().sum::<f64>() / values.len() as f64
+    };
+    let row = &verdicts(&examples, &scores, &SPEC, None)[0];
+    assert_eq!((row.arm_b.as_str(), row.seeds), ("base", 3));
+    assert!((row.mean_a - mean("kto")).abs() < 1e-12, "{} {}", row.mean_a, mean("kto"));
+    assert!((row.mean_b - mean("base")).abs() < 1e-12, "{} {}", row.mean_b, mean("base"));
+}
+
+#[test]
 fn one_seed_decides_nothing_and_says_so() {
     let row = &judged(&[("kto", 0.8), ("dpo", 0.4)], 1, 500, Direction::Higher)[0];
     assert_eq!(row.verdict, Verdict::Undecided);

@@ -131,7 +131,7 @@ impl<'t> Group<'t> {
     }
 
     /// The paired design of two arms, over the seeds that both have and the examples that both have under
-    /// every one of them; `base` stands beside every seed. `None`: nothing is common.
+    /// every one of them; a `base` scored once stands beside every seed. `None`: nothing is common.
     pub fn pair(&self, a: &str, b: &str) -> Option<Pairing> {
         let runs = |name| self.arms.iter().find(|(arm, _)| *arm == name).map(|(_, runs)| runs.as_slice());
         let pairs = paired_runs((a, runs(a)?), (b, runs(b)?));
@@ -150,13 +150,14 @@ impl<'t> Group<'t> {
     }
 }
 
-/// The runs to set side by side: those with the same seed, or each run of one arm with the base.
+/// The runs to set side by side: those with the same seed. A base that was scored once stands beside every seed.
 fn paired_runs<'t>(
     (a, runs_a): (&str, &[Run<'t>]),
     (b, runs_b): (&str, &[Run<'t>]),
 ) -> Vec<(&'t [Cell], &'t [Cell])> {
     let of = |runs: &[Run<'t>], name: &str, seed: u64| {
-        runs.iter().find(|r| name == BASE_ARM || r.seed == seed).map(|r| r.cells)
+        let same = runs.iter().find(|r| r.seed == seed);
+        same.or_else(|| runs.first().filter(|_| name == BASE_ARM)).map(|r| r.cells)
     };
     let seeds = if a == BASE_ARM { runs_b } else { runs_a };
     seeds.iter().filter_map(|r| Some((of(runs_a, a, r.seed)?, of(runs_b, b, r.seed)?))).collect()
