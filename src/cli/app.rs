@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{compare, data, methods, plan, report, score, suites, train, verify, winrate};
+use super::{compare, data, merge, methods, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -22,6 +22,7 @@ pub fn main() -> ExitCode {
         Verb::Verify(options) => verify::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),
+        Verb::Merge(options) => merge::run(options, &common),
         Verb::Plan(verb) => plan::run(verb, &common),
     };
     match result {

@@ -28,5 +28,5 @@ pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_rows};
 pub use template::Template;
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, tokenizer_files};
 pub use types::*;
