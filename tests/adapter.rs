@@ -408,7 +408,7 @@ fn lora_keys_are_checked_where_they_stand() {
 fn real_peft_opens_our_adapters_and_gives_the_same_log_probs() {
     let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let shared = shared().expect("the golden models are the bases");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/peft_logps.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
     for family in ["llama", "gpt_neox", "gpt2", "qwen3", "gemma2", "olmo2"] {
         let base_dir = shared.join("golden/families").join(family);
         let mut adapted = Decoder::load(&base_dir, DType::F32, &Device::Cpu)
