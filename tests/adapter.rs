@@ -389,7 +389,7 @@ fn lora_keys_are_checked_where_they_stand() {
     let place = Place::new();
     for (from, to, says) in [
         ("rank = 4, alpha = 8", "rank = 4, alpha = 0", "plan.toml:12: `train.lora.alpha` is 0"),
-        ("rank = 4, alpha = 8", "alpha = 8", "`train.lora` has no `rank`"),
+        ("rank = 4, alpha = 8", "alpha = 8", "`arm.kto.lora` has no `rank`"),
         ("dropout = 0.1", "dropout = 1.0", "plan.toml:17: `arm.kto.lora.dropout` is 1"),
         ("dropout = 0.1", "droput = 0.1", "unknown key in [arm.kto.lora] `droput`"),
         ("[\"q_proj\", \"v_proj\"]", "[]", "must name modules"),

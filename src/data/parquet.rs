@@ -1,7 +1,6 @@
 //! Rows of a Parquet file as JSON objects.
 
 use std::fs::File;
-use std::ops::ControlFlow;
 use std::path::Path;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};

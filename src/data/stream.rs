@@ -12,7 +12,7 @@ use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::base::error::{Context, HintExt, Result, anyhow, bail};
+use crate::base::error::{Context, Result, anyhow, bail};
 
 use super::hinted::hinted;
 

@@ -108,12 +108,12 @@ fn check_world(world: &WorldSpec, source: &Source) -> Result<()> {
 fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) -> String) -> Result<()> {
     if !lora.is_on() {
         // A key of an adapter that is not there is a mistake, not a wish.
-        for path in [format!("arm.{}.lora", arm.name), "train.lora".to_owned()] {
-            if source.says(&path) && !source.says(&format!("{path}.rank")) && !source.says("train.lora.rank")
-            {
-                return Err(source.error(&path, "has no `rank`; rank 0, the default, means no adapter"))
-                    .hint("name a rank, such as lora = { rank = 16 }");
-            }
+        let own = format!("arm.{}.lora", arm.name);
+        let path = if source.says(&own) { own.as_str() } else { "train.lora" };
+        let ranked = [own.as_str(), "train.lora"].iter().any(|p| source.says(&format!("{p}.rank")));
+        if source.says(path) && !ranked {
+            return Err(source.error(path, "has no `rank`; rank 0, the default, means no adapter"))
+                .hint("name a rank, such as lora = { rank = 16 }");
         }
         return Ok(());
     }
