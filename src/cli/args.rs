@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{bench, compare, data, plan, report, score, suites, train, verify, winrate};
+use super::{bench, compare, data, merge, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -56,6 +56,8 @@ pub enum Verb {
     /// Look at data sets
     #[command(subcommand)]
     Data(data::Verb),
+    /// Add an adapter to the base that it names, as one checkpoint
+    Merge(merge::Options),
     /// Show plans
     #[command(subcommand)]
     Plan(plan::Verb),

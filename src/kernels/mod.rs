@@ -14,6 +14,7 @@ pub mod cpu;
 pub mod embedding;
 pub mod head;
 pub mod linear;
+pub mod low_rank;
 pub mod norm;
 pub mod plain;
 pub mod real;

@@ -8,6 +8,7 @@ use candle_core::{DType, Device};
 
 use super::device;
 use super::observer::Observer;
+use super::source::{Opened, open_dir};
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
@@ -46,8 +47,10 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The starting checkpoint, as it stays.
     pub start: Decoder,
-    /// Where it came from.
+    /// Where it came from (the base's folder, where the plan names an adapter).
     pub start_dir: PathBuf,
+    /// The plan names an adapter: the start is its base with the adapter merged.
+    pub adapted: bool,
     /// The reference, where it is another model than the start.
     pub reference: Option<Decoder>,
     /// Reference log-probs of training data, kept for later comparisons too.
@@ -108,16 +111,22 @@ impl Prepared {
 /// Whatever is missing or does not fit; the message names it.
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
-    let start_dir = directory(&plan.model.source, plan, observer)?;
-    let tokenizer = Tokenizer::load(&start_dir)?;
+    let dir = directory(&plan.model.source, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device);
     observer.stage(&format!("loading {}", plan.model.source));
-    let start = Decoder::load(&start_dir, dtype, &device)?;
+    let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device)?;
+    let tokenizer = Tokenizer::load(&tokenizer_dir)?;
+    let adapted = decoder.adapter().is_some();
+    let start = whole(decoder)?;
+    // A target module that is not there is found now, not when its arm's turn comes.
+    for arm in plan.arms.iter().filter(|arm| arm.train.lora.is_on()) {
+        start.with_adapter(&arm.train.lora, 0).with_context(|| format!("arm {}", arm.name))?;
+    }
     let vocabulary = start.config().vocab;
     tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
     let reference = match plan.model.reference.as_str() {
         "" => None,
-        source => Some(Decoder::load(&directory(source, plan, observer)?, dtype, &device)?),
+        source => Some(whole(open_dir(&directory(source, plan, observer)?, dtype, &device)?.decoder)?),
     };
     if let Some(reference) = &reference {
         let theirs = reference.config().vocab;
@@ -145,6 +154,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         tokenizer,
         start,
         start_dir,
+        adapted,
         reference,
         cache,
         scored,
@@ -153,6 +163,11 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         suites,
         environment,
     })
+}
+
+/// The model without an adapter: merged, where it has one.
+fn whole(decoder: Decoder) -> Result<Decoder> {
+    if decoder.adapter().is_some() { decoder.merged() } else { Ok(decoder) }
 }
 
 /// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.

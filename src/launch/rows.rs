@@ -72,6 +72,7 @@ pub(super) fn run(spec: &RunSpec) -> RunRow {
         reference_tokens: 0,
         flops: 0.0,
         epochs: 0.0,
+        trained_parameters: 0,
         final_loss: f64::NAN,
         weights: String::new(),
         train_seconds: 0.0,

@@ -41,7 +41,12 @@ pub fn trained(
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     let owner = Owner::of(run);
-    let mut policy = prepared.start.duplicate()?;
+    let lora = &run.arm.train.lora;
+    // With an adapter the weights stay as they are, and stay shared with the reference.
+    let mut policy = match lora.is_on() {
+        true => prepared.start.with_adapter(lora, run.seed)?,
+        false => prepared.start.duplicate()?,
+    };
     let memory = PeakMemory::start();
     let mut own = None;
     let cache = prepared.reference_cache(&mut own);
@@ -62,6 +67,7 @@ pub fn trained(
     let outcome = train(&mut policy, &job, &mut hooks)?;
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.ledger);
+    row.trained_parameters = policy.num_trained() as u64;
     row.final_loss = outcome.final_loss;
     row.weights = outcome.weights;
     row.start_host_mib = memory.before_mib;

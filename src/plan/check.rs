@@ -105,6 +105,27 @@ fn check_world(world: &WorldSpec, source: &Source) -> Result<()> {
     Ok(())
 }
 
+fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) -> String) -> Result<()> {
+    if !lora.is_on() {
+        // A key of an adapter that is not there is a mistake, not a wish.
+        let own = format!("arm.{}.lora", arm.name);
+        let path = if source.says(&own) { own.as_str() } else { "train.lora" };
+        let ranked = [own.as_str(), "train.lora"].iter().any(|p| source.says(&format!("{p}.rank")));
+        if source.says(path) && !ranked {
+            return Err(source.error(path, "has no `rank`; rank 0, the default, means no adapter"))
+                .hint("name a rank, such as lora = { rank = 16 }");
+        }
+        return Ok(());
+    }
+    within(source, &place("lora.alpha"), lora.alpha, Range::Positive)?;
+    within(source, &place("lora.dropout"), lora.dropout, Range::Share)?;
+    if lora.target_modules.is_empty() || lora.target_modules.iter().any(String::is_empty) {
+        let message = "must name modules, such as [\"q_proj\", \"v_proj\"], or [\"all-linear\"]";
+        return Err(source.error(&place("lora.target_modules"), message));
+    }
+    Ok(())
+}
+
 fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     let train = &arm.train;
     // A value that the arm does not give itself stands in [train].
@@ -125,6 +146,7 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     ] {
         within(source, &place(key), x, range)?;
     }
+    check_lora(&train.lora, arm, source, &place)?;
     let (size, unit) = (train.batch_size, arm.method.keys().unit);
     let batch = place("batch_size");
     if size % unit != 0 {

@@ -44,6 +44,20 @@ impl Default for TrainSpec {
             adam_epsilon: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            lora: LoraSpec::default(),
+        }
+    }
+}
+
+impl Default for LoraSpec {
+    /// Off. The rest is TRL's (alpha 32) and PEFT's for QLoRA (every projection).
+    fn default() -> Self {
+        Self {
+            rank: 0,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: vec![ALL_LINEAR.into()],
+            use_rslora: false,
         }
     }
 }

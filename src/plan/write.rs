@@ -27,7 +27,7 @@ impl Plan {
             for (key, hyperparameter) in arm.method.values() {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
-            out.push_str(&table(&arm.train));
+            out.push_str(&flat(&arm.train));
         }
         out
     }
@@ -55,6 +55,17 @@ fn section(out: &mut String, header: &str, value: &impl Serialize) {
 
 fn table(value: &impl Serialize) -> String {
     toml::to_string(value).expect("plans hold only what TOML can say")
+}
+
+/// Sections within it on one line each: a header of their own would end the arm.
+fn flat(value: &impl Serialize) -> String {
+    let text = table(value);
+    let mut out = text.split("\n[").next().unwrap_or_default().to_owned();
+    let keys = toml::Table::try_from(value).expect("plans hold only what TOML can say");
+    for (key, section) in keys.into_iter().filter(|(_, v)| v.is_table()) {
+        let _ = writeln!(out, "{key} = {section}");
+    }
+    out
 }
 
 /// Long text between `'''` where TOML allows it, else as a one-line string.

@@ -45,6 +45,9 @@ pub struct RunRow {
     pub reference_tokens: u64,
     pub flops: f64,
     pub epochs: f64,
+    /// Numbers that training changes: all weights, or an adapter's.
+    #[serde(default)]
+    pub trained_parameters: u64,
     pub final_loss: f64,
     /// Hash of the trained weights.
     pub weights: String,
