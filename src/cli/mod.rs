@@ -6,6 +6,7 @@ mod args;
 mod compare;
 mod data;
 mod interrupt;
+mod judge;
 mod methods;
 mod output;
 mod plan;

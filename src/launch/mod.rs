@@ -2,14 +2,17 @@
 //! are written as they are made.
 
 mod compare;
+mod contest;
 mod device;
 mod judge;
+mod llm;
 mod memory;
 mod observer;
 mod prepare;
 mod rows;
 mod run;
 mod score_data;
+mod score_suites;
 mod train_one;
 mod verify;
 mod world_base;
@@ -22,5 +25,6 @@ pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};
 pub use run::{Trained, scored, trained};
 pub use score_data::{ScoreRequest, score_data};
+pub use score_suites::{SuiteRequest, SuiteScores, score_suites};
 pub use train_one::{TrainFolder, train_one};
 pub use verify::{Verified, verify};
