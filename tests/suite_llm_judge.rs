@@ -141,9 +141,11 @@ fn the_key_goes_to_the_endpoint_and_nowhere_else() {
 
 /// Requests about `reverse` go to whoever stands first, those about `sort` to nobody; all others are ties.
 fn verdict(body: &str) -> Answer {
-    if body.contains("reverse ") {
+    let (_, rest) = body.split_once("<request>").unwrap();
+    let (request, _) = rest.split_once("</request>").unwrap();
+    if request.contains("reverse ") {
         Answer::Says("[[A]]")
-    } else if body.contains("sort ") {
+    } else if request.contains("sort ") {
         Answer::Says("Both are answers.")
     } else {
         Answer::Says("[[C]]")
@@ -155,7 +157,6 @@ fn judged_place() -> Place {
     let place = Place::new();
     let plan = cli::PLAN
         .replace("seeds = [1, 2]", "seeds = [1]")
-        .replace("tokens = 6000", "tokens = 2000")
         .replace("[[arm]]\nmethod = \"dpo\"\n\n", "")
         .replace("preference = [\"heldout\"]", "generation = [\"heldout-judged\"]\nmax_examples = 12");
     place.write("plan.toml", &(plan + "\n[judge]\nretries = 0\nconcurrency = 1\nreply_price = 1e6\n"));
@@ -192,7 +193,7 @@ fn a_comparison_outlives_its_judge_and_pays_for_nothing_twice() {
     // The base's 12 samples against the chosen ones and three sentinels against both: 7 × 12 matches, in both
     // orders at most 168 questions (equal texts ask once). The endpoint goes down among the first arm's.
     let server = serve(Box::new(|number, body| match number {
-        170..=175 => Answer::Status(500, ""),
+        170..=171 => Answer::Status(500, ""),
         _ => verdict(body),
     }));
     let down = compare_with(&place, &server.url, "out");
@@ -202,14 +203,14 @@ fn a_comparison_outlives_its_judge_and_pays_for_nothing_twice() {
     };
     let first = usage("out");
     assert_eq!(first.asked, 170, "what was answered is kept");
-    while server.requests.load(Ordering::SeqCst) < 176 {
+    while server.requests.load(Ordering::SeqCst) < 172 {
         compare_with(&place, &server.url, "out").fails(2, &["HTTP status 500"]);
     }
     let done = compare_with(&place, &server.url, "out");
     assert!(done.succeeds().contains("judge judge-1:"), "{}", done.out);
     let paid = usage("out");
     assert_eq!(
-        paid.asked + 6,
+        paid.asked + 2,
         server.requests.load(Ordering::SeqCst) as u64,
         "every answer was paid for once"
     );

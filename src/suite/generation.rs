@@ -44,13 +44,17 @@ pub(super) fn score<P: Policy>(
     let generations = sample(ctx, suite, &tasks, &mut excluded)?;
     let by_id: BTreeMap<&str, &Task> = tasks.iter().map(|t| (t.id.as_str(), t)).collect();
     let log_ratios = log_ratios(ctx, suite, &generations)?;
+    let written: Vec<(&Task, &str)> =
+        generations.iter().map(|g| (by_id[g.id.as_str()], g.text.as_str())).collect();
+    let grades = match judge {
+        Some(judge) => judge.grades(&written)?,
+        None => vec![Grade::default(); generations.len()],
+    };
+    let tasks: Vec<&Task> = written.iter().map(|(task, _)| *task).collect();
     let mut scored = Vec::with_capacity(generations.len());
-    for (generation, log_ratio) in generations.into_iter().zip(log_ratios) {
-        let task = by_id[generation.id.as_str()];
-        let grade = match judge {
-            Some(judge) => judge.grade(task, &generation.text)?,
-            None => Grade::default(),
-        };
+    for (((generation, log_ratio), task), grade) in
+        generations.into_iter().zip(log_ratios).zip(tasks).zip(grades)
+    {
         scored.push(Scored { task, generation, grade, opponents: Vec::new(), log_ratio });
     }
     let mut sentinels = Vec::new();
@@ -192,8 +196,9 @@ fn play(
         .map(|(i, c)| Match { task: scored[*i].task, candidate: &scored[*i].generation.text, baseline: c })
         .collect();
     let outcomes = judge.compare(&matches)?;
-    for ((i, completion), outcome) in pairs.into_iter().zip(outcomes) {
-        let reward = judge.grade(scored[i].task, &completion)?.reward;
+    let theirs: Vec<(&Task, &str)> = pairs.iter().map(|(i, c)| (scored[*i].task, c.as_str())).collect();
+    let rewards: Vec<Option<f64>> = judge.grades(&theirs)?.into_iter().map(|g| g.reward).collect();
+    for (((i, completion), outcome), reward) in pairs.into_iter().zip(outcomes).zip(rewards) {
         scored[i].opponents.push(Opponent { kind, completion, reward, outcome });
     }
     Ok(())

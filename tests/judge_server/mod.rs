@@ -22,7 +22,7 @@ pub struct Server {
     pub url: String,
     pub requests: Arc<AtomicUsize>,
     pub headers: Arc<Mutex<Vec<String>>>,
-    most_at_once: Arc<AtomicUsize>,
+    pub most_at_once: Arc<AtomicUsize>,
 }
 
 pub fn serve(behaviour: Box<Behaviour>) -> Server {

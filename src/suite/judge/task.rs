@@ -77,16 +77,20 @@ pub trait Judge {
 
     fn grade(&self, task: &Task, completion: &str) -> Result<Grade>;
 
+    /// The grade of each completion, in order; a judge that is quicker in batches has its own.
+    fn grades(&self, completions: &[(&Task, &str)]) -> Result<Vec<Grade>> {
+        completions.iter().map(|(task, completion)| self.grade(task, completion)).collect()
+    }
+
     /// The outcome of each match, in order; without an own rule, by the rewards of the two.
     fn compare(&self, matches: &[Match]) -> Result<Vec<Outcome>> {
-        matches
-            .iter()
-            .map(|m| {
-                let (a, b) =
-                    (self.grade(m.task, m.candidate)?.reward, self.grade(m.task, m.baseline)?.reward);
-                Ok(a.zip(b).map(|(a, b)| by_reward(a, b)).into())
-            })
-            .collect()
+        let both: Vec<(&Task, &str)> =
+            matches.iter().flat_map(|m| [(m.task, m.candidate), (m.task, m.baseline)]).collect();
+        let outcome = |pair: &[Grade]| {
+            let (a, b) = (pair[0].reward, pair[1].reward);
+            a.zip(b).map(|(a, b)| by_reward(a, b)).into()
+        };
+        Ok(self.grades(&both)?.chunks(2).map(outcome).collect())
     }
 }
 
