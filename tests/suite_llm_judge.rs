@@ -228,7 +228,7 @@ fn a_comparison_outlives_its_judge_and_pays_for_nothing_twice() {
     }
     let sent = server.headers.lock().unwrap().join("\n").to_lowercase();
     assert!(sent.contains("authorization: bearer sk-secret-value"));
-    assert_eq!(holding(place.dir(), "sk-secret-value"), Vec::<String>::new());
+    assert_eq!(holding(&place.path("."), "sk-secret-value"), Vec::<String>::new());
     what_was_judged(&place);
 }
 

@@ -5,23 +5,8 @@ use std::cell::Cell;
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
-    let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    let mut out = match base {
-        _ if FEW.get() && k > 0 => {
-            let mut out = match base {
-                Some(base) => cpu::slice::<T>(base)?.to_vec(),
-                None => vec![T::ZERO; t * n],
-            };
-            few::product(&mut out, base.is_some(), &xs, &ws, k);
-            out
-        }
-        Some(base) => {
-            let mut out = cpu::slice::<T>(base)?.to_vec();
-            matmul(&mut out, n, true, a, b, cpu::all_threads());
-            out
-        }
-        None => product(a, b, cpu::all_threads()),
-    };
+use super::real::{Real, View, matmul, product};
+use super::{few, plain};
 use crate::base::error::Result;
 
 thread_local! {
@@ -96,20 +81,16 @@ fn forward_cpu<T: Real>(
 ) -> Result<Tensor> {
     let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
-<<<<<<< HEAD
-    let mut out = match base {
-        Some(base) => cpu::slice::<T>(base)?.to_vec(),
-        None => vec![T::ZERO; t * n],
-    };
-    if FEW.get() && k > 0 {
-        few::product(&mut out, base.is_some(), &xs, &ws, k);
-    } else {
-        let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-        matmul(&mut out, n, base.is_some(), a, b, cpu::all_threads());
-    }
-=======
     let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
     let mut out = match base {
+        _ if FEW.get() && k > 0 => {
+            let mut out = match base {
+                Some(base) => cpu::slice::<T>(base)?.to_vec(),
+                None => vec![T::ZERO; t * n],
+            };
+            few::product(&mut out, base.is_some(), &xs, &ws, k);
+            out
+        }
         Some(base) => {
             let mut out = cpu::slice::<T>(base)?.to_vec();
             matmul(&mut out, n, true, a, b, cpu::all_threads());
@@ -117,7 +98,6 @@ fn forward_cpu<T: Real>(
         }
         None => product(a, b, cpu::all_threads()),
     };
->>>>>>> main
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
         let bias: &[T] = &bias;
