@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{compare, data, methods, plan, report, score, suites, train, verify, winrate};
+use super::{baseline, compare, data, gate, init, methods, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -22,6 +22,9 @@ pub fn main() -> ExitCode {
         Verb::Verify(options) => verify::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),
+        Verb::Gate(options) => gate::run(options, &common),
+        Verb::Baseline(verb) => baseline::run(verb, &common),
+        Verb::Init(options) => init::run(options, &common),
         Verb::Plan(verb) => plan::run(verb, &common),
     };
     match result {

@@ -3,8 +3,11 @@
 
 mod app;
 mod args;
+mod baseline;
 mod compare;
 mod data;
+mod gate;
+mod init;
 mod interrupt;
 mod methods;
 mod output;

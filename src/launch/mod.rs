@@ -3,7 +3,9 @@
 
 mod compare;
 mod device;
+mod external;
 mod judge;
+mod measure;
 mod memory;
 mod observer;
 mod prepare;
@@ -16,7 +18,9 @@ mod world_base;
 
 pub use compare::{Finished, compare};
 pub use device::device;
+pub use external::{Ended, Limits, Ran, Usage, run_tree};
 pub use judge::{Judged, check_report, judge};
+pub use measure::{Measurement, Program, measure};
 pub use memory::PeakMemory;
 pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};

@@ -14,6 +14,7 @@ mod range;
 mod resolve;
 mod shipped;
 mod source;
+mod trainer;
 mod types;
 mod write;
 
@@ -24,5 +25,6 @@ pub use check::{BASE_ARM, WORLD};
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
+pub use trainer::{fill, values};
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
 pub use types::*;

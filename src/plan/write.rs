@@ -28,6 +28,9 @@ impl Plan {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
             out.push_str(&table(&arm.train));
+            if let Some(trainer) = &arm.trainer {
+                out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
+            }
         }
         out
     }
