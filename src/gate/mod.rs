@@ -22,4 +22,7 @@ pub use finding::{Finding, Findings, Kind};
 pub use history::History;
 pub use judge::judge;
 pub use like::differences;
-pub use side::{REPEATS, SESSION, Session, Side};
+pub use side::{REPEATS, Repeat, SESSION, Session, Side};
+
+#[cfg(test)]
+mod tests;

@@ -279,3 +279,89 @@ mod unix {
         Some((status, seconds(usage.ru_utime) + seconds(usage.ru_stime), usage.ru_maxrss as f64 * unit))
     }
 }
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use super::*;
+
+    fn shell(script: &str, limits: Limits) -> (Ran, String, std::time::Duration) {
+        let dir = tempfile::tempdir().unwrap();
+        let (log, began) = (dir.path().join("log"), std::time::Instant::now());
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        let ran = run_tree(&mut command, &log, limits, &AtomicBool::new(false), &mut |_| {}).unwrap();
+        (ran, std::fs::read_to_string(&log).unwrap(), began.elapsed())
+    }
+
+    const LIMITS: Limits = Limits { seconds: 60.0, log_bytes: 1 << 20 };
+
+    /// Processes whose command line holds the words.
+    fn alive(words: &str) -> usize {
+        let entries = std::fs::read_dir("/proc").unwrap().flatten();
+        let line = |e: std::fs::DirEntry| std::fs::read(e.path().join("cmdline")).unwrap_or_default();
+        entries.map(line).filter(|l| String::from_utf8_lossy(l).replace('\0', " ").trim() == words).count()
+    }
+
+    #[test]
+    fn both_streams_are_kept_and_the_code_is_told() {
+        let (ran, log, _) = shell("echo out; echo err >&2; exit 7", LIMITS);
+        assert_eq!((ran.ended, ran.log_bytes), (Ended::Exited(7), 8));
+        assert!(log.contains("out\n") && log.contains("err\n") && ran.tail.ends_with("err"), "{log}");
+        let (ran, ..) = shell("kill -9 $$", LIMITS);
+        assert_eq!(ran.ended, Ended::Signalled(9));
+    }
+
+    #[test]
+    fn the_whole_tree_is_measured() {
+        // 48 MiB held by a grandchild, and a second of computing by another.
+        let script = "sh -c 'x=$(head -c 50331648 /dev/zero | tr \"\\\\0\" x); sleep 1' & \
+                      sh -c 'timeout 1 sh -c \"while :; do :; done\"'; wait; true";
+        let (ran, ..) = shell(script, LIMITS);
+        assert_eq!(ran.ended, Ended::Exited(0));
+        let usage = ran.usage;
+        assert!(usage.peak_mib > 45.0 && usage.peak_mib < 400.0, "{usage:?}");
+        assert!(usage.cpu_seconds > 0.1 && usage.wall_seconds > 0.9, "{usage:?}");
+    }
+
+    #[test]
+    fn a_hanging_tree_ends_at_its_limit_with_all_that_it_started() {
+        let script = "trap '' TERM; setsid sleep 617.25 & sleep 617.25 & echo begun; wait; sleep 617.25";
+        let (ran, log, took) = shell(script, Limits { seconds: 0.5, ..LIMITS });
+        assert_eq!((ran.ended, log.as_str()), (Ended::TimeLimit, "begun\n"));
+        assert!(took.as_secs_f64() < 20.0, "{took:?}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(alive("sleep 617.25"), 0);
+    }
+
+    #[test]
+    fn what_is_left_running_in_the_background_is_not_left_behind() {
+        let (ran, _, took) = shell("setsid sleep 618.25 & sleep 618.25 & exit 0", LIMITS);
+        assert_eq!(ran.ended, Ended::Exited(0));
+        assert!(took.as_secs_f64() < 20.0, "{took:?}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+        assert_eq!(alive("sleep 618.25"), 0);
+    }
+
+    #[test]
+    fn a_flood_of_log_is_cut_and_its_end_kept() {
+        let limits = Limits { log_bytes: 100_000, ..LIMITS };
+        let (ran, log, _) = shell("yes flood | head -c 60000000; echo the end", limits);
+        assert_eq!(ran.ended, Ended::Exited(0));
+        assert!(log.len() < 101_000 && log.contains("the log is cut here at 100000 bytes"), "{}", log.len());
+        assert_eq!(ran.log_bytes, 60_000_008);
+        assert!(ran.tail.ends_with("the end") && ran.tail.len() <= 4096);
+    }
+
+    #[test]
+    fn an_abort_ends_it_and_a_missing_program_says_so() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = dir.path().join("log");
+        let run = |program: &str, arguments: &[&str]| {
+            run_tree(Command::new(program).args(arguments), &log, LIMITS, &AtomicBool::new(true), &mut |_| {})
+        };
+        assert_eq!(run("sleep", &["619.25"]).unwrap().ended, Ended::Interrupted);
+        assert_eq!(alive("sleep 619.25"), 0);
+        let error = crate::base::error::render(&run("no-such-trainer", &[]).unwrap_err());
+        assert!(error.contains("starting `no-such-trainer`") && error.contains("hint: is it installed"), "{error}");
+    }
+}
