@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{baseline, compare, data, gate, init, methods, plan, report, score, suites, train, verify, winrate};
+use super::{baseline, bench, compare, data, gate, init, methods, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -20,6 +20,7 @@ pub fn main() -> ExitCode {
         Verb::Suites(verb) => suites::run(verb, &common),
         Verb::Winrate(options) => winrate::run(options, &common),
         Verb::Verify(options) => verify::run(options, &common),
+        Verb::Bench(options) => bench::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),
         Verb::Gate(options) => gate::run(options, &common),

@@ -4,6 +4,7 @@
 mod app;
 mod args;
 mod baseline;
+mod bench;
 mod compare;
 mod data;
 mod gate;

@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::finding::{FORMAT, Finding, Findings};
 use crate::base::error::{Context, HintExt, Result, anyhow};
+use crate::stats::gate::Noise;
 
 /// Newest files that are read; older ones describe machines of another time.
 const NEWEST: usize = 100;
@@ -59,11 +60,12 @@ impl History {
         }
     }
 
-    /// Standard deviation that earlier measurements of this metric showed; 0 where there are none.
+    /// What earlier measurements of this metric showed.
     ///
     /// A spread is taken about its gate's own mean, so that a change that a gate caught does not widen it.
-    pub fn noise(&self, id: &str) -> f64 {
-        self.pooled.get(id).map_or(0.0, |(sum, dfs)| (sum / dfs).sqrt())
+    pub fn noise(&self, id: &str) -> Noise {
+        let noise = |&(sum, dfs): &(f64, f64)| Noise { sd: (sum / dfs).sqrt(), degrees_of_freedom: dfs };
+        self.pooled.get(id).map(noise).unwrap_or_default()
     }
 
     /// Writes a gate's result into the folder, under the candidate's start time.

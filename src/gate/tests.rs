@@ -28,7 +28,7 @@ struct World {
 }
 
 const QUIET: World = World { speed: 1.0, jitter: 0.03, hiccup: 0.0, wobble: 0.01, prompts: 0, worse: 0.0 };
-const ROUNDS: usize = 8;
+const ROUNDS: usize = 12;
 
 fn normal(rng: &mut impl Rng) -> f64 {
     let (u, v): (f64, f64) = (rng.random(), rng.random());
@@ -249,6 +249,30 @@ fn a_slowdown_of_a_tenth_is_caught() {
     assert!(found.fails && found.of(Change::Regressed).all(|f| f.kind == Kind::Throughput), "{found:?}");
 }
 
+/// A history takes the place of rounds: eight do where twelve were needed.
+#[test]
+fn with_a_history_fewer_rounds_catch_it_and_no_change_stays_quiet() {
+    let mut history = History::default();
+    for trial in 1000..1010 {
+        history.add(&gate(QUIET, &Config::default(), trial).findings);
+    }
+    let plan = plan();
+    let verdict = |speed: f64, config: &Config, trial: u64| {
+        let (mut b, mut c) =
+            (side(&plan, QUIET, 1.0, 0.0, trial, "sim/b"), side(&plan, QUIET, speed, 0.0, trial, "sim/c"));
+        b.repeats.truncate(8);
+        c.repeats.truncate(8);
+        judge(&b, &c, config, &history, vec![]).verdict
+    };
+    let regressed = |speed: f64, config: &Config, trials: u64| {
+        (0..trials).filter(|t| verdict(speed, config, *t) == Change::Regressed).count()
+    };
+    let caught = regressed(0.9, &Config::default(), 100);
+    assert!(caught >= 90, "{caught} of 100");
+    let alarms = regressed(1.0, &strict(), 400);
+    assert!(alarms <= 2, "{alarms} of 400");
+}
+
 #[test]
 fn a_loss_of_quality_is_caught() {
     let caught = caught(World { prompts: 120, worse: 1.5, ..QUIET }, "quality/kto/heldout/reward_accuracy", 20);
@@ -262,8 +286,8 @@ fn a_history_widens_what_a_lucky_quiet_measurement_claims() {
     for trial in 0..10 {
         history.add(&gate(noisy, &Config::default(), trial).findings);
     }
-    // Ten gates of eight rounds: √2 · 0.1 with a relative error of about 1/√(2 · 70).
-    let noise = history.noise("throughput/kto");
+    // Ten gates of twelve rounds: √2 · 0.1 with a relative error of about 1/√(2 · 110).
+    let noise = history.noise("throughput/kto").sd;
     assert!((noise / (0.1 * 2f64.sqrt()) - 1.0).abs() < 0.25, "{noise}");
     let plan = plan();
     let quiet = World { jitter: 0.001, ..QUIET };

@@ -171,7 +171,7 @@ fn finding(
     };
     let known = match (verdict, noise) {
         (Change::Inconclusive, None) => {
-            "; its run-to-run noise is not known: `kto-eval gate measure --rounds 6` shows it".to_owned()
+            "; its run-to-run noise is not known: `kto-eval gate measure` shows it".to_owned()
         }
         (_, Some(n)) if n.max > 0.0 => format!("; repeats lie up to {} apart", size(n.max)),
         _ => String::new(),

@@ -89,7 +89,7 @@ command = ["python", "t.py", "--out={out}", "{{x}}", "{seed}", "{budget.tokens}"
         let values = values(&plan, arm, 3);
         let command = &arm.trainer.as_ref().unwrap().command;
         let filled: Vec<String> = command.iter().map(|w| fill(w, &values).unwrap()).collect();
-        assert_eq!(filled[2..], ["--out=", "{x}", "3", "5000", "0.2", "5e-6"].map(str::to_owned));
+        assert_eq!(filled[2..], ["--out=", "{x}", "3", "5000", "0.2", "0.000005"].map(str::to_owned));
     }
 
     #[test]
