@@ -28,7 +28,11 @@ const GOOD: &str = "echo training with seed $4\ncp $1/* $3/\nhead -n 1 $2 > $3/f
 fn processes(words: &str) -> usize {
     let Ok(entries) = std::fs::read_dir("/proc") else { return 0 };
     let line = |e: std::fs::DirEntry| std::fs::read(e.path().join("cmdline")).unwrap_or_default();
-    entries.flatten().map(line).filter(|l| String::from_utf8_lossy(l).replace('\0', " ").contains(words)).count()
+    entries
+        .flatten()
+        .map(line)
+        .filter(|l| String::from_utf8_lossy(l).replace('\0', " ").contains(words))
+        .count()
 }
 
 fn trainer_rows(place: &Place, out: &str) -> Vec<TrainerRow> {
@@ -59,7 +63,10 @@ fn a_bad_trainer_is_recorded_with_its_log_and_the_others_go_on() {
         b
     });
     spoil(&place, "other-model", "config.json", |b| {
-        String::from_utf8(b).unwrap().replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 4").into_bytes()
+        String::from_utf8(b)
+            .unwrap()
+            .replace("\"num_attention_heads\": 2", "\"num_attention_heads\": 4")
+            .into_bytes()
     });
     let (nan, cut) = (place.path("nan-model"), place.path("model/model.safetensors"));
     let nan = format!("cp {}/* $3/\n", nan.display());
@@ -83,7 +90,8 @@ fn a_bad_trainer_is_recorded_with_its_log_and_the_others_go_on() {
     let ran = place.run(&["compare", "trainers.toml", "--out", "out", "--quiet"]);
     assert_eq!(ran.code, 1, "{}{}", ran.out, ran.err);
     let records = Records::read(&place.path("out")).unwrap();
-    let row = |arm: &str| records.runs.iter().find(|r| r.arm == arm).unwrap_or_else(|| panic!("{arm} has no row"));
+    let row =
+        |arm: &str| records.runs.iter().find(|r| r.arm == arm).unwrap_or_else(|| panic!("{arm} has no row"));
     for (arm, says) in [
         ("exits", "exit 3"),
         ("exits", "ValueError: bad data"),
@@ -105,7 +113,10 @@ fn a_bad_trainer_is_recorded_with_its_log_and_the_others_go_on() {
     }
     let good = row("good");
     assert_eq!((good.method.as_str(), good.steps, good.policy_tokens), ("external", 3, 5970));
-    assert!((good.final_loss - 0.3).abs() < 1e-12 && good.train_seconds > 0.0 && good.peak_host_mib > 0.5, "{good:?}");
+    assert!(
+        (good.final_loss - 0.3).abs() < 1e-12 && good.train_seconds > 0.0 && good.peak_host_mib > 0.5,
+        "{good:?}"
+    );
     // The model is the starting checkpoint itself: its implicit reward is 0, so it ranks as a coin does.
     let accuracy = records.scores.iter().find(|s| s.arm == "good" && s.metric == "reward_accuracy").unwrap();
     assert_eq!(accuracy.value, 0.5);
@@ -117,13 +128,17 @@ fn a_bad_trainer_is_recorded_with_its_log_and_the_others_go_on() {
     assert!(log("good").contains("training with seed 1"));
     assert!(log("floods").len() < 600_000 && log("floods").contains("the log is cut here"));
     let first: serde_json::Value =
-        serde_json::from_slice(&std::fs::read(folder.join(&good.run).join("first-row.json")).unwrap()).unwrap();
+        serde_json::from_slice(&std::fs::read(folder.join(&good.run).join("first-row.json")).unwrap())
+            .unwrap();
     assert!(first["chosen"].is_string() && first["prompt"].is_string(), "{first}");
     assert!(folder.join(&good.run).join("model.safetensors").exists(), "keep_model");
     assert!(!folder.join(&row("floods").run).exists(), "a model that is not kept is deleted");
     let rows = trainer_rows(&place, "out");
     let ended = |arm: &str| rows.iter().find(|r| r.arm == arm).unwrap().ended.clone();
-    assert_eq!((ended("exits"), ended("hangs"), ended("good")), ("exit 3".into(), "time limit".into(), "exit 0".into()));
+    assert_eq!(
+        (ended("exits"), ended("hangs"), ended("good")),
+        ("exit 3".into(), "time limit".into(), "exit 0".into())
+    );
     assert!(rows.iter().find(|r| r.arm == "floods").unwrap().log_bytes >= 40_000_000);
     std::thread::sleep(std::time::Duration::from_millis(300));
     assert_eq!(processes("sleep 611.5"), 0, "a process was left behind");
@@ -160,7 +175,9 @@ fn a_trainer_that_is_not_there_is_refused_before_anything_is_spent() {
     plan(&place, &[("good", GOOD, "")]);
     let text = place.read("trainers.toml");
     place.write("gone.toml", &text.replacen("[\"sh\"", "[\"no-such-program\"", 1));
-    place.run(&["compare", "gone.toml", "--out", "x"]).fails(2, &["arm good", "`no-such-program` is not there", "PATH"]);
+    place
+        .run(&["compare", "gone.toml", "--out", "x"])
+        .fails(2, &["arm good", "`no-such-program` is not there", "PATH"]);
     place.write("typo.toml", &text.replacen("{seed}", "{sed}", 1));
     place.run(&["compare", "typo.toml"]).fails(2, &["typo.toml:", "{sed}", "known: {model}"]);
     let verified = place.run(&["verify", "trainers.toml", "--quiet"]);
@@ -174,13 +191,17 @@ fn two_checkouts_of_a_trainer_are_measured_turn_about() {
     plan(&place, &[("ours", "", "")]);
     let text = place.read("trainers.toml").replacen("[[arm]]\nmethod = \"sft\"\n\n", "", 1);
     let text = text.replacen("source = \"model\"", &format!("source = {:?}", place.path("model")), 1);
-    place.write("trainers.toml", &text.replacen("source = \"data\"", &format!("source = {:?}", place.path("data")), 1));
+    place.write(
+        "trainers.toml",
+        &text.replacen("source = \"data\"", &format!("source = {:?}", place.path("data")), 1),
+    );
     for (checkout, pause) in [("old", "0.4"), ("new", "0.8")] {
         std::fs::create_dir(place.path(checkout)).unwrap();
         place.write(&format!("{checkout}/ours.sh"), &format!("cp $1/* $3/\nsleep {pause}\n"));
     }
     let measure = |candidate: &str, out: &str| {
-        let sides = ["--baseline-dir", "old", "--candidate-dir", candidate, "--rounds", "6", "--out", out, "--quiet"];
+        let sides =
+            ["--baseline-dir", "old", "--candidate-dir", candidate, "--rounds", "6", "--out", out, "--quiet"];
         place.run(&[&["gate", "measure", "trainers.toml"][..], &sides].concat()).succeeds();
         let (b, c) = (format!("{out}/baseline"), format!("{out}/candidate"));
         let gated = place.run(&["gate", "--baseline", &b, "--candidate", &c, "--out", "judged"]);
@@ -196,7 +217,9 @@ fn two_checkouts_of_a_trainer_are_measured_turn_about() {
     let (code, speed) = measure("old", "same");
     assert_eq!(code, 0, "{speed}");
     assert_ne!(speed["verdict"], "regressed");
-    place.run(&["gate", "measure", "trainers.toml", "--candidate-bin", "no/such"]).fails(2, &["no program", "no/such"]);
+    place
+        .run(&["gate", "measure", "trainers.toml", "--candidate-bin", "no/such"])
+        .fails(2, &["no program", "no/such"]);
 }
 
 /// Real TRL: `pip install torch trl` into an environment, then
@@ -207,9 +230,11 @@ fn trl_trains_and_is_scored_beside_this_engine() {
     let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let place = Place::new();
     let mut text = cli::PLAN.replacen("seeds = [1, 2]", "seeds = [1]", 1);
-    for (method, data, beta) in
-        [("kto", "trl-unpaired-jsonl", true), ("dpo", "trl-jsonl", true), ("sft", "trl-unpaired-jsonl", false)]
-    {
+    for (method, data, beta) in [
+        ("kto", "trl-unpaired-jsonl", true),
+        ("dpo", "trl-jsonl", true),
+        ("sft", "trl-unpaired-jsonl", false),
+    ] {
         let script = format!("{}/suites/trainers/trl_{method}.py", env!("CARGO_MANIFEST_DIR"));
         let beta = if beta { "\"--beta\", \"{beta}\", " } else { "" };
         text += &format!(
@@ -233,13 +258,18 @@ fn trl_trains_and_is_scored_beside_this_engine() {
         let of = |arm: &str| records.runs.iter().find(|r| r.arm == arm).unwrap().clone();
         let (ours, theirs) = (of(method), of(&format!("trl-{method}")));
         let steps: Vec<_> = records.steps.iter().filter(|s| s.arm == theirs.arm).collect();
-        assert!(steps.len() >= 10 && steps.iter().all(|s| s.loss.is_finite() && s.policy_tokens > 0), "{method}");
+        assert!(
+            steps.len() >= 10 && steps.iter().all(|s| s.loss.is_finite() && s.policy_tokens > 0),
+            "{method}"
+        );
         // Other orders of the same data at the same rates: losses end near each other.
         let apart = (ours.final_loss - theirs.final_loss).abs() / ours.final_loss.abs();
         println!("{method}: ours {} theirs {} apart {apart:.3}", ours.final_loss, theirs.final_loss);
         assert!(apart < 0.15, "{method}: {} and {}", ours.final_loss, theirs.final_loss);
         assert_ne!(theirs.weights, ours.weights);
-        let score = |arm: &str| records.scores.iter().find(|s| s.arm == arm && s.metric == "reward_accuracy").unwrap().value;
+        let score = |arm: &str| {
+            records.scores.iter().find(|s| s.arm == arm && s.metric == "reward_accuracy").unwrap().value
+        };
         println!("{method}: accuracy ours {} theirs {}", score(&ours.arm), score(&theirs.arm));
     }
     let costs = trainer_rows(&place, "out");

@@ -61,20 +61,28 @@ fn a_gate_says_what_changed_where_ci_reads_it() {
     place.write("strict.toml", strict);
     gate(&place, &["--baseline", "a", "--candidate", "b", "--config", "strict.toml"]).fails(1, &[]);
     place.write("gate.toml", "[throughput]\nenabled = false\n[memory]\nenabled = false\n");
-    let clean = gate(&place, &["--baseline", "a", "--candidate", "b", "--json", "--history", "past", "--record"]);
+    let clean =
+        gate(&place, &["--baseline", "a", "--candidate", "b", "--json", "--history", "past", "--record"]);
     let clean: Findings = serde_json::from_str(clean.succeeds()).unwrap();
     assert_eq!((clean.verdict, clean.fails), (Change::Pass, false));
     assert_eq!(std::fs::read_dir(place.path("past")).unwrap().count(), 1);
 
     // A doubled learning rate, as GitHub Actions sees it.
-    let mut command = place.command(&["gate", "--baseline", "a", "--candidate", "c", "--out", "out", "--history", "past"]);
+    let mut command =
+        place.command(&["gate", "--baseline", "a", "--candidate", "c", "--out", "out", "--history", "past"]);
     command.env("GITHUB_ACTIONS", "true").env("GITHUB_STEP_SUMMARY", place.path("summary.md"));
     command.env("GITHUB_OUTPUT", place.path("output"));
     let doubled = ran(command.output().unwrap());
     assert_eq!(doubled.code, 1, "{}{}", doubled.out, doubled.err);
     assert!(doubled.err.contains("::error title=trajectory/kto::"), "{}", doubled.err);
-    assert!(doubled.out.contains("gate: regressed") && doubled.out.contains("learning_rate"), "{}", doubled.out);
-    assert!(place.read("summary.md").contains("regressed") && place.read("output").contains("verdict=regressed"));
+    assert!(
+        doubled.out.contains("gate: regressed") && doubled.out.contains("learning_rate"),
+        "{}",
+        doubled.out
+    );
+    assert!(
+        place.read("summary.md").contains("regressed") && place.read("output").contains("verdict=regressed")
+    );
     let junit = place.read("out/junit.xml");
     assert!(junit.contains("<failure") && junit.contains("trajectory/kto"), "{junit}");
     for file in ["gate.md", "bigger-is-better.json", "smaller-is-better.json", "bencher.json"] {
@@ -95,29 +103,40 @@ fn baselines(place: &Place) {
     gate(place, &["--baseline", "kept/main", "--candidate", "b", "--out", "kept-same"]).succeeds();
     assert_eq!(findings(place, "kept-same").verdict, Change::Pass);
     gate(place, &["--baseline", "kept/main", "--candidate", "c"]).fails(1, &[]);
-    place.run(&["baseline", "save", "a", "--to", "kept", "--name", "main"]).fails(2, &["is there already", "--force"]);
+    place
+        .run(&["baseline", "save", "a", "--to", "kept", "--name", "main"])
+        .fails(2, &["is there already", "--force"]);
     place.run(&["baseline", "save", "a", "--to", "kept", "--name", "main", "--force"]).succeeds();
-    place.run(&["baseline", "save", "a", "--to", "kept", "--name", "../x"]).fails(2, &["is no name for a baseline"]);
+    place
+        .run(&["baseline", "save", "a", "--to", "kept", "--name", "../x"])
+        .fails(2, &["is no name for a baseline"]);
     place.run(&["baseline", "show", "a"]).fails(2, &["baseline.json", "baseline list"]);
 
     copy(place, "kept/main", "touched");
     place.write("touched/runs.csv", &(place.read("touched/runs.csv") + "x"));
-    gate(place, &["--baseline", "touched", "--candidate", "b"]).fails(2, &["runs.csv was changed since baseline `main`"]);
+    gate(place, &["--baseline", "touched", "--candidate", "b"])
+        .fails(2, &["runs.csv was changed since baseline `main`"]);
     copy(place, "kept/main", "later");
-    place.write("later/baseline.json", &place.read("later/baseline.json").replacen("\"format\": 1", "\"format\": 9", 1));
-    gate(place, &["--baseline", "later", "--candidate", "b"]).fails(2, &["format 9; this program reads 1", "hint:"]);
+    place.write(
+        "later/baseline.json",
+        &place.read("later/baseline.json").replacen("\"format\": 1", "\"format\": 9", 1),
+    );
+    gate(place, &["--baseline", "later", "--candidate", "b"])
+        .fails(2, &["format 9; this program reads 1", "hint:"]);
 }
 
 fn bad_input(place: &Place) {
     gate(place, &["--baseline", "nowhere", "--candidate", "b"]).fails(2, &["nowhere/plan.toml", "hint:"]);
     gate(place, &["--candidate", "b"]).fails(2, &["--baseline"]);
-    gate(place, &["--baseline", "a", "--candidate", "b", "--config", "no.toml"]).fails(2, &["no.toml", "kto-eval init"]);
+    gate(place, &["--baseline", "a", "--candidate", "b", "--config", "no.toml"])
+        .fails(2, &["no.toml", "kto-eval init"]);
     place.write("bad.toml", "[throughput]\ntolerence = 1\n");
     gate(place, &["--baseline", "a", "--candidate", "b", "--config", "bad.toml"])
         .fails(2, &["bad.toml:2", "unknown field `tolerence`"]);
     std::fs::create_dir(place.path("junk")).unwrap();
     place.write("junk/x.json", "{}");
-    gate(place, &["--baseline", "a", "--candidate", "b", "--history", "junk"]).fails(2, &["junk/x.json is not a gate's"]);
+    gate(place, &["--baseline", "a", "--candidate", "b", "--history", "junk"])
+        .fails(2, &["junk/x.json is not a gate's"]);
 
     copy(place, "a", "schema");
     let environment = place.read("a/environment.json");
@@ -136,10 +155,14 @@ fn bad_input(place: &Place) {
     gate(place, &["--baseline", "half", "--candidate", "b"]).fails(2, &["half/runs.csv:2", "finished"]);
 
     copy(place, "a", "other");
-    let hash = serde_json::from_str::<serde_json::Value>(&environment).unwrap()["data_hash"].as_str().unwrap().to_owned();
+    let hash = serde_json::from_str::<serde_json::Value>(&environment).unwrap()["data_hash"]
+        .as_str()
+        .unwrap()
+        .to_owned();
     place.write("other/environment.json", &environment.replace(&hash, "0123"));
     gate(place, &["--baseline", "a", "--candidate", "other"]).fails(2, &["data hash", "--allow-different"]);
-    let allowed = gate(place, &["--baseline", "a", "--candidate", "other", "--allow-different", "--out", "allowed"]);
+    let allowed =
+        gate(place, &["--baseline", "a", "--candidate", "other", "--allow-different", "--out", "allowed"]);
     allowed.succeeds();
     assert!(findings(place, "allowed").notes.iter().any(|n| n.contains("data hash")));
 }
@@ -208,7 +231,10 @@ fn planted_faults_are_caught_and_rounding_is_not() {
 
     // The same update by sums in another order.
     let rounding = side(&place, |_, run| run.arm.train.micro_tokens = 96, |_| {});
-    assert_ne!(rounding.records.runs[0].weights, baseline.records.runs[0].weights, "nothing was rounded otherwise");
+    assert_ne!(
+        rounding.records.runs[0].weights, baseline.records.runs[0].weights,
+        "nothing was rounded otherwise"
+    );
     let (found, regressed) = gate(&rounding);
     assert!(regressed.is_empty(), "{regressed:?}");
     for arm in ["sft", "dpo", "kto"] {
@@ -257,14 +283,19 @@ fn planted_faults_are_caught_and_rounding_is_not() {
             if hidden {
                 // A trainer whose counts are those of the data file: only its numbers betray it.
                 for (theirs, ours) in candidate.records.steps.iter_mut().zip(&baseline.records.steps) {
-                    (theirs.policy_tokens, theirs.completion_tokens) = (ours.policy_tokens, ours.completion_tokens);
+                    (theirs.policy_tokens, theirs.completion_tokens) =
+                        (ours.policy_tokens, ours.completion_tokens);
                     theirs.kl_tokens = ours.kl_tokens;
                 }
             }
             let (found, regressed) = gate(&candidate);
             for arm in ["sft", "dpo", "kto"] {
                 let id = format!("trajectory/{arm}");
-                assert_eq!(verdict(&found, &id), Change::Regressed, "{what}, {arm}, hidden {hidden}: {regressed:?}");
+                assert_eq!(
+                    verdict(&found, &id),
+                    Change::Regressed,
+                    "{what}, {arm}, hidden {hidden}: {regressed:?}"
+                );
             }
         }
     }

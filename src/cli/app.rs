@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{baseline, bench, compare, data, gate, init, methods, plan, report, score, suites, train, verify, winrate};
+use super::{
+    baseline, bench, compare, data, gate, init, methods, plan, report, score, suites, train, verify, winrate,
+};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{baseline, bench, compare, data, gate, init, plan, report, score, suites, train, verify, winrate};
+use super::{
+    baseline, bench, compare, data, gate, init, plan, report, score, suites, train, verify, winrate,
+};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};

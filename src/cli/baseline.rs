@@ -27,9 +27,7 @@ pub enum Verb {
         force: bool,
     },
     /// Show a baseline, and check its files
-    Show {
-        dir: PathBuf,
-    },
+    Show { dir: PathBuf },
     /// List the baselines of a folder
     List {
         #[arg(default_value = "baselines")]
@@ -45,11 +43,17 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
                 None => crate::record::Records::read(dir)?.plan.name,
             };
             let manifest = baseline::save(dir, to, &name, *force)?;
-            let size: u64 =
-                manifest.files.keys().filter_map(|f| to.join(&name).join(f).metadata().ok()).map(|m| m.len()).sum();
+            let size: u64 = manifest
+                .files
+                .keys()
+                .filter_map(|f| to.join(&name).join(f).metadata().ok())
+                .map(|m| m.len())
+                .sum();
             match common.json {
                 true => print_json(&manifest)?,
-                false => print(&format!("saved {} ({} KiB)\n", to.join(&name).display(), size.div_ceil(1024)))?,
+                false => {
+                    print(&format!("saved {} ({} KiB)\n", to.join(&name).display(), size.div_ceil(1024)))?
+                }
             }
         }
         Verb::Show { dir } => {
@@ -66,7 +70,13 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
                 print_json(&found.iter().map(|(_, m)| m).collect::<Vec<_>>())?;
             } else {
                 let row = |(dir, m): &(PathBuf, Manifest)| {
-                    vec![m.name.clone(), m.plan.clone(), m.arms.join(" "), m.environment.started.clone(), dir.display().to_string()]
+                    vec![
+                        m.name.clone(),
+                        m.plan.clone(),
+                        m.arms.join(" "),
+                        m.environment.started.clone(),
+                        dir.display().to_string(),
+                    ]
                 };
                 print(&table(&found.iter().map(row).collect::<Vec<_>>()))?;
             }

@@ -82,7 +82,8 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let folder = |dir: &Option<PathBuf>, what: &str| {
         dir.clone().ok_or_else(|| anyhow!("gate takes --{what} DIR")).hint("see `kto-eval gate --help`")
     };
-    let (baseline, candidate) = (folder(&options.baseline, "baseline")?, folder(&options.candidate, "candidate")?);
+    let (baseline, candidate) =
+        (folder(&options.baseline, "baseline")?, folder(&options.candidate, "candidate")?);
     let config = config(options.config.as_deref())?;
     let history = options.history.as_deref().map(History::read).transpose()?.unwrap_or_default();
     let (baseline, candidate) = (Side::read(&baseline)?, Side::read(&candidate)?);
@@ -144,7 +145,8 @@ fn show(findings: &Findings, out: &Path, common: &Common) -> Result<()> {
 
 fn measure(options: &Measure, common: &Common) -> Result<Exit> {
     let here = std::env::current_exe().context("finding this program")?;
-    let sets = |sets: &[String]| sets.iter().flat_map(|s| ["--set".to_owned(), s.clone()]).collect::<Vec<_>>();
+    let sets =
+        |sets: &[String]| sets.iter().flat_map(|s| ["--set".to_owned(), s.clone()]).collect::<Vec<_>>();
     let program = |binary: &Option<PathBuf>, dir: &Path, set: &[String]| {
         Program::new(binary.clone().unwrap_or_else(|| here.clone()), dir.to_owned(), sets(set))
     };

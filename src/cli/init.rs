@@ -41,12 +41,14 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         ("gate.toml", gate()),
         (".github/workflows/kto-eval.yml", workflow(&found)),
     ];
-    if let Some((name, _)) = files.iter().find(|(name, _)| options.dir.join(name).exists() && !options.force) {
+    if let Some((name, _)) = files.iter().find(|(name, _)| options.dir.join(name).exists() && !options.force)
+    {
         return Err(anyhow!("{} is there already", options.dir.join(name).display()))
             .hint("give --force to replace it; nothing was written");
     }
     // What is written must be what the program reads.
-    Plan::parse(&files[0].1, "kto-eval.toml", &Overrides::default()).context("the plan that would be written")?;
+    Plan::parse(&files[0].1, "kto-eval.toml", &Overrides::default())
+        .context("the plan that would be written")?;
     Config::parse(&files[1].1, "gate.toml")?;
     let mut said = String::new();
     for (name, text) in &files {
@@ -69,11 +71,13 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
 fn look(dir: &Path) -> Result<Found> {
     let here = dir.canonicalize().with_context(|| format!("opening {}", dir.display()))?;
     let plain = |c: char| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' };
-    let name: String = here.file_name().map_or("project".into(), |n| n.to_string_lossy()).chars().map(plain).collect();
+    let name: String =
+        here.file_name().map_or("project".into(), |n| n.to_string_lossy()).chars().map(plain).collect();
     let mut found = Found { name, branch: branch(&here), ..Found::default() };
     let mut folders = vec![(here.clone(), 0)];
     while let Some((folder, depth)) = folders.pop() {
-        let mut entries: Vec<PathBuf> = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
+        let mut entries: Vec<PathBuf> =
+            std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|e| e.path()).collect();
         entries.sort();
         for path in entries {
             let file = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -82,7 +86,10 @@ fn look(dir: &Path) -> Result<Found> {
                 continue;
             }
             if path.is_dir() {
-                if found.model.is_none() && path.join("config.json").exists() && path.join("tokenizer.json").exists() {
+                if found.model.is_none()
+                    && path.join("config.json").exists()
+                    && path.join("tokenizer.json").exists()
+                {
                     found.model = Some(relative);
                 } else if found.data.is_none() && ["jsonl", "json"].iter().all_splits(&path) {
                     found.data = Some(relative);
@@ -113,7 +120,9 @@ impl<'s, I: Iterator<Item = &'s &'s str> + Clone> Splits for I {
 fn trains(path: &Path, file: &str) -> Option<&'static str> {
     let text = std::fs::read_to_string(path).unwrap_or_default();
     let uses = |class: &str| text.contains(class);
-    for (class, word, method) in [("KTOTrainer", "kto", "kto"), ("DPOTrainer", "dpo", "dpo"), ("SFTTrainer", "sft", "sft")] {
+    for (class, word, method) in
+        [("KTOTrainer", "kto", "kto"), ("DPOTrainer", "dpo", "dpo"), ("SFTTrainer", "sft", "sft")]
+    {
         if uses(class) || (file.starts_with("train") && file.contains(word)) {
             return Some(method);
         }
@@ -136,10 +145,13 @@ fn branch(dir: &Path) -> String {
 fn plan(found: &Found) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let data = found.data.as_deref().unwrap_or("world");
-    let model = found.model.as_deref().unwrap_or(if data == "world" { "world" } else { "EleutherAI/pythia-70m" });
+    let model =
+        found.model.as_deref().unwrap_or(if data == "world" { "world" } else { "EleutherAI/pythia-70m" });
     let suites = if data == "world" { "\"world\"" } else { "\"heldout\"" };
     let arms = match &found.trainer {
-        None => "[[arm]]\nmethod = \"kto\"\n\n[[arm]]\nmethod = \"dpo\"\n\n[[arm]]\nmethod = \"sft\"\n".to_owned(),
+        None => {
+            "[[arm]]\nmethod = \"kto\"\n\n[[arm]]\nmethod = \"dpo\"\n\n[[arm]]\nmethod = \"sft\"\n".to_owned()
+        }
         Some((script, method)) => format!(
             "# Your trainer: check the options' names against the script's.\n[[arm]]\nname = \"{method}-ours\"\nmethod = \"{method}\"\n\n\
              [arm.trainer]\ncommand = [\"python\", {}, \"--model\", \"{{model}}\", \"--data\", \"{{data}}\", \"--out\", \"{{out}}\", \
@@ -190,7 +202,9 @@ mod tests {
         let empty = look(dir.path()).unwrap();
         assert_eq!((&empty.data, &empty.model, &empty.trainer), (&None, &None, &None));
         Plan::parse(&plan(&empty), "x", &Overrides::default()).unwrap();
-        for name in ["feedback/train.jsonl", "feedback/test.jsonl", "m/base/config.json", "m/base/tokenizer.json"] {
+        for name in
+            ["feedback/train.jsonl", "feedback/test.jsonl", "m/base/config.json", "m/base/tokenizer.json"]
+        {
             write(name, "{}");
         }
         write("scripts/run.py", "from trl import KTOTrainer\n");

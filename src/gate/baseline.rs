@@ -98,10 +98,9 @@ fn write_records(records: &Records, from: &Path, to: &Path) -> Result<Vec<&'stat
     write_csv(&to.join(files::STEPS), records.steps.iter().filter(|s| s.step <= STEPS))?;
     write_csv(
         &to.join(files::EXAMPLES),
-        records
-            .examples
-            .iter()
-            .filter(|e| arms.contains(&e.arm.as_str()) && known.contains(&(e.suite.as_str(), e.metric.as_str()))),
+        records.examples.iter().filter(|e| {
+            arms.contains(&e.arm.as_str()) && known.contains(&(e.suite.as_str(), e.metric.as_str()))
+        }),
     )?;
     let all = [files::PLAN, files::ENVIRONMENT, files::RUNS, files::SCORES, files::STEPS, files::EXAMPLES];
     Ok(all.into_iter().filter(|f| to.join(f).exists()).collect())
@@ -135,8 +134,14 @@ pub fn verify(dir: &Path) -> Result<()> {
             bail!("{}: {file} of baseline `{}` is missing", dir.display(), manifest.name);
         }
         if digest(&path)? != *hash {
-            return Err(anyhow!("{} was changed since baseline `{}` was saved", path.display(), manifest.name))
-                .hint("restore it (git checkout), or save the baseline again; git must not rewrite line ends there");
+            return Err(anyhow!(
+                "{} was changed since baseline `{}` was saved",
+                path.display(),
+                manifest.name
+            ))
+            .hint(
+                "restore it (git checkout), or save the baseline again; git must not rewrite line ends there",
+            );
         }
     }
     Ok(())
@@ -165,7 +170,8 @@ pub fn read(dir: &Path) -> Result<Manifest> {
 /// A folder that cannot be listed, a baseline whose list cannot be read.
 pub fn list(folder: &Path) -> Result<Vec<(PathBuf, Manifest)>> {
     let entries = std::fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))?;
-    let mut dirs: Vec<PathBuf> = entries.flatten().map(|e| e.path()).filter(|p| p.join(MANIFEST).exists()).collect();
+    let mut dirs: Vec<PathBuf> =
+        entries.flatten().map(|e| e.path()).filter(|p| p.join(MANIFEST).exists()).collect();
     dirs.retain(|d| !d.file_name().is_some_and(|n| n.to_string_lossy().starts_with('.')));
     dirs.sort();
     dirs.into_iter().map(|dir| read(&dir).map(|m| (dir, m))).collect()

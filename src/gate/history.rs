@@ -30,18 +30,26 @@ impl History {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(history),
             Err(e) => return Err(e).with_context(|| format!("listing the history {}", dir.display())),
         };
-        let mut files: Vec<_> =
-            entries.flatten().map(|e| e.path()).filter(|p| p.extension().is_some_and(|e| e == "json")).collect();
+        let mut files: Vec<_> = entries
+            .flatten()
+            .map(|e| e.path())
+            .filter(|p| p.extension().is_some_and(|e| e == "json"))
+            .collect();
         // Names begin with the time of the measurement.
         files.sort_unstable();
         for path in files.iter().rev().take(NEWEST) {
-            let text = std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
             let past: Findings = serde_json::from_str(&text)
                 .with_context(|| format!("{} is not a gate's result", path.display()))
                 .hint("a history folder holds the gate.json of earlier gates and nothing else")?;
             if past.format != FORMAT {
-                return Err(anyhow!("{}: format {}; this program reads {FORMAT}", path.display(), past.format))
-                    .hint("start a new history folder");
+                return Err(anyhow!(
+                    "{}: format {}; this program reads {FORMAT}",
+                    path.display(),
+                    past.format
+                ))
+                .hint("start a new history folder");
             }
             history.add(&past.findings);
         }

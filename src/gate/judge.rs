@@ -105,9 +105,15 @@ fn completion(bench: &Bench) -> Vec<Finding> {
             (Change::Inconclusive, format!("arm {} is not in the candidate's plan", arm.name))
         } else if shares.1 < shares.0 {
             let lost = lost.unwrap_or_default();
-            (Change::Regressed, format!("arm {}: {now} of {now_of} runs ended well, {well} of {of} before; {lost}", arm.name))
+            (
+                Change::Regressed,
+                format!("arm {}: {now} of {now_of} runs ended well, {well} of {of} before; {lost}", arm.name),
+            )
         } else if shares.1 > shares.0 {
-            (Change::Improved, format!("arm {}: {now} of {now_of} runs ended well, {well} of {of} before", arm.name))
+            (
+                Change::Improved,
+                format!("arm {}: {now} of {now_of} runs ended well, {well} of {of} before", arm.name),
+            )
         } else {
             (Change::Pass, format!("arm {}: {now} of {now_of} runs ended well, as before", arm.name))
         };

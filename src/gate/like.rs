@@ -24,7 +24,8 @@ pub fn differences(baseline: &Side, candidate: &Side) -> (Vec<String>, Vec<Strin
         }
     }
     if b.plan.budget != c.plan.budget {
-        refused.push(format!("budget: {} in the baseline, {} in the candidate", b.plan.budget, c.plan.budget));
+        refused
+            .push(format!("budget: {} in the baseline, {} in the candidate", b.plan.budget, c.plan.budget));
     }
     if !b.plan.seeds.iter().any(|s| c.plan.seeds.contains(s)) {
         refused.push(format!("no seed in common: {:?} and {:?}", b.plan.seeds, c.plan.seeds));
@@ -33,7 +34,10 @@ pub fn differences(baseline: &Side, candidate: &Side) -> (Vec<String>, Vec<Strin
         refused.push("no arm in common".to_owned());
     }
     if b.plan.suites != c.plan.suites {
-        refused.push(format!("suites: {:?} in the baseline, {:?} in the candidate", b.plan.suites, c.plan.suites));
+        refused.push(format!(
+            "suites: {:?} in the baseline, {:?} in the candidate",
+            b.plan.suites, c.plan.suites
+        ));
     }
     notes.extend(plan_note(b, c));
     for (what, x, y) in [
@@ -46,7 +50,9 @@ pub fn differences(baseline: &Side, candidate: &Side) -> (Vec<String>, Vec<Strin
     }
     if b.environment.threads != c.environment.threads {
         let (x, y) = (b.environment.threads, c.environment.threads);
-        notes.push(format!("threads: {x} in the baseline, {y} in the candidate; trajectories may differ by rounding"));
+        notes.push(format!(
+            "threads: {x} in the baseline, {y} in the candidate; trajectories may differ by rounding"
+        ));
     }
     (refused, notes)
 }

@@ -38,7 +38,9 @@ fn normal(rng: &mut impl Rng) -> f64 {
 /// Two arms of external trainers, whose runs are not the same twice, under five seeds.
 fn plan() -> Plan {
     let arm = |name: &str| {
-        format!("[[arm]]\nname = \"{name}\"\nmethod = \"kto\"\n[arm.trainer]\ncommand = [\"t\", \"{{out}}\"]\n")
+        format!(
+            "[[arm]]\nname = \"{name}\"\nmethod = \"kto\"\n[arm.trainer]\ncommand = [\"t\", \"{{out}}\"]\n"
+        )
     };
     let text = format!(
         "seeds = [1, 2, 3, 4, 5]\nbudget = {{ tokens = 1000 }}\n[model]\nsource = \"m\"\n[data]\nsource = \"d\"\n{}{}",
@@ -275,7 +277,8 @@ fn with_a_history_fewer_rounds_catch_it_and_no_change_stays_quiet() {
 
 #[test]
 fn a_loss_of_quality_is_caught() {
-    let caught = caught(World { prompts: 120, worse: 1.5, ..QUIET }, "quality/kto/heldout/reward_accuracy", 20);
+    let caught =
+        caught(World { prompts: 120, worse: 1.5, ..QUIET }, "quality/kto/heldout/reward_accuracy", 20);
     assert!(caught >= 18, "{caught} of 20");
 }
 
@@ -332,7 +335,11 @@ fn trajectories_are_two_sided_and_know_their_noise() {
     c.records.steps[3].policy_tokens += 1;
     let found = judge(&b, &c, &Config::default(), &History::default(), vec![]);
     let finding = found.findings.iter().find(|f| f.id == "trajectory/kto").unwrap();
-    assert!(finding.verdict == Change::Regressed && finding.words.contains("policy tokens"), "{}", finding.words);
+    assert!(
+        finding.verdict == Change::Regressed && finding.words.contains("policy tokens"),
+        "{}",
+        finding.words
+    );
 }
 
 #[test]

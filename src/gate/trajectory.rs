@@ -57,7 +57,8 @@ fn one(bench: &Bench, arm: &str) -> Finding {
     for signal in &SIGNALS {
         let each: Vec<Apart> = seeds.iter().filter_map(|s| sides_apart(bench, arm, *s, signal)).collect();
         let Some(all) = together(&each) else { continue };
-        let (max, mean) = if signal.count { (config.counts, f64::INFINITY) } else { (config.max, config.mean) };
+        let (max, mean) =
+            if signal.count { (config.counts, f64::INFINITY) } else { (config.max, config.mean) };
         // Several seeds and signals look for the worst: each gets its share of the error.
         let tail = bench.tail / (seeds.len() * SIGNALS.len()) as f64;
         let noise = noise(bench, arm, signal, tail);

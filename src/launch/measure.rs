@@ -44,6 +44,9 @@ pub struct Measurement {
 /// A program that cannot be started, that fails, or that leaves no complete records.
 pub fn measure(m: &Measurement, out: &Path, abort: &AtomicBool, observer: &mut dyn Observer) -> Result<bool> {
     let out = std::path::absolute(out).with_context(|| format!("resolving {}", out.display()))?;
+    std::fs::create_dir_all(&out)
+        .with_context(|| format!("creating the output folder {}", out.display()))
+        .hint("name a folder that you may write to with --out")?;
     let sides = [("baseline", &m.baseline), ("candidate", &m.candidate)];
     for (name, program) in sides {
         observer.stage(&format!("{name}: the whole plan"));
@@ -111,7 +114,8 @@ impl Program {
     /// # Errors
     /// A binary or a folder that is not there.
     pub fn new(binary: PathBuf, dir: PathBuf, options: Vec<String>) -> Result<Self> {
-        let absolute = |p: &Path| std::path::absolute(p).with_context(|| format!("resolving {}", p.display()));
+        let absolute =
+            |p: &Path| std::path::absolute(p).with_context(|| format!("resolving {}", p.display()));
         let (binary, dir) = (absolute(&binary)?, absolute(&dir)?);
         if !binary.is_file() {
             bail!("no program {}", binary.display());

@@ -40,8 +40,9 @@ fn check_trainer(plan: &Plan, arm: &Arm, trainer: &TrainerSpec, source: &Source)
     within(source, &path("log_mib"), trainer.log_mib, Range::NonNegative)?;
     let command = path("command");
     if trainer.command.first().is_none_or(|program| program.trim().is_empty()) {
-        return Err(source.error(&command, "is empty; it names the program and its arguments"))
-            .hint("such as command = [\"python\", \"train.py\", \"--data\", \"{data}\", \"--out\", \"{out}\"]");
+        return Err(source.error(&command, "is empty; it names the program and its arguments")).hint(
+            "such as command = [\"python\", \"train.py\", \"--data\", \"{data}\", \"--out\", \"{out}\"]",
+        );
     }
     let known = super::trainer::values(plan, arm, plan.seeds[0]);
     for word in &trainer.command {

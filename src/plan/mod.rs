@@ -25,6 +25,6 @@ pub use check::{BASE_ARM, WORLD};
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
-pub use trainer::{fill, values};
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
+pub use trainer::{fill, values};
 pub use types::*;

@@ -154,7 +154,8 @@ fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Resul
     let train_keys = keys_of(train);
     let own = |key: &str| keys.keys.iter().any(|k| k.name == key);
     for key in table.keys() {
-        let known = own(key) || train_keys.contains(key) || ["name", "method", "trainer"].contains(&key.as_str());
+        let known =
+            own(key) || train_keys.contains(key) || ["name", "method", "trainer"].contains(&key.as_str());
         if !known {
             let all = ["name", "method", "trainer"].into_iter().chain(keys.keys.iter().map(|k| k.name));
             let all: Vec<&str> = all.chain(train_keys.iter().map(String::as_str)).collect();

@@ -44,7 +44,9 @@ pub fn fill(word: &str, values: &[(String, String)]) -> Result<String> {
             continue;
         }
         let end = after.find('}').filter(|_| brace == "{");
-        let end = end.ok_or_else(|| anyhow!("has a lone `{brace}` in `{word}`; write `{brace}{brace}` for the character"))?;
+        let end = end.ok_or_else(|| {
+            anyhow!("has a lone `{brace}` in `{word}`; write `{brace}{brace}` for the character")
+        })?;
         let name = &after[..end];
         let known = values.iter().find(|(n, _)| n == name).map(|(_, value)| value);
         out += known.ok_or_else(|| {
@@ -112,7 +114,9 @@ command = ["python", "t.py", "--out={out}", "{{x}}", "{seed}", "{budget.tokens}"
         let plan = parse(&nameless).unwrap();
         assert_eq!((plan.arms[0].method.name(), parse(&plan.to_toml()).unwrap()), ("external", plan.clone()));
         assert!(parse(&PLAN.replacen("\"kto\"", "\"external\"", 1)).is_err(), "external has no beta");
-        let error = parse("seeds=[1]\nbudget={steps=1}\n[model]\nsource=\"m\"\n[data]\nsource=\"d\"\n[[arm]]\nmethod=\"external\"\n");
+        let error = parse(
+            "seeds=[1]\nbudget={steps=1}\n[model]\nsource=\"m\"\n[data]\nsource=\"d\"\n[[arm]]\nmethod=\"external\"\n",
+        );
         assert!(render(&error.unwrap_err()).contains("unknown method `external`"));
     }
 

@@ -169,7 +169,9 @@ mod tests {
             let mut noise = || 0.03 * ((0..12).map(|_| rng.random::<f64>()).sum::<f64>() - 6.0);
             let pairs: Vec<(f64, f64)> =
                 (0..8).map(|_| (1000.0 * noise().exp(), truth * 1000.0 * noise().exp())).collect();
-            ratio(&pairs, true, tolerance, Noise { sd: 0.03, degrees_of_freedom: 0.0 }, ALARM).expect("positive").change
+            ratio(&pairs, true, tolerance, Noise { sd: 0.03, degrees_of_freedom: 0.0 }, ALARM)
+                .expect("positive")
+                .change
         };
         (0..trials).map(gate).collect()
     }
@@ -193,7 +195,10 @@ mod tests {
     #[test]
     fn where_lower_is_better_more_is_worse() {
         let memory = [(100.0, 120.0), (100.0, 121.0), (101.0, 120.0), (100.0, 120.5)];
-        assert_eq!(ratio(&memory, false, 0.05, Noise::default(), ALARM).map(|r| r.change), Some(Change::Regressed));
+        assert_eq!(
+            ratio(&memory, false, 0.05, Noise::default(), ALARM).map(|r| r.change),
+            Some(Change::Regressed)
+        );
         assert_eq!(ratio(&[(1.0, 0.0), (1.0, 1.0)], false, 0.05, Noise::default(), ALARM), None);
     }
 

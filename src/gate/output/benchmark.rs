@@ -13,7 +13,8 @@ pub fn benchmark(findings: &Findings, direction: Direction) -> Value {
         let mut entry = json!({"name": f.id, "unit": f.unit, "value": value});
         if let (Some(low), Some(high)) = (f.low, f.high) {
             entry["range"] =
-                format!("{} to {}", amount(low, f.relative, &f.unit), amount(high, f.relative, &f.unit)).into();
+                format!("{} to {}", amount(low, f.relative, &f.unit), amount(high, f.relative, &f.unit))
+                    .into();
         }
         entry["extra"] = format!("{}: {}", f.verdict.name(), f.words).into();
         Some(entry)

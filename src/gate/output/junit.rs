@@ -9,8 +9,10 @@ pub fn junit(findings: &Findings) -> String {
     let failed = |c: Change| c == Change::Regressed || (c == Change::Inconclusive && undecided_fails);
     let failures = findings.findings.iter().filter(|f| failed(f.verdict)).count();
     let skipped = findings.of(Change::Inconclusive).filter(|f| !failed(f.verdict)).count();
-    let counts =
-        format!("tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\"", findings.findings.len());
+    let counts = format!(
+        "tests=\"{}\" failures=\"{failures}\" errors=\"0\" skipped=\"{skipped}\"",
+        findings.findings.len()
+    );
     let mut out = String::from("<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n");
     out += &format!("<testsuites {counts}>\n");
     out += &format!("  <testsuite name=\"kto-eval gate {}\" {counts}>\n", escape(&findings.plan));

@@ -40,8 +40,11 @@ fn row(f: &Finding) -> String {
     let value = |v: Option<f64>| v.map_or_else(String::new, |v| format!("{} {}", short(v), f.unit));
     let moved = |v: Option<f64>| v.map(|v| amount(v, f.relative, &f.unit));
     let interval = moved(f.low).zip(moved(f.high)).map(|(l, h)| format!("{l} to {h}")).unwrap_or_default();
-    let tolerance =
-        if f.relative { format!("{:.1} %", 100.0 * f.tolerance) } else { format!("{} {}", short(f.tolerance), f.unit) };
+    let tolerance = if f.relative {
+        format!("{:.1} %", 100.0 * f.tolerance)
+    } else {
+        format!("{} {}", short(f.tolerance), f.unit)
+    };
     let cells = [
         f.id.clone(),
         value(f.baseline),

@@ -1,8 +1,8 @@
 //! Findings in the forms that CI reads: one exporter a file.
 
 mod actions;
-mod benchmark;
 mod bencher;
+mod benchmark;
 mod junit;
 mod markdown;
 
@@ -27,7 +27,8 @@ pub const JSON: &str = "gate.json";
 /// A folder that cannot be written to.
 pub fn write(dir: &Path, findings: &Findings) -> Result<Vec<&'static str>> {
     std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
-    let pretty = |value: &serde_json::Value| -> Result<String> { Ok(serde_json::to_string_pretty(value)? + "\n") };
+    let pretty =
+        |value: &serde_json::Value| -> Result<String> { Ok(serde_json::to_string_pretty(value)? + "\n") };
     let written = [
         (JSON, pretty(&serde_json::to_value(findings)?)?),
         ("gate.md", markdown(findings)),
@@ -112,7 +113,10 @@ mod tests {
     fn junit_counts_and_escapes() {
         let text = junit(&findings());
         assert!(text.contains("tests=\"3\" failures=\"1\" errors=\"0\" skipped=\"1\""), "{text}");
-        assert!(text.contains("900 &lt;after&gt; 1000") && text.contains("&quot;less&quot; &amp; a"), "{text}");
+        assert!(
+            text.contains("900 &lt;after&gt; 1000") && text.contains("&quot;less&quot; &amp; a"),
+            "{text}"
+        );
         assert!(!text.contains("<after>"));
         assert_eq!(text.matches("<testcase").count(), text.matches("</testcase>").count());
     }

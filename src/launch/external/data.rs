@@ -57,16 +57,16 @@ fn trl(data: &Dataset) -> Box<dyn Iterator<Item = Value> + '_> {
 
 /// A pair is a desirable completion and then an undesirable one.
 fn unpaired(data: &Dataset) -> Box<dyn Iterator<Item = Value> + '_> {
-    let row = |prompt: &str, completion: &str, label: bool| {
-        json!({"prompt": prompt, "completion": completion, "label": label})
-    };
+    let row = |prompt: &str, completion: &str, label: bool| json!({"prompt": prompt, "completion": completion, "label": label});
     match data {
         Dataset::Unpaired(examples) => {
             Box::new(examples.iter().map(move |e| row(&e.prompt, &e.completion, e.desirable)))
         }
-        Dataset::Paired(pairs) => Box::new(pairs.iter().flat_map(move |p| {
-            [row(&p.prompt, &p.chosen, true), row(&p.prompt, &p.rejected, false)]
-        })),
+        Dataset::Paired(pairs) => Box::new(
+            pairs
+                .iter()
+                .flat_map(move |p| [row(&p.prompt, &p.chosen, true), row(&p.prompt, &p.rejected, false)]),
+        ),
     }
 }
 

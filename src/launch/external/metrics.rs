@@ -22,8 +22,8 @@ pub fn read(path: &Path, run: &RunRow) -> Result<Vec<StepRow>> {
     for (i, line) in text.lines().enumerate().filter(|(_, l)| !l.trim().is_empty()) {
         // Python's json writes NaN and Infinity, which JSON does not have.
         let line = line.replace("NaN", "null").replace("-Infinity", "null").replace("Infinity", "null");
-        let value: Value = serde_json::from_str(&line)
-            .map_err(|e| anyhow!("{}:{}: {e}", path.display(), i + 1))?;
+        let value: Value =
+            serde_json::from_str(&line).map_err(|e| anyhow!("{}:{}: {e}", path.display(), i + 1))?;
         let object = value.as_object().ok_or_else(|| anyhow!("{}:{}: no object", path.display(), i + 1))?;
         let total = rows.last().map_or(0, |r| r.total_policy_tokens);
         rows.push(row(object, run, rows.len() as u64 + 1, total));

@@ -45,7 +45,9 @@ fn same_architecture(policy: &Decoder, start: &Decoder) -> Result<()> {
     };
     let (left, began) = (shapes(policy), shapes(start));
     if let Some(((name, there), (other, here))) = left.iter().zip(&began).find(|(a, b)| a != b) {
-        bail!("the trainer left another architecture: {name} {there:?}, the starting checkpoint has {other} {here:?}");
+        bail!(
+            "the trainer left another architecture: {name} {there:?}, the starting checkpoint has {other} {here:?}"
+        );
     }
     if left.len() != began.len() {
         bail!(

@@ -134,9 +134,9 @@ mod unix {
         let started = Instant::now();
         let spawned = command.spawn();
         let program = command.get_program().display().to_string();
-        let child = spawned
-            .with_context(|| format!("starting `{program}`"))
-            .hint("is it installed, and on the PATH of this shell? Relative paths start at the current folder")?;
+        let child = spawned.with_context(|| format!("starting `{program}`")).hint(
+            "is it installed, and on the PATH of this shell? Relative paths start at the current folder",
+        )?;
         // The command holds the pipe's writing end as well: the log would never end.
         command.stdout(Stdio::null()).stderr(Stdio::null());
         let pid = child.id().cast_signed();
@@ -166,7 +166,10 @@ mod unix {
     }
 
     impl Watch {
-        #[cfg_attr(not(target_os = "linux"), expect(unused_variables, reason = "only /proc shows environments"))]
+        #[cfg_attr(
+            not(target_os = "linux"),
+            expect(unused_variables, reason = "only /proc shows environments")
+        )]
         fn new(pid: i32, marker: &str) -> Self {
             Self {
                 pid,
@@ -362,6 +365,9 @@ mod tests {
         assert_eq!(run("sleep", &["619.25"]).unwrap().ended, Ended::Interrupted);
         assert_eq!(alive("sleep 619.25"), 0);
         let error = crate::base::error::render(&run("no-such-trainer", &[]).unwrap_err());
-        assert!(error.contains("starting `no-such-trainer`") && error.contains("hint: is it installed"), "{error}");
+        assert!(
+            error.contains("starting `no-such-trainer`") && error.contains("hint: is it installed"),
+            "{error}"
+        );
     }
 }

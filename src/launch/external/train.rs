@@ -159,4 +159,3 @@ pub fn check_program(arm: &str, trainer: &TrainerSpec) -> Result<()> {
     Err(anyhow!("arm {arm}: its trainer's program `{}` is not there", program.display()))
         .hint("install it, put it on the PATH, or name it by its path in `command`")
 }
-

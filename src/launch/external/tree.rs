@@ -47,7 +47,8 @@ impl Tree {
         // A child may stand before its parent in the listing.
         loop {
             let before = inside.len();
-            let children: Vec<i32> = all.iter().filter(|p| inside.contains(&p.parent)).map(|p| p.pid).collect();
+            let children: Vec<i32> =
+                all.iter().filter(|p| inside.contains(&p.parent)).map(|p| p.pid).collect();
             inside.extend(children);
             if inside.len() == before {
                 break;
