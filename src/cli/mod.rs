@@ -3,9 +3,12 @@
 
 mod app;
 mod args;
+mod baseline;
 mod bench;
 mod compare;
 mod data;
+mod gate;
+mod init;
 mod interrupt;
 mod judge;
 mod merge;

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::external;
 use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
@@ -58,6 +59,10 @@ pub fn compare(
     let mut writer = RecordWriter::open(out, plan, force)?;
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
+        if let Some(trainer) = &arm.trainer {
+            external::check_program(&arm.name, trainer)?;
+            continue;
+        }
         let feedback = build(&arm.method)?.feedback();
         units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
     }
@@ -153,7 +158,10 @@ fn one(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
-    let trained = trained(prepared, run, abort, &mut |row| writer.step(row), observer)?;
+    let trained = match &run.arm.trainer {
+        Some(trainer) => external::trained(prepared, plan, run, trainer, writer, abort, observer)?,
+        None => trained(prepared, run, abort, &mut |row| writer.step(row), observer)?,
+    };
     if trained.aborted {
         return Ok(None);
     }

@@ -53,7 +53,7 @@ fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
 fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
     let spent: Vec<(&str, f64)> = runs
         .iter()
-        .filter(|r| r.status == Status::Done)
+        .filter(|r| r.status == Status::Done && !unreported(plan, r))
         .map(|r| (r.run.as_str(), amount(r, plan.budget)))
         .collect();
     let (least, low) = *spent.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -68,6 +68,13 @@ fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
             100.0 * BUDGET_TOLERANCE
         )
     })
+}
+
+/// An external trainer that does not say what it spent: it cannot be held to the budget, and its silence does
+/// not make the other arms' comparison invalid.
+fn unreported(plan: &Plan, row: &RunRow) -> bool {
+    let external = plan.arms.iter().any(|a| a.name == row.arm && a.trainer.is_some());
+    external && amount(row, plan.budget) == 0.0
 }
 
 fn amount(row: &RunRow, budget: Budget) -> f64 {

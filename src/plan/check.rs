@@ -29,6 +29,30 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     }
     for arm in &plan.arms {
         check_train(arm, source)?;
+        if let Some(trainer) = &arm.trainer {
+            check_trainer(plan, arm, trainer, source)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_trainer(plan: &Plan, arm: &Arm, trainer: &TrainerSpec, source: &Source) -> Result<()> {
+    let path = |key: &str| format!("arm.{}.trainer.{key}", arm.name);
+    within(source, &path("timeout_seconds"), trainer.timeout_seconds, Range::Positive)?;
+    within(source, &path("log_mib"), trainer.log_mib, Range::NonNegative)?;
+    let command = path("command");
+    if trainer.command.first().is_none_or(|program| program.trim().is_empty()) {
+        return Err(source.error(&command, "is empty; it names the program and its arguments")).hint(
+            "such as command = [\"python\", \"train.py\", \"--data\", \"{data}\", \"--out\", \"{out}\"]",
+        );
+    }
+    let known = super::trainer::values(plan, arm, plan.seeds[0]);
+    for word in &trainer.command {
+        super::trainer::fill(word, &known).map_err(|e| source.error(&command, e))?;
+    }
+    if !trainer.command.iter().any(|w| w.contains("{out}")) {
+        return Err(source.error(&command, "has no {out}: the model that it leaves could not be found"))
+            .hint("pass the folder for the trained model to it, such as \"--out\", \"{out}\"");
     }
     Ok(())
 }

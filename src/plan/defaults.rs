@@ -62,6 +62,18 @@ impl Default for LoraSpec {
     }
 }
 
+impl Default for TrainerSpec {
+    fn default() -> Self {
+        Self {
+            command: vec![],
+            data: TrainerData::TrlJsonl,
+            timeout_seconds: 3600.0,
+            log_mib: 16.0,
+            keep_model: false,
+        }
+    }
+}
+
 impl SuitesSpec {
     /// What is measured where a plan has no `[suites]`: the held-out split of its own data.
     pub fn default_for(data: &DataSpec) -> Self {

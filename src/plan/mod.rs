@@ -14,6 +14,7 @@ mod range;
 mod resolve;
 mod shipped;
 mod source;
+mod trainer;
 mod types;
 mod write;
 
@@ -26,4 +27,5 @@ pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
+pub use trainer::{fill, values};
 pub use types::*;

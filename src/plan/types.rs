@@ -24,6 +24,37 @@ pub struct Arm {
     pub name: String,
     pub method: Method,
     pub train: TrainSpec,
+    /// A command that trains in place of this engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<TrainerSpec>,
+}
+
+/// A trainer that is a command. Its words may hold placeholders such as `{model}` (`plan::placeholders`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerSpec {
+    /// Program and arguments; run as they are, by no shell.
+    pub command: Vec<String>,
+    /// The form in which the training split is written for it.
+    pub data: TrainerData,
+    /// It is stopped after this long.
+    pub timeout_seconds: f64,
+    /// Most of its log that is kept; the rest is read and thrown away.
+    pub log_mib: f64,
+    /// Keep the trained model after scoring.
+    pub keep_model: bool,
+}
+
+/// Forms of training data for external trainers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainerData {
+    /// TRL's JSON lines: `prompt`, `chosen`, `rejected` where the data are pairs, else `prompt`,
+    /// `completion`, `label`.
+    TrlJsonl,
+    /// TRL's JSON lines, pairs taken apart into labelled completions.
+    TrlUnpairedJsonl,
+    /// HALOs' JSON: a list of `pairwise_feedback` or `binary_feedback`.
+    HalosJson,
 }
 
 /// The objective and its hyperparameters. `name()` is what a plan's `method = "…"` says.
@@ -49,6 +80,8 @@ pub enum Method {
     SppoHard(BetaSpec),
     Nca(BetaSpec),
     Bco(BetaSpec),
+    /// Whatever the arm's command does.
+    External,
 }
 
 /// A method whose only hyperparameter is β > 0.

@@ -31,6 +31,9 @@ impl Plan {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
             out.push_str(&flat(&arm.train));
+            if let Some(trainer) = &arm.trainer {
+                out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
+            }
         }
         out
     }

@@ -21,10 +21,11 @@ pub mod files {
     pub const JUDGE: &str = "judge.json";
     pub const WINRATES: &str = "winrates.csv";
     pub const STRENGTHS: &str = "strengths.csv";
+    pub const TRAINERS: &str = "trainers.csv";
     pub const LOCK: &str = ".lock";
 
     /// All that `--force` may delete, beside the report and its charts.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: [&str; 13] = [
         PLAN,
         ENVIRONMENT,
         RUNS,
@@ -37,6 +38,7 @@ pub mod files {
         JUDGE,
         WINRATES,
         STRENGTHS,
+        TRAINERS,
     ];
 }
 

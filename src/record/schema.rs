@@ -64,6 +64,27 @@ pub struct RunRow {
     pub peak_device_mib: f64,
 }
 
+/// `trainers.csv`: a row per run of an external trainer, however it ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    /// `exit 0`, `signal 9`, `time limit`, `interrupted`.
+    pub ended: String,
+    /// Path of its log, relative to the folder.
+    pub log: String,
+    /// Bytes that it wrote, those included that were not kept.
+    pub log_bytes: u64,
+    pub wall_seconds: f64,
+    /// User and system time of the whole process tree.
+    pub cpu_seconds: f64,
+    /// Peak over time of the resident memory of all its processes together, MiB (shared pages count each time).
+    pub peak_tree_mib: f64,
+    /// The same of device memory, as `nvidia-smi` tells it; empty where there is none.
+    pub peak_device_mib: Option<f64>,
+}
+
 /// `steps.csv`: a row per optimizer step. Empty cells: not applicable to the method.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct StepRow {

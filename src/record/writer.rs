@@ -125,6 +125,11 @@ impl RecordWriter {
         self.judgments.append(rows)
     }
 
+    /// Appends what a run of an external trainer cost.
+    pub fn trainer(&mut self, row: &TrainerRow) -> Result<()> {
+        row_file(&self.dir, files::TRAINERS).append(std::slice::from_ref(row))
+    }
+
     /// Writes a run's row: its last, which makes it finished.
     pub fn run(&mut self, row: &RunRow) -> Result<()> {
         self.runs.append(std::slice::from_ref(row))
