@@ -55,6 +55,9 @@ pub(super) struct Tree {
     assistant: String,
 }
 
+/// An answer with its rank among its siblings, 0 the best.
+type Ranked<'m> = (i64, &'m Map<String, Value>);
+
 static RECIPES: LazyLock<Vec<Recipe>> = LazyLock::new(|| {
     let read = |(name, text): &(&'static str, &str)| {
         let recipe: Recipe = toml::from_str(text).unwrap_or_else(|e| panic!("recipe {name}: {e}"));
@@ -133,7 +136,7 @@ impl Tree {
     pub(super) fn pairs(&self, messages: &[Map<String, Value>]) -> Result<Vec<Value>> {
         let by_id: HashMap<&str, &Map<String, Value>> =
             messages.iter().map(|m| Ok((self.string(m, &self.id)?, m))).collect::<Result<_>>()?;
-        let mut answers: HashMap<&str, Vec<(i64, &Map<String, Value>)>> = HashMap::new();
+        let mut answers: HashMap<&str, Vec<Ranked<'_>>> = HashMap::new();
         let mut parents = Vec::new();
         for message in messages {
             let rank = message.get(&self.rank).and_then(Value::as_i64);

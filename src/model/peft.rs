@@ -75,8 +75,9 @@ pub fn read_adapter_config(dir: &FilePath) -> Result<Map<String, Value>> {
     for (key, off) in UNSUPPORTED {
         let value = config.get(key).unwrap_or(&Value::Null);
         let empty = value.is_null() || value.as_array().is_some_and(Vec::is_empty);
-        if !empty && value.to_string() != off {
-            return Err(anyhow!("{shown}: {key} is {value}, which is not supported (only {off})"))
+        let stated = value.to_string();
+        if !empty && stated != off {
+            return Err(anyhow!("{shown}: {key} is {stated}, which is not supported (only {off})"))
                 .hint("merge it into its base with PEFT: model.merge_and_unload().save_pretrained(dir)");
         }
     }
@@ -157,8 +158,7 @@ impl Decoder {
                 tensor.dims()
             );
         }
-        let to =
-            |t: &Tensor| Ok::<_, candle_core::Error>(t.to_dtype(self.dtype())?.to_device(self.device())?);
+        let to = |t: &Tensor| t.to_dtype(self.dtype())?.to_device(self.device());
         let b = target.stored_b().read(b)?.contiguous()?;
         Ok(Path { a: to(a)?, b: to(&b)?, scale: scale(&target.module, rank, config)? })
     }
@@ -181,7 +181,7 @@ impl Decoder {
             }
         }
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let bytes = safetensors::serialize(tensors.iter().map(|(n, t)| (n, t)), Some(metadata))
+        let bytes = safetensors::serialize(&tensors, Some(metadata))
             .with_context(|| format!("writing {} tensors of {}", tensors.len(), torch_name(self.dtype())))?;
         write_whole(&dir.join(WEIGHTS), &bytes)?;
         write_whole(&dir.join(CONFIG), (serde_json::to_string_pretty(&config)? + "\n").as_bytes())
