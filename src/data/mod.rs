@@ -3,6 +3,7 @@
 
 mod convert;
 mod detect;
+mod feedback;
 mod hinted;
 mod hub;
 mod inspect;
@@ -23,7 +24,8 @@ pub use detect::detect;
 pub use hub::{resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
-pub use mismatch::mismatched;
+pub use feedback::{Treated, split_prompts, treat};
+pub use mismatch::{mismatched, reversed};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_rows};
 pub use template::Template;

@@ -3,6 +3,7 @@
 
 mod compare;
 mod device;
+mod estimate;
 mod judge;
 mod memory;
 mod observer;
@@ -10,17 +11,22 @@ mod prepare;
 mod rows;
 mod run;
 mod score_data;
+mod stages;
 mod train_one;
+mod training_sets;
+mod tune;
 mod verify;
 mod world_base;
 
 pub use compare::{Finished, compare};
 pub use device::device;
+pub use estimate::{Estimate, estimate};
 pub use judge::{Judged, check_report, judge};
 pub use memory::PeakMemory;
 pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};
 pub use run::{Trained, scored, trained};
 pub use score_data::{ScoreRequest, score_data};
+pub use training_sets::TrainingSets;
 pub use train_one::{TrainFolder, train_one};
 pub use verify::{Verified, verify};

@@ -8,6 +8,7 @@ use candle_core::{DType, Device};
 
 use super::device;
 use super::observer::Observer;
+use super::training_sets::TrainingSets;
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
@@ -16,7 +17,7 @@ use crate::data::{
     tokenize_pairs, tokenize_unpaired,
 };
 use crate::model::Decoder;
-use crate::plan::{DataSpec, Dtype, Plan, WORLD};
+use crate::plan::{DataFormat, DataSpec, Dtype, Plan, WORLD};
 use crate::record::Environment;
 use crate::suite::logps::sequence_logps;
 use crate::suite::{self, Suite};
@@ -54,7 +55,8 @@ pub struct Prepared {
     pub cache: ReferenceCache,
     /// Reference log-probs of held-out completions, by what was asked.
     scored: Mutex<BTreeMap<String, Vec<f64>>>,
-    pub data: TrainingSet,
+    /// Training data, a set for each treatment that the arms ask for.
+    pub data: TrainingSets,
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
     pub suites: Vec<Suite>,
@@ -133,8 +135,8 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     environment.plan_hash = plan.hash();
     environment.model_hash = start.weights_hash()?;
     environment.reference_hash = weights.clone();
-    let (data, hash) = read_training_set(&plan.data, &tokenizer, observer)?;
-    environment.data_hash = hash;
+    let data = TrainingSets::read(plan, &tokenizer, observer)?;
+    environment.data_hash = data.hash.clone();
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     // The last bits of a product depend on the number of threads.
     let address = format!("{weights}-{}-threads", rayon::current_num_threads());
@@ -195,7 +197,19 @@ pub(super) fn read_training_set(
     for note in &loaded.notes {
         observer.note(note);
     }
-    let (set, stats) = match &loaded.dataset {
+    let set = tokenized(spec, &loaded.dataset, loaded.format, tokenizer, observer)?;
+    Ok((set, loaded.hash))
+}
+
+/// Tokenizes a data set, and tells what that kept.
+pub(super) fn tokenized(
+    spec: &DataSpec,
+    dataset: &Dataset,
+    format: DataFormat,
+    tokenizer: &Tokenizer,
+    observer: &mut dyn Observer,
+) -> Result<TrainingSet> {
+    let (set, stats) = match dataset {
         Dataset::Paired(pairs) => {
             let (pairs, stats) = tokenize_pairs(pairs, tokenizer, spec.max_length)?;
             (TrainingSet::Paired(pairs), stats)
@@ -205,8 +219,8 @@ pub(super) fn read_training_set(
             (TrainingSet::Unpaired(examples), stats)
         }
     };
-    observer.note(&describe(spec, &loaded.format, &stats));
-    Ok((set, loaded.hash))
+    observer.note(&describe(spec, &format, &stats));
+    Ok(set)
 }
 
 fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeStats) -> String {

@@ -17,10 +17,12 @@ pub mod files {
     pub const EXAMPLES: &str = "examples.csv";
     pub const SAMPLES: &str = "samples.jsonl";
     pub const COMPARISONS: &str = "comparisons.csv";
+    pub const TRIALS: &str = "trials.csv";
     pub const LOCK: &str = ".lock";
 
     /// All that `--force` may delete, beside the report and its charts.
-    pub const ALL: [&str; 8] = [PLAN, ENVIRONMENT, RUNS, STEPS, SCORES, EXAMPLES, SAMPLES, COMPARISONS];
+    pub const ALL: [&str; 9] =
+        [PLAN, ENVIRONMENT, RUNS, STEPS, SCORES, EXAMPLES, SAMPLES, COMPARISONS, TRIALS];
 }
 
 /// Creates the folder where it is not there.

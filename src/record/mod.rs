@@ -10,10 +10,12 @@ pub mod schema;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod writer;
 
 pub use environment::Environment;
 pub use folder::files;
 pub use reader::Records;
 pub use schema::*;
+pub use trials::{TrialRow, TrialWriter, read_trials};
 pub use writer::{RecordWriter, replace_comparisons};

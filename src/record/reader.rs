@@ -6,6 +6,7 @@ use super::environment::Environment;
 use super::folder::files;
 use super::schema::*;
 use super::table::row_file;
+use super::trials::{TrialRow, read_trials};
 use super::writer::read_environment;
 use crate::base::error::{Context, HintExt, Result};
 use crate::plan::{Overrides, Plan};
@@ -22,6 +23,8 @@ pub struct Records {
     pub examples: Vec<ExampleRow>,
     pub samples: Vec<SampleRow>,
     pub comparisons: Vec<ComparisonRow>,
+    /// Empty where nothing was tuned.
+    pub trials: Vec<TrialRow>,
 }
 
 impl Records {
@@ -49,6 +52,7 @@ impl Records {
             examples: row_file(dir, files::EXAMPLES).read()?,
             samples: row_file(dir, files::SAMPLES).read()?,
             comparisons: row_file(dir, files::COMPARISONS).read()?,
+            trials: read_trials(dir)?,
         })
     }
 }

@@ -4,6 +4,7 @@
 //! interval and p-values, [`verdicts()`] judges every comparison of a plan together.
 
 pub mod bootstrap;
+pub mod claims;
 pub mod components;
 pub mod design;
 pub mod distribution;
@@ -14,6 +15,7 @@ pub mod mcnemar;
 pub mod permutation;
 pub mod power;
 pub mod table;
+pub mod tuning;
 pub mod verdicts;
 pub mod winrate;
 mod words;
@@ -22,4 +24,5 @@ pub use components::Components;
 pub use design::Paired;
 pub use holm::holm;
 pub use law::{Interval, Law};
-pub use verdicts::verdicts;
+pub use claims::{Claim, Finding, claims};
+pub use verdicts::{verdicts, verdicts_among};
