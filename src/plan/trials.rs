@@ -188,3 +188,99 @@ fn ends(value: &Value) -> Vec<Value> {
         _ => vec![],
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Overrides, Plan};
+    use super::*;
+    use crate::base::error::render;
+
+    const TUNED: &str = r#"
+seeds = [1]
+budget = { tokens = 1000 }
+[model]
+source = "world"
+[data]
+source = "world"
+[tune]
+trials = 5
+[[arm]]
+method = "kto"
+tune = { learning_rate = { from = 1e-5, to = 1e-3 }, beta = [0.1, 0.5] }
+[[arm]]
+method = "dpo"
+tune = { beta = { from = 0.1, to = 1.0, log = false } }
+"#;
+
+    fn parse(text: &str) -> Result<Plan> {
+        Plan::parse(text, "p.toml", &Overrides::default())
+    }
+
+    fn trials(text: &str, arm: usize) -> Vec<Trial> {
+        let plan = parse(text).unwrap_or_else(|e| panic!("{}", render(&e)));
+        plan.arms[arm].trials(plan.tune.as_ref().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn draws_are_seeded_in_range_and_an_arms_own() {
+        let kto = trials(TUNED, 0);
+        assert_eq!((kto.len(), kto[0].values.len()), (6, 0), "trial 0 is the arm as it stands");
+        for trial in &kto[1..] {
+            let [(b, beta), (l, rate)] = trial.values.as_slice() else { panic!("{trial:?}") };
+            assert_eq!((b.as_str(), l.as_str()), ("beta", "learning_rate"));
+            assert!([0.1, 0.5].contains(&beta.as_float().unwrap()));
+            assert!((1e-5..=1e-3).contains(&rate.as_float().unwrap()));
+        }
+        assert!(kto[1..].windows(2).any(|w| w[0].values != w[1].values));
+        assert_eq!(kto, trials(TUNED, 0));
+        // Another arm before it changes nothing; another seed does.
+        let more = TUNED.replacen("[[arm]]", "[[arm]]\nmethod = \"ipo\"\ntune.beta = [0.1]\n[[arm]]", 1);
+        assert_eq!(kto, trials(&more, 1));
+        assert_ne!(kto, trials(&TUNED.replace("trials = 5", "trials = 5\nseed = 1"), 0));
+        // More trials begin with the same ones.
+        assert_eq!(kto[..], trials(&TUNED.replace("trials = 5", "trials = 9"), 0)[..6]);
+    }
+
+    #[test]
+    fn a_logarithmic_range_is_even_in_its_decades() {
+        let many = trials(&TUNED.replace("trials = 5", "trials = 400"), 0);
+        let low = many[1..].iter().filter(|t| t.values[1].1.as_float().unwrap() < 1e-4).count();
+        assert!((150..=250).contains(&low), "{low} of 400 lie in the lower of two decades");
+    }
+
+    #[test]
+    fn a_trial_is_an_arm_with_its_values() {
+        let plan = parse(TUNED).unwrap();
+        let arm = plan.arms[0].with(&[("beta".into(), Value::Float(0.7)), ("learning_rate".into(), Value::Float(0.25))]);
+        let arm = arm.unwrap();
+        let Method::Kto(kto) = &arm.method else { panic!() };
+        assert_eq!((kto.beta, arm.train.learning_rate, arm.name.as_str()), (0.7, 0.25, "kto"));
+        assert!(plan.arms[0].with(&[("gamma".into(), Value::Float(0.7))]).is_err());
+    }
+
+    #[test]
+    fn grids_have_as_many_points_as_there_are_trials_and_unfair_searches_are_refused() {
+        let grid = TUNED
+            .replace("trials = 5", "trials = 4\nsearch = \"grid\"")
+            .replace("{ from = 1e-5, to = 1e-3 }", "[1e-5, 1e-4]")
+            .replace("{ from = 0.1, to = 1.0, log = false }", "[0.1, 0.2, 0.3, 0.4]");
+        let kto: Vec<String> = trials(&grid, 0).iter().map(Trial::text).collect();
+        let all = ["", "beta=0.1 learning_rate=1e-5", "beta=0.1 learning_rate=0.0001", "beta=0.5 learning_rate=1e-5", "beta=0.5 learning_rate=0.0001"];
+        assert_eq!(kto, all);
+        for (text, says) in [
+            (grid.replace(", 0.4]", "]"), "makes a grid of 3 where tune.trials is 4"),
+            (TUNED.replace("trials = 5", "trials = 4\nsearch = \"grid\""), "is a range; a grid takes lists"),
+            (TUNED.replace("from = 1e-5", "from = 1"), "`from` must be below `to`"),
+            (TUNED.replace("from = 1e-5", "from = 0"), "above 0 on a logarithmic scale"),
+            (TUNED.replace("from = 1e-5", "form = 1e-5"), "did you mean `from`"),
+            (TUNED.replace("learning_rate =", "learning_rat ="), "unknown key to tune `learning_rat`"),
+            (TUNED.replace("[0.1, 0.5]", "[0.1, -0.5]"), "above 0"),
+            (TUNED.replace("trials = 5", "trials = 0"), "at least 1"),
+            (TUNED.replace("trials = 5", "trials = 5\nvalidation = 1.0"), "(0, 1)"),
+            (TUNED.replace("[tune]", "[data.feedback]\nfraction = 0.1\n[tune]"), "stands beside data.feedback"),
+        ] {
+            let error = render(&parse(&text).expect_err("refused"));
+            assert!(error.contains(says) && error.contains("p.toml"), "{error}\n  lacks: {says}");
+        }
+    }
+}

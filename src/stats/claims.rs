@@ -183,3 +183,94 @@ fn joined(values: &[&str]) -> Option<String> {
 pub fn point<'p>(plan: &'p Plan, arm: &str) -> Option<&'p Point> {
     plan.arms.iter().find(|a| a.name == arm).and_then(|a| a.point.as_ref())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Overrides;
+
+    const PLAN: &str = r#"
+seeds = [1, 2]
+budget = { tokens = 1000 }
+[model]
+source = "world"
+[data]
+source = "world"
+[data.feedback]
+fraction = [0.1, 1.0]
+[sweep]
+claim = "KTO matches DPO at less feedback"
+against = ["dpo@fraction=1"]
+[[arm]]
+method = "kto"
+[[arm]]
+method = "dpo"
+"#;
+
+    fn row(arm_a: &str, arm_b: &str, verdict: Verdict) -> ComparisonRow {
+        ComparisonRow {
+            suite: "world".into(),
+            subset: "all".into(),
+            metric: "win_rate_base".into(),
+            family: Family::Primary,
+            arm_a: arm_a.into(),
+            arm_b: arm_b.into(),
+            mean_a: 0.0,
+            mean_b: 0.0,
+            difference: 0.0,
+            standard_error: 0.0,
+            low: 0.0,
+            high: 0.0,
+            p: 1.0,
+            p_adjusted: 1.0,
+            p_equivalence: 1.0,
+            margin: 0.02,
+            verdict,
+            seeds: 2,
+            examples: 1,
+            clusters: 1,
+            detectable: 0.0,
+            words: String::new(),
+        }
+    }
+
+    #[test]
+    fn a_claim_reads_the_verdicts_along_the_sweep() {
+        let plan = Plan::parse(PLAN, "p.toml", &Overrides::default()).unwrap();
+        let rows = [
+            row("kto@fraction=0.1", "dpo@fraction=0.1", Verdict::Better),
+            row("kto@fraction=0.1", "dpo@fraction=1", Verdict::Worse),
+            row("kto@fraction=1", "dpo@fraction=1", Verdict::Equivalent),
+            row("dpo@fraction=0.1", "dpo@fraction=1", Verdict::Undecided),
+            ComparisonRow { family: Family::Secondary, ..row("kto@fraction=1", "dpo@fraction=1", Verdict::Worse) },
+        ];
+        let found = claims(&plan, &rows);
+        let said: Vec<(&str, Finding, &str)> =
+            found.iter().map(|c| (c.against.as_str(), c.finding, c.words.as_str())).collect();
+        assert_eq!(
+            said,
+            [
+                ("dpo", Finding::Holds, "“KTO matches DPO at less feedback”: holds. kto against dpo at the same value, win rate base on world: better at fraction=0.1; equivalent at fraction=1"),
+                ("dpo@fraction=1", Finding::Mixed, "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate base on world: equivalent at fraction=1; worse at fraction=0.1"),
+                ("dpo@fraction=1", Finding::Open, "“KTO matches DPO at less feedback”: undecided. dpo against dpo@fraction=1, win rate base on world: undecided at fraction=0.1"),
+            ]
+        );
+        assert_eq!(found[1].lines, [3, 4]);
+    }
+
+    #[test]
+    fn an_arm_that_is_not_swept_is_the_other_side_of_every_point() {
+        let text = PLAN.replace("fraction = [0.1, 1.0]", "").replace("against = [\"dpo@fraction=1\"]", "").replace(
+            "method = \"kto\"",
+            "method = \"kto\"\nbeta = [0.1, 0.2, 0.3]",
+        );
+        let plan = Plan::parse(&text, "p.toml", &Overrides::default()).unwrap();
+        let rows: Vec<_> = ["0.1", "0.2", "0.3"]
+            .iter()
+            .map(|b| row("dpo", &format!("kto@beta={b}"), if *b == "0.3" { Verdict::Undecided } else { Verdict::Worse }))
+            .collect();
+        let found = claims(&plan, &rows);
+        assert_eq!((found.len(), found[0].finding), (1, Finding::HoldsInPart));
+        assert!(found[0].words.ends_with("better at beta=0.1 and 0.2; undecided at beta=0.3"), "{}", found[0].words);
+    }
+}
