@@ -78,7 +78,7 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
         };
     }
     // A plan alone is what a command left that found something wrong before it made a row.
-    let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES];
+    let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
     if !rows.iter().any(|f| dir.join(f).exists()) {
         return Ok(());
     }

@@ -1,6 +1,6 @@
 //! What a sweep says of the claim that it tests: the verdicts of `comparisons.csv`, read along the swept values.
 
-use crate::plan::{Plan, Point};
+use crate::plan::Plan;
 use crate::record::{ComparisonRow, Family, Verdict};
 
 /// One arm against another along a sweep, on one metric.
@@ -177,11 +177,6 @@ fn joined(values: &[&str]) -> Option<String> {
     all.extend(rest.iter().map(short));
     let last = all.pop().expect("there is a first");
     Some(if all.is_empty() { last } else { format!("{} and {last}", all.join(", ")) })
-}
-
-/// The point of an arm, where the plan sweeps it.
-pub fn point<'p>(plan: &'p Plan, arm: &str) -> Option<&'p Point> {
-    plan.arms.iter().find(|a| a.name == arm).and_then(|a| a.point.as_ref())
 }
 
 #[cfg(test)]
