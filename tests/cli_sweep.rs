@@ -32,7 +32,12 @@ fn a_sweep_runs_every_point_judges_equal_ones_and_draws_its_chart() {
     let place = Place::new();
     place.write("plan.toml", &plan("", SWEEP));
     let dry = place.run(&["compare", "plan.toml", "--dry-run"]);
-    for part in ["# 8 runs (4 arms × 2 seeds) of 6000 tokens each", "# policy tokens: 0.05 million", "# time: about", "MiB"] {
+    for part in [
+        "# 8 runs (4 arms × 2 seeds) of 6000 tokens each",
+        "# policy tokens: 0.05 million",
+        "# time: about",
+        "MiB",
+    ] {
         assert!(dry.succeeds().contains(part), "lacks {part}: {}", dry.out);
     }
     assert!(!place.path("out").exists());
@@ -42,12 +47,20 @@ fn a_sweep_runs_every_point_judges_equal_ones_and_draws_its_chart() {
     assert_eq!(records.runs.len(), 8);
     for run in &records.runs {
         assert_eq!(run.status, Status::Done, "{}", run.note);
-        assert!(run.policy_tokens > 5900 && run.policy_tokens <= 6000, "SFT is counted: {}", run.policy_tokens);
+        assert!(
+            run.policy_tokens > 5900 && run.policy_tokens <= 6000,
+            "SFT is counted: {}",
+            run.policy_tokens
+        );
         let steps: Vec<_> = records.steps.iter().filter(|s| s.run == run.run).collect();
         assert_eq!(steps.len() as u64, run.steps);
         assert!(steps.iter().zip(1..).all(|(s, n)| s.step == n), "steps are numbered through both stages");
         assert_eq!(steps.last().unwrap().total_policy_tokens, run.policy_tokens);
-        let sft: u64 = steps.iter().filter(|s| s.reward_chosen.is_none() && s.reward_rejected.is_none()).map(|s| s.policy_tokens).sum();
+        let sft: u64 = steps
+            .iter()
+            .filter(|s| s.reward_chosen.is_none() && s.reward_rejected.is_none())
+            .map(|s| s.policy_tokens)
+            .sum();
         let share = if run.method == "kto" { 0.25 } else { 0.0 };
         assert!((sft as f64 / 6000.0 - share).abs() < 0.02, "{}: {sft} tokens of SFT", run.run);
         let saturated: Vec<f64> = steps.iter().filter_map(|s| s.saturation).collect();
@@ -93,12 +106,23 @@ fn a_sweep_runs_every_point_judges_equal_ones_and_draws_its_chart() {
 fn a_budget_may_be_swept_and_has_its_price() {
     let place = Place::new();
     let arms = "[prices]\ndevice_hour = 36\n[[arm]]\nmethod = \"kto\"\nz0 = \"reversed\"\n[[arm]]\nmethod = \"sft\"\n";
-    place.write("plan.toml", &plan("", arms).replace("tokens = 6000", "tokens = [2000, 4000]").replace("[1, 2]", "[1]"));
+    place.write(
+        "plan.toml",
+        &plan("", arms).replace("tokens = 6000", "tokens = [2000, 4000]").replace("[1, 2]", "[1]"),
+    );
     place.run(&["compare", "plan.toml", "--out", "a", "--quiet"]).succeeds();
     let records = Records::read(&place.path("a")).unwrap();
     let spent: Vec<(&str, bool)> =
         records.runs.iter().map(|r| (r.arm.as_str(), r.policy_tokens > 2000)).collect();
-    assert_eq!(spent, [("kto@tokens=2000", false), ("kto@tokens=4000", true), ("sft@tokens=2000", false), ("sft@tokens=4000", true)]);
+    assert_eq!(
+        spent,
+        [
+            ("kto@tokens=2000", false),
+            ("kto@tokens=4000", true),
+            ("sft@tokens=2000", false),
+            ("sft@tokens=4000", true)
+        ]
+    );
     let report = place.read("a/report.md");
     assert!(!report.contains("INVALID") && report.contains("money (at the plan's price)"), "{report}");
     let svg = place.read("a/charts/sweep-cost.svg");

@@ -87,13 +87,16 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<Exit> {
 
 /// The estimate as comment lines below the plan.
 fn costs(plan: &Plan, cost: &launch::Estimate) -> String {
-    let trials = if cost.trials > 0 { format!(" and {} trials of tuning", cost.trials) } else { String::new() };
+    let trials =
+        if cost.trials > 0 { format!(" and {} trials of tuning", cost.trials) } else { String::new() };
     let (arms, seeds) = (cost.arms, plan.seeds.len());
-    let mut lines = vec![format!("{} runs ({arms} arms × {seeds} seeds) of {} each{trials}", cost.runs, plan.budget)];
+    let mut lines =
+        vec![format!("{} runs ({arms} arms × {seeds} seeds) of {} each{trials}", cost.runs, plan.budget)];
     let unknown = || "not known".to_owned();
     let tokens = cost.tokens.map_or_else(unknown, |t| format!("{:.2} million", t / 1e6));
     lines.push(format!("policy tokens: {tokens}"));
-    let time = cost.seconds.map_or_else(unknown, |s| format!("about {} on this machine, if it is idle", clock(s)));
+    let time =
+        cost.seconds.map_or_else(unknown, |s| format!("about {} on this machine, if it is idle", clock(s)));
     lines.push(format!("time: {time}"));
     lines.push(format!("memory: {}", cost.host_mib.map_or_else(unknown, |m| format!("about {m:.0} MiB"))));
     lines.extend(cost.money.map(|m| format!("money: about {m:.2} {}", plan.prices.currency)));

@@ -128,16 +128,22 @@ fn classes(dataset: &Dataset) -> (usize, usize) {
 /// Drops completions of the class that is too many until there are `imbalance` desirable to each undesirable one.
 fn thin_out(dataset: Dataset, spec: &FeedbackSpec) -> Result<Dataset> {
     let examples = unpaired(dataset);
-    let of_class = |class: bool| (0..examples.len()).filter(|&i| examples[i].desirable == class).collect::<Vec<_>>();
+    let of_class =
+        |class: bool| (0..examples.len()).filter(|&i| examples[i].desirable == class).collect::<Vec<_>>();
     let (desirable, undesirable) = (of_class(true), of_class(false));
     let (d, u) = (desirable.len(), undesirable.len());
     if d == 0 || u == 0 {
-        return Err(anyhow!("data.feedback.imbalance: there are {d} desirable and {u} undesirable completions"))
-            .hint("a ratio of the classes takes data with both; leave `imbalance` out");
+        return Err(anyhow!(
+            "data.feedback.imbalance: there are {d} desirable and {u} undesirable completions"
+        ))
+        .hint("a ratio of the classes takes data with both; leave `imbalance` out");
     }
     let ratio = spec.imbalance;
-    let (keep_d, keep_u) =
-        if (d as f64) < ratio * u as f64 { (d, share(u, d as f64 / ratio / u as f64)) } else { (share(d, ratio * u as f64 / d as f64), u) };
+    let (keep_d, keep_u) = if (d as f64) < ratio * u as f64 {
+        (d, share(u, d as f64 / ratio / u as f64))
+    } else {
+        (share(d, ratio * u as f64 / d as f64), u)
+    };
     let mut kept = drawn(desirable, keep_d, spec.seed, "feedback/desirable");
     kept.extend(drawn(undesirable, keep_u, spec.seed, "feedback/undesirable"));
     Ok(only(Dataset::Unpaired(examples), &kept))
@@ -155,7 +161,10 @@ pub fn split_prompts(dataset: Dataset, validation: f64, seed: u64) -> Result<(Da
     };
     let distinct: Vec<&str> = prompts.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
     if distinct.len() < 2 {
-        return Err(anyhow!("{} different prompts cannot be split into training and validation", distinct.len()));
+        return Err(anyhow!(
+            "{} different prompts cannot be split into training and validation",
+            distinct.len()
+        ));
     }
     let count = share(distinct.len(), validation).min(distinct.len() - 1);
     let held = drawn((0..distinct.len()).collect(), count, seed, "tune/validation");
@@ -229,7 +238,9 @@ mod tests {
 
     #[test]
     fn one_completion_a_prompt_leaves_each_prompt_once() {
-        let Dataset::Unpaired(left) = treated(FeedbackSpec { one_completion: true, ..FeedbackSpec::default() }) else {
+        let Dataset::Unpaired(left) =
+            treated(FeedbackSpec { one_completion: true, ..FeedbackSpec::default() })
+        else {
             panic!("single completions are no pairs")
         };
         let prompts: BTreeSet<&str> = left.iter().map(|e| e.prompt.as_str()).collect();

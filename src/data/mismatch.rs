@@ -54,7 +54,10 @@ mod tests {
     #[test]
     fn reversed_partners_stay_within_their_block_and_pair_up() {
         assert_eq!((0..5).map(|i| reversed(i, 5)).collect::<Vec<_>>(), [4, 3, 2, 1, 0]);
-        assert_eq!([reversed(0, 2500), reversed(999, 2500), reversed(1000, 2500), reversed(2000, 2500)], [999, 0, 1999, 2499]);
+        assert_eq!(
+            [reversed(0, 2500), reversed(999, 2500), reversed(1000, 2500), reversed(2000, 2500)],
+            [999, 0, 1999, 2499]
+        );
         assert!((0..2500).all(|i| reversed(reversed(i, 2500), 2500) == i));
     }
 }

@@ -21,10 +21,10 @@ mod types;
 pub mod world;
 
 pub use detect::detect;
+pub use feedback::{Treated, split_prompts, treat};
 pub use hub::{resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
-pub use feedback::{Treated, split_prompts, treat};
 pub use mismatch::{mismatched, reversed};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_rows};

@@ -58,7 +58,8 @@ pub fn compare(
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
         let feedback = build(&arm.method)?.feedback();
-        units(prepared.data.of(&arm.data).as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
+        units(prepared.data.of(&arm.data).as_data(), feedback)
+            .with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
     let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {

@@ -61,7 +61,8 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
         Some(config) => measure(plan, config)?.ok_or("the model is too large to measure a step of it here"),
     };
     let flops = step.as_ref().ok().map(|s| s.flops);
-    let shares = plan.tune.as_ref().map_or(0.0, |t| t.budget_share * (t.trials + 1) as f64) + plan.seeds.len() as f64;
+    let shares =
+        plan.tune.as_ref().map_or(0.0, |t| t.budget_share * (t.trials + 1) as f64) + plan.seeds.len() as f64;
     let of_arm = |arm: &Arm| tokens(arm, flops).map(|t| (t * shares, t * shares * passes(arm)));
     let spent: Option<Vec<(f64, f64)>> = plan.arms.iter().map(of_arm).collect();
     made.tokens = spent.as_ref().map(|s| s.iter().map(|(tokens, _)| tokens).sum());
@@ -76,7 +77,9 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
             let forwards = spent.map(|s| s.iter().map(|(_, passes)| passes).sum::<f64>());
             made.seconds = made.seconds.or(forwards.map(|f| f / 3.0 / step.tokens_per_second));
             made.host_mib = Some(step.mib);
-            made.notes.push("time of training alone: scoring and the world's base checkpoint come on top".to_owned());
+            made.notes.push(
+                "time of training alone: scoring and the world's base checkpoint come on top".to_owned(),
+            );
         }
         Err(why) => made.notes.push(why.to_owned()),
     }

@@ -27,6 +27,6 @@ pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};
 pub use run::{Trained, scored, trained};
 pub use score_data::{ScoreRequest, score_data};
-pub use training_sets::TrainingSets;
 pub use train_one::{TrainFolder, train_one};
+pub use training_sets::TrainingSets;
 pub use verify::{Verified, verify};

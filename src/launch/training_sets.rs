@@ -25,8 +25,11 @@ impl TrainingSets {
             if made.sets.iter().any(|(spec, _)| *spec == arm.data) {
                 continue;
             }
-            let untreated =
-                DataSpec { feedback: FeedbackSpec::default(), max_length: plan.data.max_length, ..arm.data.clone() };
+            let untreated = DataSpec {
+                feedback: FeedbackSpec::default(),
+                max_length: plan.data.max_length,
+                ..arm.data.clone()
+            };
             if !read.iter().any(|(spec, _)| *spec == untreated) {
                 observer.stage(&format!("reading {}", untreated.source));
                 let loaded = load_with(&untreated, &untreated.split, &tokenizer.template())?;

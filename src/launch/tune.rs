@@ -55,7 +55,8 @@ pub(super) fn tune(
             }
             let run = trial_run(plan, spec, arm, &trial)?;
             observer.run_begins(&run, i * (spec.trials + 1) + trial.index, total);
-            let Some(row) = one(prepared, plan, spec, &suite, &run, &trial, base.as_ref(), abort, observer)? else {
+            let Some(row) = one(prepared, plan, spec, &suite, &run, &trial, base.as_ref(), abort, observer)?
+            else {
                 return Ok(None);
             };
             file.append(&row)?;
@@ -174,7 +175,8 @@ fn choose(plan: &Plan, spec: &TuneSpec, rows: &[TrialRow], observer: &mut dyn Ob
     let mut chosen = Chosen::default();
     for arm in &plan.arms {
         let of_arm: Vec<&TrialRow> = rows.iter().filter(|r| r.arm == arm.name).collect();
-        let row = best(&of_arm).ok_or_else(|| anyhow!("arm {}: none of its {} trials ended well", arm.name, of_arm.len()));
+        let row = best(&of_arm)
+            .ok_or_else(|| anyhow!("arm {}: none of its {} trials ended well", arm.name, of_arm.len()));
         let row = row.hint("narrow its ranges, or see the notes in trials.csv")?;
         let trials = arm.trials(spec)?;
         let trial = trials.iter().find(|t| t.index as u64 == row.trial).expect("its row was written for it");

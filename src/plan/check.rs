@@ -61,7 +61,8 @@ fn check_feedback(arm: &Arm, source: &Source) -> Result<()> {
         ("data.feedback.imbalance", feedback.imbalance > 0.0),
     ] {
         if unpairs && arm.method.keys().unit == 2 {
-            let message = format!("leaves single completions, and arm `{}` ({method}) learns from pairs", arm.name);
+            let message =
+                format!("leaves single completions, and arm `{}` ({method}) learns from pairs", arm.name);
             return Err(source.error(&place(key), message))
                 .hint("give it to the arms that it suits alone: `[arm.data.feedback]` below their [[arm]]");
         }

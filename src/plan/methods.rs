@@ -65,7 +65,8 @@ impl Takes {
         match self {
             Takes::Number(range, _) => number().is_some_and(|x| range.holds(x)),
             Takes::WeightOrAuto => {
-                value.as_str().is_some_and(|w| [AUTO, COUNTS].contains(&w)) || number().is_some_and(|x| Range::NonNegative.holds(x))
+                value.as_str().is_some_and(|w| [AUTO, COUNTS].contains(&w))
+                    || number().is_some_and(|x| Range::NonNegative.holds(x))
             }
             Takes::Word(words) => value.as_str().is_some_and(|w| words.contains(&w)),
             Takes::Flag(_) => value.as_bool().is_some(),

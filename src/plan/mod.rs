@@ -26,7 +26,7 @@ pub use check::{BASE_ARM, WORLD};
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
+pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
 pub use sweep::{Axis, Point};
 pub use trials::Trial;
-pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
 pub use types::*;

@@ -13,8 +13,8 @@ use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
 const SECTIONS: [&str; 13] = [
-    "name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "sweep", "tune", "prices",
-    "arm",
+    "name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "sweep", "tune",
+    "prices", "arm",
 ];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
@@ -182,15 +182,18 @@ fn inner(source: &Source, table: &Table, key: &str, path: &str) -> Result<Table>
     match table.get(key) {
         None => Ok(Table::new()),
         Some(Value::Table(inner)) => Ok(inner.clone()),
-        Some(other) => Err(source.error(&format!("{path}.{key}"), format!("is {other}; it must be a section"))),
+        Some(other) => {
+            Err(source.error(&format!("{path}.{key}"), format!("is {other}; it must be a section")))
+        }
     }
 }
 
 fn sft_first(source: &Source, table: &Table, path: &str) -> Result<f64> {
     let Some(value) = table.get("sft_first") else { return Ok(0.0) };
     let number = value.as_float().or(value.as_integer().map(|i| i as f64));
-    number
-        .ok_or_else(|| source.error(&format!("{path}.sft_first"), format!("is {value}; it must be a share of the budget")))
+    number.ok_or_else(|| {
+        source.error(&format!("{path}.sft_first"), format!("is {value}; it must be a share of the budget"))
+    })
 }
 
 /// The plan's data with the arm's own treatment of the training labels.
@@ -201,8 +204,11 @@ fn arm_data(source: &Source, data: &DataSpec, table: &Table, path: &str) -> Resu
         let key = if value.is_table() { format!("{key}.") } else { key.clone() };
         if !trains_only(&key) {
             let key = key.trim_end_matches('.');
-            return Err(source.error(&format!("{path}.{key}"), "belongs to the whole plan: all arms answer one set of \
-                                                               held-out questions"))
+            return Err(source.error(
+                &format!("{path}.{key}"),
+                "belongs to the whole plan: all arms answer one set of \
+                                                               held-out questions",
+            ))
             .hint("an arm may have its own data.feedback.*, data.max_examples and data.max_length");
         }
     }
@@ -212,10 +218,6 @@ fn arm_data(source: &Source, data: &DataSpec, table: &Table, path: &str) -> Resu
 fn point(source: &Source, one: &Expanded, path: &str) -> Result<Option<Point>> {
     match (&one.point, one.table.get("point")) {
         (Some(point), _) => Ok(Some(point.clone())),
-        (None, None) if one.table.contains_key("budget") => {
-            Err(source.error(&format!("{path}.budget"), "is given for one arm: every arm spends the same"))
-                .hint("write `budget = { tokens = [50_000, 100_000] }` for the whole plan to sweep it")
-        }
         (None, None) => Ok(None),
         (None, Some(value)) => Point::deserialize(value.clone())
             .map(Some)

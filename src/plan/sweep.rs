@@ -69,7 +69,8 @@ impl Plan {
     /// values among each other, unequal values) is not, so that no test is spent on what was not asked.
     pub fn compares(&self, a: &str, b: &str) -> bool {
         let against = |name: &str| self.sweep.against.iter().any(|x| x == name);
-        let point = |name: &str| self.arms.iter().find(|arm| arm.name == name).and_then(|arm| arm.point.as_ref());
+        let point =
+            |name: &str| self.arms.iter().find(|arm| arm.name == name).and_then(|arm| arm.point.as_ref());
         match (point(a), point(b)) {
             _ if against(a) || against(b) => true,
             (Some(p), Some(q)) => p.arm != q.arm && (p.within(q) || q.within(p)),
@@ -192,7 +193,8 @@ pub(super) fn trains_only(key: &str) -> bool {
 fn settle(source: &mut Source, listed: &Listed) {
     let largest = ["budget.", "data.max_length"].iter().any(|p| listed.place.starts_with(p));
     let number = |v: &Value| v.as_float().or(v.as_integer().map(|i| i as f64)).unwrap_or(0.0);
-    let kept = listed.values.iter().max_by(|a, b| number(a).total_cmp(&number(b))).filter(|_| largest).cloned();
+    let kept =
+        listed.values.iter().max_by(|a, b| number(a).total_cmp(&number(b))).filter(|_| largest).cloned();
     let mut keys: Vec<&str> = listed.place.split('.').collect();
     let last = keys.pop().expect("a place has a key");
     let mut table = &mut source.values;
@@ -208,6 +210,12 @@ fn settle(source: &mut Source, listed: &Listed) {
 
 fn expand_arm(source: &Source, arm: &Table, index: usize, shared: &[Listed]) -> Result<Vec<Expanded>> {
     let label = arm_label(arm, index);
+    if arm.contains_key("budget") && !arm.contains_key("point") {
+        return Err(
+            source.error(&format!("arm.{label}.budget"), "is given for one arm: every arm spends the same")
+        )
+        .hint("write `budget = { tokens = [50_000, 100_000] }` for the whole plan to sweep it");
+    }
     let own: Table = arm.iter().filter(|(k, _)| !OWN.contains(&k.as_str())).map(clone).collect();
     let mut found = vec![];
     let known: Table = [("data".to_owned(), Value::Table(defaults("data")))].into_iter().collect();
@@ -215,7 +223,11 @@ fn expand_arm(source: &Source, arm: &Table, index: usize, shared: &[Listed]) -> 
     lists(&own, &known, "", &mut found);
     let mut axes: Vec<Listed> = vec![];
     for listed in shared.iter().filter(|l| lookup(arm, &l.key).is_none()) {
-        axes.push(Listed { values: listed.values.clone(), key: listed.key.clone(), place: listed.place.clone() });
+        axes.push(Listed {
+            values: listed.values.clone(),
+            key: listed.key.clone(),
+            place: listed.place.clone(),
+        });
     }
     for (key, values) in found {
         let place = format!("arm.{label}.{key}");
@@ -229,7 +241,9 @@ fn expand_arm(source: &Source, arm: &Table, index: usize, shared: &[Listed]) -> 
         return Ok(vec![Expanded { label, table: arm.clone(), point: None }]);
     }
     if arm.contains_key("point") {
-        return Err(source.error(&format!("arm.{label}.point"), "stands beside a list: the arm is expanded already"));
+        return Err(
+            source.error(&format!("arm.{label}.point"), "stands beside a list: the arm is expanded already")
+        );
     }
     Ok(combinations(&axes).into_iter().map(|values| at(arm, &label, &axes, &values)).collect())
 }
@@ -334,7 +348,8 @@ method = "dpo"
     }
 
     fn refusal(text: &str) -> String {
-        Plan::parse(text, "p.toml", &Overrides::default()).map_or_else(|e| render(&e), |_| panic!("accepted: {text}"))
+        Plan::parse(text, "p.toml", &Overrides::default())
+            .map_or_else(|e| render(&e), |_| panic!("accepted: {text}"))
     }
 
     fn names(plan: &Plan) -> Vec<&str> {
@@ -392,7 +407,9 @@ method = "dpo"
 
     #[test]
     fn sections_and_budgets_may_hold_lists_too_and_an_arm_own_value_stands() {
-        let plan = parse(&SWEPT.replace("tokens = 1000", "tokens = [500, 1000]").replace("fraction = [0.1, 1.0]", ""));
+        let plan = parse(
+            &SWEPT.replace("tokens = 1000", "tokens = [500, 1000]").replace("fraction = [0.1, 1.0]", ""),
+        );
         assert_eq!(plan.budget, Budget::Tokens(1000), "what no arm exceeds");
         assert_eq!(plan.arms.iter().map(|a| a.budget.amount()).sum::<f64>(), 4500.0);
         let text = SWEPT.replace("fraction = [0.1, 1.0]", "").replace(
@@ -413,7 +430,9 @@ method = "dpo"
         assert!(compares("kto@fraction=0.1", "dpo@fraction=0.1"));
         assert!(!compares("kto@fraction=0.1", "dpo@fraction=1"));
         assert!(!compares("kto@fraction=0.1", "kto@fraction=1"));
-        let named = SWEPT.replace("beta = [0.05, 0.1]", "").replace("seeds", "sweep.against = [\"dpo@fraction=1\"]\nseeds");
+        let named = SWEPT
+            .replace("beta = [0.05, 0.1]", "")
+            .replace("seeds", "sweep.against = [\"dpo@fraction=1\"]\nseeds");
         let plan = parse(&named);
         assert!(plan.compares("kto@fraction=0.1", "dpo@fraction=1"));
         assert!(plan.compares("dpo@fraction=0.1", "dpo@fraction=1"));
@@ -429,15 +448,31 @@ method = "dpo"
             ("fraction = [0.1, 1.0]", "fraction = [0.1, 0.10]", &["p.toml:9", "twice"]),
             ("fraction = [0.1, 1.0]", "fraction = [0.1, 1.5]", &["p.toml:9", "is 1.5", "at most 1"]),
             ("fraction = [0.1, 1.0]", "fraction = [[0.1]]", &["p.toml:9", "single values"]),
-            ("fraction = [0.1, 1.0]", "imbalance = [1.0, 3.0]", &["p.toml:9", "`dpo@imbalance=1` (dpo) learns from pairs"]),
-            ("fraction = [0.1, 1.0]", "one_completion = true", &["p.toml:9", "`dpo` (dpo) learns from pairs", "hint"]),
+            (
+                "fraction = [0.1, 1.0]",
+                "imbalance = [1.0, 3.0]",
+                &["p.toml:9", "`dpo@imbalance=1` (dpo) learns from pairs"],
+            ),
+            (
+                "fraction = [0.1, 1.0]",
+                "one_completion = true",
+                &["p.toml:9", "`dpo` (dpo) learns from pairs", "hint"],
+            ),
             ("fraction = [0.1, 1.0]", "flip = [0.1, 0.6]", &["p.toml:9", "0.6", "below one half"]),
-            ("[data.feedback]\nfraction = [0.1, 1.0]", "[data.world]\nflip = [0.1, 0.2]", &["p.toml:9", "held-out questions"]),
+            (
+                "[data.feedback]\nfraction = [0.1, 1.0]",
+                "[data.world]\nflip = [0.1, 0.2]",
+                &["p.toml:9", "held-out questions"],
+            ),
             ("beta = [0.05, 0.1]", "data.source = \"x\"", &["p.toml:12", "belongs to the whole plan"]),
             ("beta = [0.05, 0.1]", "budget = { tokens = 7 }", &["p.toml:12", "every arm spends the same"]),
             ("beta = [0.05, 0.1]", "sft_first = 1.0", &["p.toml:12", "below 1"]),
             ("\"dpo\"", "\"sft\"\nsft_first = 0.5", &["p.toml:15", "SFT before SFT"]),
-            ("seeds", "sweep.against = [\"dpo\"]\nseeds", &["unknown arm `dpo` (known: kto@fraction=0.1@beta=0.05"]),
+            (
+                "seeds",
+                "sweep.against = [\"dpo\"]\nseeds",
+                &["unknown arm `dpo` (known: kto@fraction=0.1@beta=0.05"],
+            ),
             ("\"dpo\"", "\"dpo\"\ntune.beta = [1.0]", &["p.toml:15", "no [tune]"]),
             ("\"dpo\"", "\"dpo\"\n[tune]\ntrials = 2", &["has no `tune`"]),
         ] {

@@ -57,7 +57,8 @@ impl Arm {
         }
         let nowhere = Source::parse("", &self.name)?;
         let method = self.method.keys().build(&method, &nowhere, &format!("arm.{}", self.name))?;
-        let train = TrainSpec::deserialize(train).map_err(|e| anyhow!("arm {}: {}", self.name, e.message()))?;
+        let train =
+            TrainSpec::deserialize(train).map_err(|e| anyhow!("arm {}: {}", self.name, e.message()))?;
         Ok(Arm { method, train, ..self.clone() })
     }
 
@@ -100,18 +101,25 @@ fn three_digits(x: f64) -> f64 {
 
 fn space<'v>(key: &str, value: &'v Value) -> Result<Space<'v>> {
     let number = |v: &Value| v.as_float().or(v.as_integer().map(|i| i as f64));
-    let shape = "a list of values, or a range such as { from = 1e-5, to = 1e-3 } (log = false: not logarithmic)";
+    let shape =
+        "a list of values, or a range such as { from = 1e-5, to = 1e-3 } (log = false: not logarithmic)";
     match value {
         Value::Array(values) if !values.is_empty() => Ok(Space::Values(values)),
         Value::Table(range) => {
             let known = ["from", "to", "log"];
             if let Some(other) = range.keys().find(|k| !known.contains(&k.as_str())) {
-                return Err(crate::base::error::unknown(&format!("key of the range of `{key}`"), other, &known));
+                return Err(crate::base::error::unknown(
+                    &format!("key of the range of `{key}`"),
+                    other,
+                    &known,
+                ));
             }
             let end = |name: &str| range.get(name).and_then(number).filter(|x| x.is_finite());
             let log = range.get("log").is_none_or(|l| l.as_bool() == Some(true));
             match (end("from"), end("to")) {
-                (Some(from), Some(to)) if from < to && (!log || from > 0.0) => Ok(Space::Range { from, to, log }),
+                (Some(from), Some(to)) if from < to && (!log || from > 0.0) => {
+                    Ok(Space::Range { from, to, log })
+                }
                 (Some(_), Some(_)) => Err(anyhow!(
                     "`{key}` is {value}; `from` must be below `to`, and above 0 on a logarithmic scale"
                 )),
@@ -131,7 +139,10 @@ fn grid(spaces: &[(&String, Space<'_>)]) -> Result<Vec<Trial>> {
                 .hint("list the values, or set tune.search = \"random\"");
         };
         let longer = |head: &Vec<(String, Value)>| {
-            values.iter().map(|v| head.iter().cloned().chain([((*key).clone(), v.clone())]).collect()).collect::<Vec<_>>()
+            values
+                .iter()
+                .map(|v| head.iter().cloned().chain([((*key).clone(), v.clone())]).collect())
+                .collect::<Vec<_>>()
         };
         all = all.iter().flat_map(longer).collect();
     }
@@ -173,7 +184,8 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
         }
         for (key, value) in &arm.tune {
             for end in ends(value) {
-                arm.with(&[(key.clone(), end)]).map_err(|e| e.context(source.at(&format!("{place}.{key}"))))?;
+                arm.with(&[(key.clone(), end)])
+                    .map_err(|e| e.context(source.at(&format!("{place}.{key}"))))?;
             }
         }
     }
@@ -251,7 +263,8 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
     #[test]
     fn a_trial_is_an_arm_with_its_values() {
         let plan = parse(TUNED).unwrap();
-        let arm = plan.arms[0].with(&[("beta".into(), Value::Float(0.7)), ("learning_rate".into(), Value::Float(0.25))]);
+        let arm = plan.arms[0]
+            .with(&[("beta".into(), Value::Float(0.7)), ("learning_rate".into(), Value::Float(0.25))]);
         let arm = arm.unwrap();
         let Method::Kto(kto) = &arm.method else { panic!() };
         assert_eq!((kto.beta, arm.train.learning_rate, arm.name.as_str()), (0.7, 0.25, "kto"));
@@ -265,7 +278,13 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
             .replace("{ from = 1e-5, to = 1e-3 }", "[1e-5, 1e-4]")
             .replace("{ from = 0.1, to = 1.0, log = false }", "[0.1, 0.2, 0.3, 0.4]");
         let kto: Vec<String> = trials(&grid, 0).iter().map(Trial::text).collect();
-        let all = ["", "beta=0.1 learning_rate=1e-5", "beta=0.1 learning_rate=0.0001", "beta=0.5 learning_rate=1e-5", "beta=0.5 learning_rate=0.0001"];
+        let all = [
+            "",
+            "beta=0.1 learning_rate=1e-5",
+            "beta=0.1 learning_rate=0.0001",
+            "beta=0.5 learning_rate=1e-5",
+            "beta=0.5 learning_rate=0.0001",
+        ];
         assert_eq!(kto, all);
         for (text, says) in [
             (grid.replace(", 0.4]", "]"), "makes a grid of 3 where tune.trials is 4"),
@@ -277,7 +296,10 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
             (TUNED.replace("[0.1, 0.5]", "[0.1, -0.5]"), "above 0"),
             (TUNED.replace("trials = 5", "trials = 0"), "at least 1"),
             (TUNED.replace("trials = 5", "trials = 5\nvalidation = 1.0"), "(0, 1)"),
-            (TUNED.replace("[tune]", "[data.feedback]\nfraction = 0.1\n[tune]"), "stands beside data.feedback"),
+            (
+                TUNED.replace("[tune]", "[data.feedback]\nfraction = 0.1\n[tune]"),
+                "stands beside data.feedback",
+            ),
         ] {
             let error = render(&parse(&text).expect_err("refused"));
             assert!(error.contains(says) && error.contains("p.toml"), "{error}\n  lacks: {says}");

@@ -179,7 +179,10 @@ pub enum Lambda {
     Auto,
     /// (n_D + n_U) / 2n of each class: both classes weigh the same, and the mean weight is 1.
     Counts,
-    Fixed { desirable: f64, undesirable: f64 },
+    Fixed {
+        desirable: f64,
+        undesirable: f64,
+    },
 }
 
 /// How KTO's reference point z0 is estimated.

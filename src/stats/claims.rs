@@ -106,8 +106,12 @@ fn entries<'a>(plan: &Plan, c: &'a ComparisonRow, line: usize) -> Vec<Entry<'a>>
             let longer = if p.axes.len() >= q.axes.len() { p } else { q };
             found.push(entry(&p.arm, q.arm.clone(), longer.text(), c.verdict));
         }
-        (Some(p), None) if found.is_empty() => found.push(entry(&p.arm, c.arm_b.clone(), p.text(), c.verdict)),
-        (None, Some(q)) if found.is_empty() => found.push(entry(&q.arm, c.arm_a.clone(), q.text(), turned(c.verdict))),
+        (Some(p), None) if found.is_empty() => {
+            found.push(entry(&p.arm, c.arm_b.clone(), p.text(), c.verdict))
+        }
+        (None, Some(q)) if found.is_empty() => {
+            found.push(entry(&q.arm, c.arm_a.clone(), q.text(), turned(c.verdict)))
+        }
         _ => {}
     }
     found
@@ -126,7 +130,8 @@ fn claim(plan: &Plan, entries: &[&Entry<'_>]) -> Claim {
     let (suite, metric, arm, against) = &entries[0].key;
     let finding = Finding::of(&entries.iter().map(|e| e.verdict).collect::<Vec<_>>());
     let at = |verdict: Verdict| {
-        let values: Vec<&str> = entries.iter().filter(|e| e.verdict == verdict).map(|e| e.value.as_str()).collect();
+        let values: Vec<&str> =
+            entries.iter().filter(|e| e.verdict == verdict).map(|e| e.value.as_str()).collect();
         joined(&values)
     };
     let parts: Vec<String> = [
@@ -237,7 +242,10 @@ method = "dpo"
             row("kto@fraction=0.1", "dpo@fraction=1", Verdict::Worse),
             row("kto@fraction=1", "dpo@fraction=1", Verdict::Equivalent),
             row("dpo@fraction=0.1", "dpo@fraction=1", Verdict::Undecided),
-            ComparisonRow { family: Family::Secondary, ..row("kto@fraction=1", "dpo@fraction=1", Verdict::Worse) },
+            ComparisonRow {
+                family: Family::Secondary,
+                ..row("kto@fraction=1", "dpo@fraction=1", Verdict::Worse)
+            },
         ];
         let found = claims(&plan, &rows);
         let said: Vec<(&str, Finding, &str)> =
@@ -245,9 +253,21 @@ method = "dpo"
         assert_eq!(
             said,
             [
-                ("dpo", Finding::Holds, "“KTO matches DPO at less feedback”: holds. kto against dpo at the same value, win rate base on world: better at fraction=0.1; equivalent at fraction=1"),
-                ("dpo@fraction=1", Finding::Mixed, "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate base on world: equivalent at fraction=1; worse at fraction=0.1"),
-                ("dpo@fraction=1", Finding::Open, "“KTO matches DPO at less feedback”: undecided. dpo against dpo@fraction=1, win rate base on world: undecided at fraction=0.1"),
+                (
+                    "dpo",
+                    Finding::Holds,
+                    "“KTO matches DPO at less feedback”: holds. kto against dpo at the same value, win rate base on world: better at fraction=0.1; equivalent at fraction=1"
+                ),
+                (
+                    "dpo@fraction=1",
+                    Finding::Mixed,
+                    "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate base on world: equivalent at fraction=1; worse at fraction=0.1"
+                ),
+                (
+                    "dpo@fraction=1",
+                    Finding::Open,
+                    "“KTO matches DPO at less feedback”: undecided. dpo against dpo@fraction=1, win rate base on world: undecided at fraction=0.1"
+                ),
             ]
         );
         assert_eq!(found[1].lines, [3, 4]);
@@ -255,17 +275,27 @@ method = "dpo"
 
     #[test]
     fn an_arm_that_is_not_swept_is_the_other_side_of_every_point() {
-        let text = PLAN.replace("fraction = [0.1, 1.0]", "").replace("against = [\"dpo@fraction=1\"]", "").replace(
-            "method = \"kto\"",
-            "method = \"kto\"\nbeta = [0.1, 0.2, 0.3]",
-        );
+        let text = PLAN
+            .replace("fraction = [0.1, 1.0]", "")
+            .replace("against = [\"dpo@fraction=1\"]", "")
+            .replace("method = \"kto\"", "method = \"kto\"\nbeta = [0.1, 0.2, 0.3]");
         let plan = Plan::parse(&text, "p.toml", &Overrides::default()).unwrap();
         let rows: Vec<_> = ["0.1", "0.2", "0.3"]
             .iter()
-            .map(|b| row("dpo", &format!("kto@beta={b}"), if *b == "0.3" { Verdict::Undecided } else { Verdict::Worse }))
+            .map(|b| {
+                row(
+                    "dpo",
+                    &format!("kto@beta={b}"),
+                    if *b == "0.3" { Verdict::Undecided } else { Verdict::Worse },
+                )
+            })
             .collect();
         let found = claims(&plan, &rows);
         assert_eq!((found.len(), found[0].finding), (1, Finding::HoldsInPart));
-        assert!(found[0].words.ends_with("better at beta=0.1 and 0.2; undecided at beta=0.3"), "{}", found[0].words);
+        assert!(
+            found[0].words.ends_with("better at beta=0.1 and 0.2; undecided at beta=0.3"),
+            "{}",
+            found[0].words
+        );
     }
 }

@@ -20,9 +20,9 @@ pub mod verdicts;
 pub mod winrate;
 mod words;
 
+pub use claims::{Claim, Finding, claims};
 pub use components::Components;
 pub use design::Paired;
 pub use holm::holm;
 pub use law::{Interval, Law};
-pub use claims::{Claim, Finding, claims};
 pub use verdicts::{verdicts, verdicts_among};

@@ -66,7 +66,10 @@ mod tests {
             let mean = all.iter().sum::<f64>() / all.len() as f64;
             let variance = all.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / all.len() as f64;
             let found = expected_best(&scores, false)[k - 1];
-            assert!((found.mean - mean).abs() < 1e-12 && (found.deviation - variance.sqrt()).abs() < 1e-12, "{k}");
+            assert!(
+                (found.mean - mean).abs() < 1e-12 && (found.deviation - variance.sqrt()).abs() < 1e-12,
+                "{k}"
+            );
         }
         let lowest = expected_best(&scores, true);
         assert!((lowest[0].mean - 0.5).abs() < 1e-12 && lowest[3].mean < lowest[0].mean);

@@ -65,7 +65,11 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let mut canvas = Canvas::new(760.0, 592.0);
     let title = "KTO's reference point and loss".to_owned();
     let seeds = view.seeds_note();
-    heading(&mut canvas, &title, &format!("Mean over the steps of {seeds} in {BINS} equal parts of the budget."));
+    heading(
+        &mut canvas,
+        &title,
+        &format!("Mean over the steps of {seeds} in {BINS} equal parts of the budget."),
+    );
     for (i, quantity) in QUANTITIES.iter().enumerate() {
         let curves: Vec<Curve<'_>> = arms
             .iter()
@@ -76,7 +80,13 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
             continue;
         }
         let (left, top) = (62.0 + 372.0 * (i % 2) as f64, 84.0 + 256.0 * (i / 2) as f64);
-        panel(&mut canvas, quantity, &curves, tokens, Frame { left, top, right: left + 250.0, bottom: top + 184.0 });
+        panel(
+            &mut canvas,
+            quantity,
+            &curves,
+            tokens,
+            Frame { left, top, right: left + 250.0, bottom: top + 184.0 },
+        );
     }
     let caption = format!(
         "{title}: z0 as estimated from mismatched completions before it is clamped at 0; the share of steps in which the \
@@ -118,7 +128,8 @@ fn panel(canvas: &mut Canvas, quantity: &Quantity, curves: &[Curve<'_>], tokens:
         let rows = format!("steps.csv[arm={}]", curve.arm.name);
         let every = (curve.bins.len() / 5).max(1);
         for (x, value) in curve.bins.iter().rev().step_by(every) {
-            let label = format!("{}: {} {} near {} tokens", curve.arm.name, quantity.name, plain(*value), si(*x));
+            let label =
+                format!("{}: {} {} near {} tokens", curve.arm.name, quantity.name, plain(*value), si(*x));
             canvas.mark(&label, &rows, |c| c.marker(panel.at(*x, *value), style.marker, 3.6, style.color));
         }
         ends.extend(path.last().map(|end| (*end, curve.arm.name.as_str())));

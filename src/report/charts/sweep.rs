@@ -25,8 +25,11 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     for suite in view.suites() {
         let judged = view.judged(&suite).into_iter();
         let metrics: Vec<_> = judged.filter(|m| plan.verdict.primary.contains(&m.name)).collect();
-        for (metric, swept) in metrics.iter().flat_map(|m| sweep::axes(&plan).into_iter().map(move |a| (m, a))) {
-            let words: Vec<_> = claims.iter().filter(|c| c.suite == suite && c.metric == metric.name).collect();
+        for (metric, swept) in
+            metrics.iter().flat_map(|m| sweep::axes(&plan).into_iter().map(move |a| (m, a)))
+        {
+            let words: Vec<_> =
+                claims.iter().filter(|c| c.suite == suite && c.metric == metric.name).collect();
             let words = words.iter().map(|c| format!("{}.", c.words)).collect::<Vec<_>>().join(" ");
             drawings.extend(draw_one(view, metric, &swept, &words)?);
         }
@@ -68,7 +71,10 @@ fn draw_one(view: &View<'_>, metric: &Metric, swept: &Swept, words: &str) -> Res
     let top = heading(
         &mut canvas,
         &title,
-        &format!("Suite {}; mean over {seeds} with 95 % interval; dashed grey: the starting checkpoint.", metric.suite),
+        &format!(
+            "Suite {}; mean over {seeds} with 95 % interval; dashed grey: the starting checkpoint.",
+            metric.suite
+        ),
     );
     let panel = Panel::new(
         Frame { left: 74.0, top: top + 14.0, right: 760.0 - NAMES, bottom: 386.0 },
@@ -125,7 +131,8 @@ fn heights(view: &View<'_>, metric: &Metric, swept: &Swept, series: &[Series<'_>
 
 /// A tick at each swept value; where two would touch, the later one has no label.
 fn x_axis(canvas: &mut Canvas, panel: &Panel, swept: &Swept, values: &[String], places: &[f64]) {
-    let quiet = Panel::new(panel.frame, Scale { low: 2.0, high: 3.0, log: true, from: 0.0, to: 1.0 }, panel.y);
+    let quiet =
+        Panel::new(panel.frame, Scale { low: 2.0, high: 3.0, log: true, from: 0.0, to: 1.0 }, panel.y);
     // Only its line and its label: the ticks are the swept values.
     quiet.x_axis(canvas, &swept.title(), Ticks::Plain);
     let mut order: Vec<usize> = (0..values.len()).collect();

@@ -7,9 +7,9 @@ use crate::report::format::{capitalised, lines, si};
 use crate::report::summary::mean;
 use crate::report::svg::axis::{Scale, Ticks};
 use crate::report::svg::canvas::{Canvas, Point};
+use crate::report::svg::canvas::{TextSpec, text_width};
 use crate::report::svg::palette::ArmStyle;
 use crate::report::svg::panel::{Frame, LABEL, Panel, heading};
-use crate::report::svg::canvas::{TextSpec, text_width};
 use crate::report::sweep::{self, Line};
 use crate::report::view::{ALL, Metric, View};
 
@@ -23,7 +23,10 @@ struct Currency {
 fn currencies(price: f64, money: &str) -> Vec<Currency> {
     let seconds = |r: &RunRow| r.train_seconds + r.reference_seconds;
     let mut all = vec![
-        Currency { name: "compute (FLOPs, with reference and KL passes)".into(), amount: Box::new(|r| r.flops) },
+        Currency {
+            name: "compute (FLOPs, with reference and KL passes)".into(),
+            amount: Box::new(|r| r.flops),
+        },
         Currency { name: "wall-clock time (s, training and reference)".into(), amount: Box::new(seconds) },
     ];
     if price > 0.0 {
@@ -98,7 +101,14 @@ fn spent(view: &View<'_>, metric: &Metric, currency: &Currency, line: &Line) -> 
     all
 }
 
-fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, currency: &Currency, all: &[Line], frame: Frame) {
+fn panel(
+    canvas: &mut Canvas,
+    view: &View<'_>,
+    metric: &Metric,
+    currency: &Currency,
+    all: &[Line],
+    frame: Frame,
+) {
     let series: Vec<Vec<Spent>> = all.iter().map(|l| spent(view, metric, currency, l)).collect();
     let x: Vec<f64> = series.iter().flatten().map(|s| s.x).collect();
     let base = view.score(metric, ALL, crate::report::view::BASE).map(|s| s.summary.mean);

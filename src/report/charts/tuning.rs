@@ -75,8 +75,10 @@ fn found<'v>(view: &'v View<'_>, arm: &'v Arm) -> Option<Tuned<'v>> {
 fn curves(canvas: &mut Canvas, panel: &Panel, tuned: &[Tuned<'_>], unit: Unit) {
     for t in tuned {
         let edge = |sign: f64| t.expected.iter().map(move |e| (e.k as f64, e.mean + sign * e.deviation));
-        let outline: Vec<Point> =
-            edge(1.0).chain(edge(-1.0).collect::<Vec<_>>().into_iter().rev()).map(|(x, y)| panel.at(x, y)).collect();
+        let outline: Vec<Point> = edge(1.0)
+            .chain(edge(-1.0).collect::<Vec<_>>().into_iter().rev())
+            .map(|(x, y)| panel.at(x, y))
+            .collect();
         if outline.len() > 3 {
             canvas.polygon(&outline, faded(t.arm.style.color, 0.12));
         }
@@ -96,7 +98,9 @@ fn curves(canvas: &mut Canvas, panel: &Panel, tuned: &[Tuned<'_>], unit: Unit) {
                 unit.value(e.mean),
                 unit.spread(e.deviation)
             );
-            canvas.mark(&label, &t.at, |c| c.marker(panel.at(e.k as f64, e.mean), style.marker, 3.4, style.color));
+            canvas.mark(&label, &t.at, |c| {
+                c.marker(panel.at(e.k as f64, e.mean), style.marker, 3.4, style.color)
+            });
         }
         let beside = 8.0 * (i as f64 - 0.5 * (tuned.len() as f64 - 1.0));
         if let Some(default) = t.default {
@@ -149,7 +153,11 @@ fn table(canvas: &mut Canvas, tuned: &[Tuned<'_>], unit: Unit, top: f64) {
         );
         canvas.mark(&label, &t.at, |c| {
             c.text(&fitted(&t.arm.name, 90.0, LABEL), (16.0, y), text);
-            c.text(&t.default.map_or("–".to_owned(), |d| unit.value(d)), (columns[0] + 50.0, y), text.right());
+            c.text(
+                &t.default.map_or("–".to_owned(), |d| unit.value(d)),
+                (columns[0] + 50.0, y),
+                text.right(),
+            );
             c.text(&unit.value(t.best.value), (columns[1] + 40.0, y), text.right());
             c.text(&expected, (columns[2] + 10.0, y), text.right());
             c.text(&fitted(&said(t.best), 286.0, LABEL), (columns[3], y), text);
