@@ -55,6 +55,11 @@ impl TrainingSets {
         Ok(made)
     }
 
+    /// The set of the plan's first arm.
+    pub fn first(&self) -> &TrainingSet {
+        &self.sets.first().expect("a plan has an arm").1
+    }
+
     /// The set of an arm's data.
     ///
     /// # Panics
