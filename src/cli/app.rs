@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{bench, compare, data, methods, plan, report, score, suites, train, verify, winrate};
+use super::{bench, compare, data, merge, methods, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -23,6 +23,7 @@ pub fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),
+        Verb::Merge(options) => merge::run(options, &common),
         Verb::Plan(verb) => plan::run(verb, &common),
     };
     match result {

@@ -13,6 +13,8 @@ pub struct TrainingSets {
     pub validation: Dataset,
     /// Content hash of the data as read, before any treatment.
     pub hash: String,
+    /// The data as read.
+    text: Dataset,
 }
 
 impl TrainingSets {
@@ -20,7 +22,8 @@ impl TrainingSets {
     /// Data that cannot be read, treated or tokenized.
     pub fn read(plan: &Plan, tokenizer: &Tokenizer, observer: &mut dyn Observer) -> Result<Self> {
         let mut read: Vec<(DataSpec, Loaded)> = vec![];
-        let mut made = Self { sets: vec![], validation: Dataset::Paired(vec![]), hash: String::new() };
+        let none = || Dataset::Paired(vec![]);
+        let mut made = Self { sets: vec![], validation: none(), hash: String::new(), text: none() };
         for arm in &plan.arms {
             if made.sets.iter().any(|(spec, _)| *spec == arm.data) {
                 continue;
@@ -39,6 +42,7 @@ impl TrainingSets {
             let loaded = &read.iter().find(|(spec, _)| *spec == untreated).expect("read above").1;
             if made.hash.is_empty() {
                 made.hash = loaded.hash.clone();
+                made.text = loaded.dataset.clone();
             }
             let mut dataset = loaded.dataset.clone();
             if let Some(tune) = &plan.tune {
@@ -53,6 +57,11 @@ impl TrainingSets {
             made.sets.push((arm.data.clone(), set));
         }
         Ok(made)
+    }
+
+    /// The data as read, before any treatment; given away once, since training needs only tokens.
+    pub(super) fn take_text(&mut self) -> Dataset {
+        std::mem::replace(&mut self.text, Dataset::Paired(vec![]))
     }
 
     /// The set of the plan's first arm.

@@ -12,9 +12,9 @@ use super::sweep::{Expanded, Point, expand, trains_only};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
-const SECTIONS: [&str; 13] = [
-    "name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "sweep", "tune",
-    "prices", "arm",
+const SECTIONS: [&str; 14] = [
+    "name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "judge", "verdict", "sweep",
+    "tune", "prices", "arm",
 ];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
@@ -44,6 +44,7 @@ impl Plan {
             budget,
             model: section(&ModelSpec::default(), &source, "model")?,
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
+            judge: section(&JudgeSpec::default(), &source, "judge")?,
             verdict: section(&VerdictSpec::default(), &source, "verdict")?,
             sweep: section(&SweepSpec::default(), &source, "sweep")?,
             tune: tune.then(|| section(&TuneSpec::default(), &source, "tune")).transpose()?,

@@ -1,14 +1,13 @@
 //! What KTO's reference point did: z0 before the clamp, how often it was clamped, how flat the loss was.
 
-use super::{Chart, Drawing, Section};
+use super::{Chart, Drawing, Section, key};
 use crate::base::error::Result;
 use crate::record::StepRow;
 use crate::report::format::{plain, si};
 use crate::report::summary::mean;
 use crate::report::svg::axis::{Scale, Ticks};
-use crate::report::svg::canvas::{Canvas, Point, TextSpec};
-use crate::report::svg::palette::AXIS;
-use crate::report::svg::panel::{Frame, LABEL, Panel, heading, spread};
+use crate::report::svg::canvas::{Canvas, Point};
+use crate::report::svg::panel::{Frame, Panel, heading};
 use crate::report::view::{Arm, View};
 
 pub const CHART: Chart = Chart { name: "kto", draw };
@@ -28,19 +27,19 @@ struct Quantity {
 const QUANTITIES: [Quantity; 4] = [
     Quantity { name: "z0 before the clamp", axis: "nats", ticks: Ticks::Plain, value: |s| s.kl_unclamped },
     Quantity {
-        name: "steps whose z0 was clamped to 0",
+        name: "Steps whose z0 was clamped to 0",
         axis: "share of steps",
         ticks: Ticks::Percent,
         value: |s| s.kl_unclamped.map(|raw| f64::from(u8::from(raw < 0.0))),
     },
     Quantity {
-        name: "saturation of the loss",
+        name: "Saturation of the loss",
         axis: "0 steepest, 1 flat",
         ticks: Ticks::Plain,
         value: |s| s.saturation,
     },
     Quantity {
-        name: "desirable completions in a step",
+        name: "Desirable completions in a step",
         axis: "share of completions",
         ticks: Ticks::Percent,
         value: |s| {
@@ -62,14 +61,12 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     if arms.is_empty() || arms.len() > MOST || tokens == 0.0 {
         return Ok(Vec::new());
     }
-    let mut canvas = Canvas::new(760.0, 592.0);
+    let mut canvas = Canvas::new(760.0, 640.0);
     let title = "KTO's reference point and loss".to_owned();
     let seeds = view.seeds_note();
-    heading(
-        &mut canvas,
-        &title,
-        &format!("Mean over the steps of {seeds} in {BINS} equal parts of the budget."),
-    );
+    let about = format!("Mean over the steps of {seeds} in {BINS} equal parts of the budget.");
+    let under = heading(&mut canvas, &title, &about);
+    let head = under + key::draw(&mut canvas, under - 6.0, arms.iter().copied());
     for (i, quantity) in QUANTITIES.iter().enumerate() {
         let curves: Vec<Curve<'_>> = arms
             .iter()
@@ -79,13 +76,13 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         if curves.is_empty() {
             continue;
         }
-        let (left, top) = (62.0 + 372.0 * (i % 2) as f64, 84.0 + 256.0 * (i / 2) as f64);
+        let (left, top) = (66.0 + 368.0 * (i % 2) as f64, head + 26.0 + 256.0 * (i / 2) as f64);
         panel(
             &mut canvas,
             quantity,
             &curves,
             tokens,
-            Frame { left, top, right: left + 250.0, bottom: top + 184.0 },
+            Frame { left, top, right: left + 306.0, bottom: top + 184.0 },
         );
     }
     let caption = format!(
@@ -117,10 +114,9 @@ fn panel(canvas: &mut Canvas, quantity: &Quantity, curves: &[Curve<'_>], tokens:
         _ => Scale::over(values.chain([0.0])),
     };
     let panel = Panel::new(frame, Scale { low: 0.0, high: tokens, log: false, from: 0.0, to: 1.0 }, y);
-    panel.name(canvas, &crate::report::format::capitalised(quantity.name));
+    panel.name(canvas, quantity.name);
     panel.y_axis(canvas, quantity.axis, quantity.ticks);
     panel.x_axis(canvas, "policy tokens", Ticks::Si);
-    let mut ends: Vec<(Point, &str)> = vec![];
     for curve in curves {
         let style = curve.arm.style;
         let path: Vec<Point> = curve.bins.iter().map(|b| panel.at(b.0, b.1)).collect();
@@ -132,13 +128,5 @@ fn panel(canvas: &mut Canvas, quantity: &Quantity, curves: &[Curve<'_>], tokens:
                 format!("{}: {} {} near {} tokens", curve.arm.name, quantity.name, plain(*value), si(*x));
             canvas.mark(&label, &rows, |c| c.marker(panel.at(*x, *value), style.marker, 3.6, style.color));
         }
-        ends.extend(path.last().map(|end| (*end, curve.arm.name.as_str())));
-    }
-    let wanted: Vec<f64> = ends.iter().map(|e| e.0.1).collect();
-    for ((end, name), y) in ends.iter().zip(spread(&wanted, 14.0, frame.top, frame.bottom)) {
-        let x = frame.right + 12.0;
-        canvas.line(&[(end.0 + 5.0, end.1), (x - 3.0, y)], AXIS, 0.8);
-        let name = crate::report::svg::panel::fitted(name, 100.0, LABEL);
-        canvas.text(&name, (x, y), TextSpec::new(LABEL).halo());
     }
 }

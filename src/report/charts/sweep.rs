@@ -4,7 +4,7 @@ use super::{Chart, Drawing, Section, file_part};
 use crate::base::error::Result;
 use crate::report::format::capitalised;
 use crate::report::summary::Summary;
-use crate::report::svg::axis::{Scale, Ticks};
+use crate::report::svg::axis::Scale;
 use crate::report::svg::canvas::{Canvas, Point, TextSpec, faded};
 use crate::report::svg::palette::{AXIS, ArmStyle, MUTED};
 use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, heading, spread};
@@ -131,10 +131,10 @@ fn heights(view: &View<'_>, metric: &Metric, swept: &Swept, series: &[Series<'_>
 
 /// A tick at each swept value; where two would touch, the later one has no label.
 fn x_axis(canvas: &mut Canvas, panel: &Panel, swept: &Swept, values: &[String], places: &[f64]) {
-    let quiet =
-        Panel::new(panel.frame, Scale { low: 2.0, high: 3.0, log: true, from: 0.0, to: 1.0 }, panel.y);
-    // Only its line and its label: the ticks are the swept values.
-    quiet.x_axis(canvas, &swept.title(), Ticks::Plain);
+    let Frame { left, right, bottom, .. } = panel.frame;
+    canvas.line(&[(left, bottom), (right, bottom)], AXIS, 1.0);
+    let label = TextSpec::new(LABEL).color(MUTED).centre();
+    canvas.text(&swept.title(), ((left + right) / 2.0, bottom + 29.0), label);
     let mut order: Vec<usize> = (0..values.len()).collect();
     order.sort_by(|a, b| places[*a].total_cmp(&places[*b]));
     let mut free_from = f64::NEG_INFINITY;
