@@ -13,6 +13,7 @@ use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained};
+use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::objective::build;
@@ -64,9 +65,13 @@ pub fn compare(
             continue;
         }
         let feedback = build(&arm.method)?.feedback();
-        units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
+        units(prepared.data.of(&arm.data).as_data(), feedback)
+            .with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
+    let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {
+        return Ok(Finished { aborted: true, ..Finished::default() });
+    };
     let runs = plan.runs();
     let mut finished = Finished::default();
     let mut base: Option<Base> = None;
@@ -80,6 +85,7 @@ pub fn compare(
         }
         let base = base.as_ref().expect("made above");
         observer.run_begins(run, index, runs.len());
+        let run = &chosen.apply(run);
         let row = match one(&prepared, plan, run, base, &mut writer, abort, observer) {
             Ok(Some(row)) => row,
             Ok(None) => {

@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::folder::{self, files};
 use super::schema::*;
 use super::table::{RowFile, row_file};
+use super::trials::TrialWriter;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{BASE_ARM, Plan};
 
@@ -119,6 +120,11 @@ impl RecordWriter {
 
     pub fn samples(&mut self, rows: &[SampleRow]) -> Result<()> {
         self.samples.append(rows)
+    }
+
+    /// `trials.csv` of this folder.
+    pub fn trials(&self) -> TrialWriter {
+        TrialWriter::of(&self.dir)
     }
 
     pub fn judgments(&mut self, rows: &[JudgmentRow]) -> Result<()> {
