@@ -18,6 +18,7 @@ fn spec(source: &Path) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 512,
         max_examples: 0,
+        feedback: kto_eval::plan::FeedbackSpec::default(),
         world: WorldSpec { seed: 0, train_pairs: 12, heldout_pairs: 6, temperature: 0.2, flip: 0.0 },
     }
 }

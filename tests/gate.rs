@@ -8,7 +8,7 @@ use std::sync::atomic::AtomicBool;
 use cli::{Place, Ran, ran};
 use kto_eval::data::Sequence;
 use kto_eval::gate::{Config, Findings, History, Kind, Side, judge};
-use kto_eval::launch::{Prepared, Silent, TrainingSet, prepare, trained};
+use kto_eval::launch::{Silent, TrainingSet, prepare, trained};
 use kto_eval::plan::{Method, Overrides, Plan, RunSpec, Z0};
 use kto_eval::record::{Records, Status, StepRow};
 use kto_eval::stats::gate::Change;
@@ -168,7 +168,12 @@ fn bad_input(place: &Place) {
 }
 
 /// Steps and runs of the plan, trained here with whatever the change does to data and runs.
-fn side(place: &Place, change: impl Fn(&mut Prepared, &mut RunSpec), row: impl Fn(&mut StepRow)) -> Side {
+fn side(
+    place: &Place,
+    data: impl Fn(&mut TrainingSet),
+    change: impl Fn(&mut RunSpec),
+    row: impl Fn(&mut StepRow),
+) -> Side {
     let at = |name: &str| toml::Value::String(place.path(name).display().to_string()).to_string();
     let text = cli::PLAN
         .replacen("\"model\"", &at("model"), 1)
@@ -189,13 +194,9 @@ fn side(place: &Place, change: impl Fn(&mut Prepared, &mut RunSpec), row: impl F
         comparisons: vec![],
     };
     let mut changed = plan.runs();
-    change(&mut prepared, &mut changed[0].clone());
+    prepared.data.each_mut().for_each(data);
     for run in &mut changed {
-        // Data were changed above, once; here each run's own settings.
-        let mut untouched = TrainingSet::Unpaired(vec![]);
-        std::mem::swap(&mut untouched, &mut prepared.data);
-        change(&mut prepared, run);
-        prepared.data = untouched;
+        change(run);
         let mut step = |s: &StepRow| {
             let mut s = s.clone();
             row(&mut s);
@@ -224,7 +225,7 @@ fn sequences(set: &mut TrainingSet, change: impl Fn(&Sequence) -> Sequence) {
 #[test]
 fn planted_faults_are_caught_and_rounding_is_not() {
     let place = Place::new();
-    let baseline = side(&place, |_, _| {}, |_| {});
+    let baseline = side(&place, |_| {}, |_| {}, |_| {});
     let gate = |candidate: &Side| {
         let found = judge(&baseline, candidate, &Config::default(), &History::default(), vec![]);
         let regressed: Vec<String> = found.of(Change::Regressed).map(|f| f.words.clone()).collect();
@@ -232,7 +233,7 @@ fn planted_faults_are_caught_and_rounding_is_not() {
     };
 
     // The same update by sums in another order.
-    let rounding = side(&place, |_, run| run.arm.train.micro_tokens = 96, |_| {});
+    let rounding = side(&place, |_| {}, |run| run.arm.train.micro_tokens = 96, |_| {});
     assert_ne!(
         rounding.records.runs[0].weights, baseline.records.runs[0].weights,
         "nothing was rounded otherwise"
@@ -244,7 +245,7 @@ fn planted_faults_are_caught_and_rounding_is_not() {
     }
 
     // Its log still tells the rate that it believes in.
-    let doubled = side(&place, |_, run| run.arm.train.learning_rate *= 2.0, |s| s.learning_rate /= 2.0);
+    let doubled = side(&place, |_| {}, |run| run.arm.train.learning_rate *= 2.0, |s| s.learning_rate /= 2.0);
     let (found, regressed) = gate(&doubled);
     for arm in ["sft", "dpo", "kto"] {
         assert_eq!(verdict(&found, &format!("trajectory/{arm}")), Change::Regressed, "{regressed:?}");
@@ -253,7 +254,8 @@ fn planted_faults_are_caught_and_rounding_is_not() {
     // It goes on reporting a KL of 0 and its tokens.
     let dropped = side(
         &place,
-        |_, run| {
+        |_| {},
+        |run| {
             if let Method::Kto(kto) = &mut run.arm.method {
                 kto.z0 = Z0::Zero;
             }
@@ -266,17 +268,19 @@ fn planted_faults_are_caught_and_rounding_is_not() {
 
     let unmasked = side(
         &place,
-        |prepared, _| sequences(&mut prepared.data, |s| Sequence { ids: Arc::clone(&s.ids), prompt_len: 1 }),
+        |data| sequences(data, |s| Sequence { ids: Arc::clone(&s.ids), prompt_len: 1 }),
+        |_| {},
         |_| {},
     );
     let lost = side(
         &place,
-        |prepared, _| {
-            sequences(&mut prepared.data, |s| {
+        |data| {
+            sequences(data, |s| {
                 let end = (s.ids.len() - 1).max(s.prompt_len + 1);
                 Sequence { ids: s.ids[..end].into(), prompt_len: s.prompt_len }
             });
         },
+        |_| {},
         |_| {},
     );
     for (what, candidate) in [("unmasked prompt", unmasked), ("lost EOS", lost)] {

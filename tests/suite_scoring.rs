@@ -31,6 +31,7 @@ fn setting() -> Setting {
         format: DataFormat::Auto,
         max_length: 128,
         max_examples: 0,
+        feedback: kto_eval::plan::FeedbackSpec::default(),
         world: world_spec,
     };
     let world = World::new(&spec.world).unwrap();

@@ -69,6 +69,11 @@ impl TrainingSets {
         &self.sets.first().expect("a plan has an arm").1
     }
 
+    /// Every set, to be changed before it is trained on.
+    pub fn each_mut(&mut self) -> impl Iterator<Item = &mut TrainingSet> {
+        self.sets.iter_mut().map(|(_, set)| set)
+    }
+
     /// The set of an arm's data.
     ///
     /// # Panics
