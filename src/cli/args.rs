@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{compare, data, plan, report, score, suites, train, verify, winrate};
+use super::{compare, data, gather, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -40,6 +40,8 @@ pub enum Verb {
     Train(Box<train::Options>),
     /// Write log-probs of every completion of a data set
     Score(score::Options),
+    /// Merge the records of shards into one comparison, and judge it
+    Gather(gather::Options),
     /// Draw the report again from the records of a comparison
     Report(report::Options),
     /// List, show and check suites
@@ -105,7 +107,15 @@ impl Common {
     pub fn folder(&self, name: &str) -> PathBuf {
         let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         let name: String = name.chars().map(plain).collect();
+        // `.` and `..` would name another folder.
+        let name = if name.chars().all(|c| c == '.') { name.replace('.', "-") } else { name };
         self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name))
+    }
+
+    /// Cores that the work may take: `--threads`, else all.
+    pub fn cores(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(all, usize::from)
     }
 
     /// Opens the device, and settles the number of threads for the rest of the process.

@@ -3,24 +3,31 @@
 
 mod compare;
 mod device;
+mod items;
 mod judge;
+mod keep;
+mod local;
 mod memory;
 mod observer;
 mod prepare;
 mod rows;
 mod run;
 mod score_data;
+mod slurm;
 mod train_one;
 mod verify;
 mod world_base;
 
-pub use compare::{Finished, compare};
+pub use compare::{Conduct, Finished, compare};
 pub use device::device;
+pub use items::{Items, gather, shard_folders};
 pub use judge::{Judged, check_report, judge};
+pub use local::compare_local;
 pub use memory::PeakMemory;
 pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};
 pub use run::{Trained, scored, trained};
 pub use score_data::{ScoreRequest, score_data};
+pub use slurm::{compare_slurm, this_program};
 pub use train_one::{TrainFolder, train_one};
 pub use verify::{Verified, verify};

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::keep::{InFolder, Keeper, RowsOnly};
 use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::Prepared;
@@ -10,9 +11,9 @@ use crate::base::error::Result;
 use crate::data::Sequence;
 use crate::model::Decoder;
 use crate::plan::{Plan, RunSpec};
-use crate::record::{RunRow, Status, StepRow};
+use crate::record::{RecordWriter, RunRow, Status, StepRow};
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score};
-use crate::train::{Check, Ended, Hooks, Job, Reference, train};
+use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, train_from};
 
 /// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
 /// β log π/π_ref, can be compared between arms that train under different β.
@@ -40,6 +41,31 @@ pub fn trained(
     step: &mut dyn FnMut(&StepRow) -> Result<()>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    execute(prepared, run, abort, &mut RowsOnly(step), observer)
+}
+
+/// [`trained`] with its rows and checkpoints in a record folder, going on from what is there.
+///
+/// # Errors
+/// See [`trained`]; rows or a checkpoint that cannot be written.
+pub fn trained_in(
+    prepared: &Prepared,
+    run: &RunSpec,
+    writer: &mut RecordWriter,
+    every: Option<Interval>,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    execute(prepared, run, abort, &mut InFolder::new(writer, run, every), observer)
+}
+
+fn execute(
+    prepared: &Prepared,
+    run: &RunSpec,
+    abort: &AtomicBool,
+    keeper: &mut dyn Keeper,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
     let owner = Owner::of(run);
     let mut policy = prepared.start.duplicate()?;
     let memory = PeakMemory::start();
@@ -54,12 +80,14 @@ pub fn trained(
         data: prepared.data.as_data(),
         reference: Some(Reference { decoder: prepared.reference(), cache }),
     };
+    let saved = keeper.resume(&policy, &job, observer)?;
+    let checkpoints = keeper.checkpoints().cloned();
     let mut hooks = Hooks {
-        step: &mut |metrics| step(&rows::step(&owner, metrics)),
+        step: &mut |metrics| keeper.step(&rows::step(&owner, metrics)),
         progress: &mut |progress| observer.training(progress),
         abort,
     };
-    let outcome = train(&mut policy, &job, &mut hooks)?;
+    let outcome = train_from(&mut policy, &job, &mut hooks, saved, checkpoints.as_ref())?;
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.ledger);
     row.final_loss = outcome.final_loss;

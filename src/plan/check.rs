@@ -25,6 +25,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     if plan.data.source == WORLD {
         check_world(&plan.data.world, source)?;
     }
+    super::slurm::check(&plan.slurm, source)?;
     for arm in &plan.arms {
         check_train(arm, source)?;
     }

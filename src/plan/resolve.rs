@@ -6,12 +6,13 @@ use super::check::check;
 use super::methods::{METHODS, method_names};
 use super::overlay::{keys_of, overlay, section};
 use super::overrides::Overrides;
+use super::slurm::SlurmSpec;
 use super::source::{Source, arm_label};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
-const SECTIONS: [&str; 10] =
-    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "arm"];
+const SECTIONS: [&str; 11] =
+    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "slurm", "arm"];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
 
@@ -38,6 +39,7 @@ impl Plan {
             model: section(&ModelSpec::default(), &source, "model")?,
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
             verdict: section(&VerdictSpec::default(), &source, "verdict")?,
+            slurm: section(&SlurmSpec::default(), &source, "slurm")?,
             arms: arms(&source)?,
             data,
         };

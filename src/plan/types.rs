@@ -14,6 +14,8 @@ pub struct Plan {
     pub data: DataSpec,
     pub suites: SuitesSpec,
     pub verdict: VerdictSpec,
+    /// Where its runs execute under `--launcher slurm`; no result depends on it.
+    pub slurm: super::SlurmSpec,
     pub arms: Vec<Arm>,
 }
 

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::slurm::SlurmSpec;
 use super::types::*;
 use crate::base::hash::Hasher;
 
@@ -21,6 +22,10 @@ impl Plan {
         section(&mut out, "[data]", &Within { data: &self.data });
         section(&mut out, "[suites]", &self.suites);
         section(&mut out, "[verdict]", &self.verdict);
+        // Only where a plan says something: it is no part of what is compared.
+        if self.slurm != SlurmSpec::default() {
+            section(&mut out, "[slurm]", &self.slurm);
+        }
         for arm in &self.arms {
             let _ = writeln!(out, "\n[[arm]]\nname = {}", value(arm.name.as_str().into()));
             let _ = writeln!(out, "method = {}", value(arm.method.name().into()));
@@ -32,10 +37,15 @@ impl Plan {
         out
     }
 
-    /// Content hash of all that a result depends on; the words of the analysis do not count.
+    /// Content hash of all that a result depends on; the words of the analysis and the place
+    /// where runs execute do not count.
     pub fn hash(&self) -> String {
-        let silent = Plan { analysis: String::new(), ..self.clone() };
-        Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
+        Hasher::new("kto-eval/plan").part(self.silent().to_toml().as_bytes()).hex()
+    }
+
+    /// The plan without what no result depends on.
+    pub fn silent(&self) -> Self {
+        Self { analysis: String::new(), slurm: SlurmSpec::default(), ..self.clone() }
     }
 }
 
