@@ -202,7 +202,7 @@ fn arrange_csv(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec<u
 fn cut_csv(text: &str, run: &str, from: u64) -> Result<Vec<u8>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
-    let column = |name| header.iter().position(|h| h == name).ok_or_else(|| anyhow!("no column `{name}`"));
+    let column = |name: &str| header.iter().position(|h| h == name).ok_or_else(|| anyhow!("no column `{name}`"));
     let (of, at) = (column("run")?, column("step")?);
     let mut writer = csv::Writer::from_writer(vec![]);
     writer.write_record(&header)?;
@@ -292,7 +292,7 @@ fn rank_csv(
         return Err(anyhow!("its columns are not those of the other folders: another version wrote it"));
     }
     *head = Some(line);
-    let column = |name| header.iter().position(|h| h == name);
+    let column = |name: &str| header.iter().position(|h| h == name);
     let need = |name: &str| column(name).ok_or_else(|| anyhow!("no column `{name}`"));
     let (run, seed, suite) = (need("run")?, need("seed")?, column("suite"));
     for record in reader.records() {
