@@ -14,34 +14,6 @@ use kto_eval::base::seed;
 use kto_eval::record::{Records, Status, files};
 use rand::RngExt;
 
-const TABLES: [&str; 5] = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::COMPARISONS];
-
-/// Rows of a CSV without the columns of time and memory.
-fn stable(text: &str) -> Vec<Vec<String>> {
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let volatile = ["_seconds", "tokens_per_second", "_mib"];
-    let header = reader.headers().unwrap().clone();
-    let kept: Vec<usize> = (0..header.len())
-        .filter(|&i| &header[i] != "seconds" && !volatile.iter().any(|v| header[i].ends_with(v)))
-        .collect();
-    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    records.iter().map(|r| kept.iter().map(|&i| r[i].to_owned()).collect()).collect()
-}
-
-#[track_caller]
-fn assert_same_rows(place: &Place, a: &str, b: &str) {
-    for table in TABLES {
-        let (want, have) = (place.read(&format!("{a}/{table}")), place.read(&format!("{b}/{table}")));
-        let (want, have) = (stable(&want), stable(&have));
-        assert_eq!(want.len(), have.len(), "{b}/{table}: rows");
-        for (i, (want, have)) in want.iter().zip(&have).enumerate() {
-            assert_eq!(want, have, "{b}/{table}:{}", i + 2);
-        }
-        assert!(!want.is_empty(), "{table} has rows");
-    }
-    assert!(!place.path(b).join(files::CHECKPOINTS).exists(), "no checkpoint outlives its run");
-}
-
 /// A comparison into `out`, a checkpoint at every second step.
 fn arguments(out: &str) -> Vec<&str> {
     vec!["compare", "plan.toml", "--out", out, "--threads", "1", "--checkpoint-every", "2"]
@@ -114,7 +86,7 @@ fn kill_and_go_on(kills: usize, name: &str) {
         if child.try_wait().unwrap().is_some() {
             // It came to its end: begin another, and kill that.
             wait(child).succeeds();
-            assert_same_rows(&place, "whole", "cut");
+            place.assert_same_rows("whole", "cut");
             std::fs::remove_dir_all(&out).unwrap();
             kept.clear();
             continue;
@@ -137,7 +109,7 @@ fn kill_and_go_on(kills: usize, name: &str) {
     let last = place.run(&arguments("cut"));
     last.succeeds();
     went_on += usize::from(last.err.contains("goes on after step"));
-    assert_same_rows(&place, "whole", "cut");
+    place.assert_same_rows("whole", "cut");
     assert!(went_on > 0, "no kill hit a run in the middle");
     eprintln!("{killed} kills, {went_on} of them went on from a checkpoint; nothing lost");
 }
@@ -170,7 +142,7 @@ fn a_signal_ends_the_step_and_saves_and_the_same_command_goes_on() {
         let resumed = place.run(&["compare", "--resume", out, "--threads", "1"]);
         resumed.succeeds();
         assert!(resumed.err.contains("goes on after step"), "{}", resumed.err);
-        assert_same_rows(&place, "whole", out);
+        place.assert_same_rows("whole", out);
     }
     // A second signal ends at once: within the step, so without a checkpoint or with one.
     let mut child = spawn(&place, &command("twice"));
@@ -179,7 +151,7 @@ fn a_signal_ends_the_step_and_saves_and_the_same_command_goes_on() {
     signal(&child, libc::SIGTERM);
     wait(child).fails(130, &[]);
     place.run(&command("twice")).succeeds();
-    assert_same_rows(&place, "whole", "twice");
+    place.assert_same_rows("whole", "twice");
     place.run(&["compare", "--resume", "nowhere"]).fails(2, &["nowhere holds no comparison", "hint:"]);
     place
         .run(&["compare", "--resume", "int", "--set", "train.batch_size=4"])
@@ -203,7 +175,7 @@ fn train_goes_on_after_a_kill_to_the_same_weights() {
     last.succeeds();
     assert!(last.err.contains("goes on after step"), "{}", last.err);
     for table in [files::RUNS, files::STEPS] {
-        let read = |out| stable(&place.read(&format!("{out}/{table}")));
+        let read = |out| cli::stable(&place.read(&format!("{out}/{table}")));
         assert_eq!(read("whole"), read("cut"), "{table}");
     }
     let model = |out: &str| std::fs::read(place.path(out).join("model/model.safetensors")).unwrap();
@@ -238,7 +210,7 @@ fn a_damaged_checkpoint_costs_the_steps_since_the_one_before() {
         let last = place.run(&arguments(damage));
         last.succeeds();
         assert!(last.err.contains("is not usable and was passed over"), "{}", last.err);
-        assert_same_rows(&place, "whole", damage);
+        place.assert_same_rows("whole", damage);
     }
 }
 
@@ -269,7 +241,7 @@ fn a_full_disk_ends_the_comparison_with_a_message_and_nothing_is_lost() {
         let runs = Records::read(&place.path(out)).unwrap().runs;
         assert!(runs.iter().all(|r| r.status == Status::Done), "{out}: no run is to blame: {runs:?}");
         place.run(&compare(out, every)).succeeds();
-        assert_same_rows(&place, "whole", out);
+        place.assert_same_rows("whole", out);
     }
 }
 
@@ -298,6 +270,6 @@ fn two_processes_share_a_cache() {
     let (a, b) = (spawn(&place, &arguments("a")), spawn(&place, &arguments("b")));
     wait(a).succeeds();
     wait(b).succeeds();
-    assert_same_rows(&place, "whole", "a");
-    assert_same_rows(&place, "whole", "b");
+    place.assert_same_rows("whole", "a");
+    place.assert_same_rows("whole", "b");
 }

@@ -25,7 +25,7 @@ pub use inspect::{Finding, Inspection, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::mismatched;
 pub use sampler::{Sampler, SamplerState};
-pub use stream::{Place, read_rows};
+pub use stream::{Place, read_from, read_rows};
 pub use template::Template;
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
 pub use tokenizer::Tokenizer;

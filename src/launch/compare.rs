@@ -92,6 +92,8 @@ pub fn compare(
     for (index, run) in runs.iter().enumerate() {
         if let Some(row) = writer.finished(&run.id) {
             finished.count(row.status);
+            // A process that was killed after its last row.
+            forget(out, &run.id)?;
             continue;
         }
         if base.is_none() {

@@ -42,6 +42,7 @@ pub fn train_one(
     let prepared = prepare(plan, device, observer)?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
+        forget(folder.records, &run.id)?;
         observer.note(&format!("{} holds this run already", folder.records.display()));
         return Ok(Some(row.clone()));
     }

@@ -202,7 +202,8 @@ fn arrange_csv(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec<u
 fn cut_csv(text: &str, run: &str, from: u64) -> Result<Vec<u8>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
-    let column = |name: &str| header.iter().position(|h| h == name).ok_or_else(|| anyhow!("no column `{name}`"));
+    let column =
+        |name: &str| header.iter().position(|h| h == name).ok_or_else(|| anyhow!("no column `{name}`"));
     let (of, at) = (column("run")?, column("step")?);
     let mut writer = csv::Writer::from_writer(vec![]);
     writer.write_record(&header)?;
