@@ -37,7 +37,6 @@ fn shards_gather_to_the_records_of_one_process() {
     assert!(rest.succeeds().contains("shard 1/1: 1 runs done"), "{}", rest.out);
     place.run(&["gather", "apart"]).succeeds();
     place.assert_same_rows("whole", "apart");
-    assert_eq!(place.read("whole/report.md"), place.read("apart/report.md"));
     place.run(&["report", "apart", "--check"]).succeeds();
 
     // Elsewhere, from folders that are named; an incomplete folder is completed by the plain command.
@@ -141,6 +140,7 @@ impl Drop for Cluster<'_> {
 #[ignore = "needs Slurm, as root: apt-get install -y slurm-wlm munge; cargo test --test cli_shards -- --ignored slurm"]
 fn a_slurm_array_survives_the_loss_of_a_node_and_gives_the_records_of_one_process() {
     let place = place();
+    let plan = place.read("plan.toml");
     let slurm =
         "[slurm]\npartition = \"test\"\ntime = \"10\"\nenvironment = [\"export KTO_TEST=1\"]\n\n[[arm]]";
     place.write("plan.toml", &plan.replacen("[[arm]]", slurm, 1).replace("= 6000", "= 60000"));
