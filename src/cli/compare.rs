@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::args::Common;
 use super::every::CheckpointOptions;
 use super::interrupt;
+use super::judge::JudgeOptions;
 use super::launcher::LauncherOptions;
 use super::output::{print, print_json};
 use super::screen::Screen;
@@ -28,6 +29,8 @@ pub struct Options {
     /// Show the resolved plan and its runs, and spend nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    judge: JudgeOptions,
     /// Delete the records that the output folder holds
     #[arg(long)]
     force: bool,
@@ -43,7 +46,7 @@ pub struct Options {
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let plan = match &options.resume {
         Some(dir) => resumed(dir, common)?,
-        None => common.plan(&options.plan)?,
+        None => Plan::open(&options.plan, &options.judge.over(common.overrides()))?,
     };
     if options.dry_run {
         return dry_run(&plan, common);
@@ -103,11 +106,13 @@ pub fn show(out: &Path, judged: &launch::Judged, common: &Common) -> Result<()> 
             plan: &records.plan.name,
             report: judged.report.display().to_string(),
             invalid: judged.invalid.as_deref(),
+            notes: &judged.notes,
             runs: &records.runs,
             comparisons: &records.comparisons,
         });
     }
-    print(&format!("{}\nreport: {}\n", judged.summary.trim_end(), judged.report.display()))
+    let notes: String = judged.notes.iter().map(|n| format!("{n}\n")).collect();
+    print(&format!("{}\n{notes}report: {}\n", judged.summary.trim_end(), judged.report.display()))
 }
 
 #[derive(Serialize)]
@@ -116,6 +121,7 @@ struct Summary<'a> {
     report: String,
     /// Why there are no verdicts.
     invalid: Option<&'a str>,
+    notes: &'a [String],
     runs: &'a [crate::record::RunRow],
     comparisons: &'a [crate::record::ComparisonRow],
 }

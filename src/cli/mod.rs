@@ -3,13 +3,18 @@
 
 mod app;
 mod args;
+mod baseline;
 mod bench;
 mod compare;
 mod data;
 mod every;
+mod gate;
 mod gather;
+mod init;
 mod interrupt;
+mod judge;
 mod launcher;
+mod merge;
 mod methods;
 mod output;
 mod plan;

@@ -1,11 +1,33 @@
 //! y = x·Wᵀ + b, with W as (out, in) the way checkpoints store it.
 
+use std::cell::Cell;
+
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
-use super::plain;
-use super::real::{Real, View, matmul};
+use super::real::{Real, View, matmul, product};
+use super::{few, plain};
 use crate::base::error::Result;
+
+thread_local! {
+    /// Whether this thread is inside [`of_few_rows`].
+    static FEW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, in which forward products on the CPU are those for few rows: a decoding step, one row a sequence.
+///
+/// The caller says so, and not the number of rows, because the two kinds of product differ in their last bits, and
+/// a sample must not depend on how many others are drawn beside it.
+pub fn of_few_rows<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FEW.set(self.0);
+        }
+    }
+    let _restore = Restore(FEW.replace(true));
+    f()
+}
 
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -59,12 +81,23 @@ fn forward_cpu<T: Real>(
 ) -> Result<Tensor> {
     let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
-    let mut out = match base {
-        Some(base) => cpu::slice::<T>(base)?.to_vec(),
-        None => vec![T::ZERO; t * n],
-    };
     let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    matmul(&mut out, n, base.is_some(), a, b, cpu::all_threads());
+    let mut out = match base {
+        _ if FEW.get() && k > 0 => {
+            let mut out = match base {
+                Some(base) => cpu::slice::<T>(base)?.to_vec(),
+                None => vec![T::ZERO; t * n],
+            };
+            few::product(&mut out, base.is_some(), &xs, &ws, k);
+            out
+        }
+        Some(base) => {
+            let mut out = cpu::slice::<T>(base)?.to_vec();
+            matmul(&mut out, n, true, a, b, cpu::all_threads());
+            out
+        }
+        None => product(a, b, cpu::all_threads()),
+    };
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
         let bias: &[T] = &bias;
@@ -82,8 +115,7 @@ fn forward_cpu<T: Real>(
 fn backward_input_cpu<T: Real>(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((t, n), (_, k)) = (dy.dims2()?, weight.dims2()?);
     let (dys, ws) = (cpu::slice::<T>(dy)?, cpu::slice::<T>(weight)?);
-    let mut out = vec![T::ZERO; t * k];
-    matmul(&mut out, k, false, View::new(&dys, t, n, n), View::new(&ws, n, k, k), cpu::all_threads());
+    let out = product(View::new(&dys, t, n, n), View::new(&ws, n, k, k), cpu::all_threads());
     Ok(Tensor::from_vec(out, (t, k), dy.device())?)
 }
 

@@ -7,8 +7,10 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::external;
 use super::items::done_elsewhere;
 use super::keep::{forget, is_out_of_room};
+use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
@@ -18,7 +20,8 @@ use crate::model::Decoder;
 use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordWriter, RunRow, Status};
-use crate::suite::{Kind, ScoredSuite};
+use crate::suite::judge::llm::LlmJudge;
+use crate::suite::{Kind, ScoredSuite, Suite};
 use crate::train::{Interval, units};
 
 /// What a comparison's results do not depend on.
@@ -78,6 +81,10 @@ pub fn compare(
     let mut writer = RecordWriter::open(out, plan, conduct.force)?;
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
+        if let Some(trainer) = &arm.trainer {
+            external::check_program(&arm.name, trainer)?;
+            continue;
+        }
         let feedback = build(&arm.method)?.feedback();
         units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
     }
@@ -112,6 +119,11 @@ pub fn compare(
             }
             // What is on disk stays, the run's checkpoints too.
             Err(error) if is_out_of_room(&error) => return Err(error),
+            // Nothing is wrong with the run: the same command trains it again and goes on.
+            Err(error) if prepared.judge.as_ref().is_some_and(|j| j.tally().down) => {
+                writer.arrange()?;
+                return Err(error.context(format!("run {}", run.id)));
+            }
             Err(error) => RunRow { note: render(&error).replace('\n', "; "), ..rows::run(run) },
         };
         writer.run(&row)?;
@@ -158,13 +170,12 @@ fn score_base(
             let first = base.get(&(index, seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
                 Some(first) => first.clone(),
-                None => scored(prepared, plan, &prepared.start, None, seed, suite)?,
+                None => counted(prepared, plan, writer, || {
+                    scored(prepared, plan, &prepared.start, None, seed, suite)
+                })?,
             };
             if !writer.has_base_of(seed) {
-                let owner = Owner::base(seed);
-                writer.scores(&rows::scores(&owner, suite, &result))?;
-                writer.examples(&rows::examples(&owner, suite, &result))?;
-                writer.samples(&rows::samples(&owner, suite, &result))?;
+                write(writer, &Owner::base(seed), suite, &result)?;
             }
             if seed == seeds[0] {
                 for (reason, n) in result.exclusions() {
@@ -189,7 +200,10 @@ fn one(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
-    let trained = trained_in(prepared, run, writer, checkpoints, abort, observer)?;
+    let trained = match &run.arm.trainer {
+        Some(trainer) => external::trained(prepared, plan, run, trainer, writer, abort, observer)?,
+        None => trained_in(prepared, run, writer, checkpoints, abort, observer)?,
+    };
     if trained.aborted {
         return Ok(None);
     }
@@ -225,10 +239,34 @@ fn score_run(
             return Ok(false);
         }
         observer.stage(&format!("scoring {} on {}", run.id, suite.name));
-        let result = scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)?;
-        writer.scores(&rows::scores(&owner, suite, &result))?;
-        writer.examples(&rows::examples(&owner, suite, &result))?;
-        writer.samples(&rows::samples(&owner, suite, &result))?;
+        let result = counted(prepared, plan, writer, || {
+            scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)
+        })?;
+        write(writer, &owner, suite, &result)?;
     }
     Ok(true)
+}
+
+/// Scores, and counts what the judge was asked for it, whether or not it came to an end.
+fn counted(
+    prepared: &Prepared,
+    plan: &Plan,
+    writer: &RecordWriter,
+    scored: impl FnOnce() -> Result<ScoredSuite>,
+) -> Result<ScoredSuite> {
+    let tally = || prepared.judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
+    let before = tally();
+    let result = scored();
+    let used = usage(&plan.judge, &before, &tally());
+    if used.asked + used.cached + used.repeated > 0 {
+        used.add_to(writer.dir())?;
+    }
+    result
+}
+
+fn write(writer: &mut RecordWriter, owner: &Owner, suite: &Suite, result: &ScoredSuite) -> Result<()> {
+    writer.scores(&rows::scores(owner, suite, result))?;
+    writer.examples(&rows::examples(owner, suite, result))?;
+    writer.samples(&rows::samples(owner, suite, result))?;
+    writer.judgments(&rows::judgments(owner, suite, result))
 }

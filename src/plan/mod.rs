@@ -16,6 +16,7 @@ mod shard;
 mod shipped;
 mod slurm;
 mod source;
+mod trainer;
 mod types;
 mod write;
 
@@ -23,10 +24,12 @@ mod write;
 mod tests;
 
 pub use check::{BASE_ARM, WORLD};
+pub use defaults::JUDGE_KEY;
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
 pub use shard::Shard;
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
 pub use slurm::SlurmSpec;
+pub use trainer::{fill, values};
 pub use types::*;

@@ -21,6 +21,9 @@ impl Plan {
         section(&mut out, "[model]", &self.model);
         section(&mut out, "[data]", &Within { data: &self.data });
         section(&mut out, "[suites]", &self.suites);
+        if self.judge != JudgeSpec::default() {
+            section(&mut out, "[judge]", &self.judge);
+        }
         section(&mut out, "[verdict]", &self.verdict);
         // Only where a plan says something: it is no part of what is compared.
         if self.slurm != SlurmSpec::default() {
@@ -32,18 +35,24 @@ impl Plan {
             for (key, hyperparameter) in arm.method.values() {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
-            out.push_str(&table(&arm.train));
+            out.push_str(&flat(&arm.train));
+            if let Some(trainer) = &arm.trainer {
+                out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
+            }
         }
         out
     }
 
-    /// Content hash of all that a result depends on; the words of the analysis and the place
-    /// where runs execute do not count.
+    /// Content hash of all that a result depends on; the words of the analysis do not count, nor where runs
+    /// execute, nor where the judge is reached and how patiently.
     pub fn hash(&self) -> String {
-        Hasher::new("kto-eval/plan").part(self.silent().to_toml().as_bytes()).hex()
+        let JudgeSpec { model, template, .. } = self.judge.clone();
+        let judge = JudgeSpec { model, template, ..JudgeSpec::default() };
+        let silent = Plan { judge, ..self.silent() };
+        Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
     }
 
-    /// The plan without what no result depends on.
+    /// The plan without its words and without where its runs execute.
     pub fn silent(&self) -> Self {
         Self { analysis: String::new(), slurm: SlurmSpec::default(), ..self.clone() }
     }
@@ -65,6 +74,17 @@ fn section(out: &mut String, header: &str, value: &impl Serialize) {
 
 fn table(value: &impl Serialize) -> String {
     toml::to_string(value).expect("plans hold only what TOML can say")
+}
+
+/// Sections within it on one line each: a header of their own would end the arm.
+fn flat(value: &impl Serialize) -> String {
+    let text = table(value);
+    let mut out = text.split("\n[").next().unwrap_or_default().to_owned();
+    let keys = toml::Table::try_from(value).expect("plans hold only what TOML can say");
+    for (key, section) in keys.into_iter().filter(|(_, v)| v.is_table()) {
+        let _ = writeln!(out, "{key} = {section}");
+    }
+    out
 }
 
 /// Long text between `'''` where TOML allows it, else as a one-line string.

@@ -49,7 +49,15 @@ impl RecordWriter {
         let seeds: BTreeMap<u64, usize> = plan.seeds.iter().enumerate().map(|(i, &s)| (s, i)).collect();
         let order: BTreeMap<String, usize> =
             plan.runs().into_iter().enumerate().map(|(i, r)| (r.id, i + 1)).collect();
-        for name in [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES] {
+        for name in [
+            files::RUNS,
+            files::STEPS,
+            files::SCORES,
+            files::EXAMPLES,
+            files::SAMPLES,
+            files::JUDGMENTS,
+            files::TRAINERS,
+        ] {
             let mut suites: Vec<String> = vec![];
             let paths: Vec<PathBuf> = folders.iter().map(|f| f.join(name)).collect();
             self.replace_rows(name, &paths, &mut |folder, row| {

@@ -20,6 +20,7 @@ pub struct RecordWriter {
     scores: RowFile,
     examples: RowFile,
     samples: RowFile,
+    judgments: RowFile,
     /// Run → its row, for runs that need not be done again.
     finished: BTreeMap<String, RunRow>,
     /// Run → how many of its first steps have their rows, for runs that an earlier process left unfinished.
@@ -58,6 +59,7 @@ impl RecordWriter {
             scores: file(files::SCORES),
             examples: file(files::EXAMPLES),
             samples: file(files::SAMPLES),
+            judgments: file(files::JUDGMENTS),
             finished: BTreeMap::new(),
             begun: BTreeMap::new(),
             base_seeds: BTreeSet::new(),
@@ -141,12 +143,21 @@ impl RecordWriter {
         self.samples.append(rows)
     }
 
+    pub fn judgments(&mut self, rows: &[JudgmentRow]) -> Result<()> {
+        self.judgments.append(rows)
+    }
+
+    /// Appends what a run of an external trainer cost.
+    pub fn trainer(&mut self, row: &TrainerRow) -> Result<()> {
+        row_file(&self.dir, files::TRAINERS).append(std::slice::from_ref(row))
+    }
+
     /// Writes a run's row: its last, which makes it finished. All its rows are on the disk when this returns.
     pub fn run(&mut self, row: &RunRow) -> Result<()> {
         if self.begun.remove(&row.run).is_some() {
             self.steps.cut(&row.run, row.steps + 1)?;
         }
-        for file in [&self.steps, &self.scores, &self.examples, &self.samples] {
+        for file in [&self.steps, &self.scores, &self.examples, &self.samples, &self.judgments] {
             file.sync()?;
         }
         self.runs.append(std::slice::from_ref(row))?;
@@ -169,8 +180,14 @@ impl RecordWriter {
         rank: &mut dyn FnMut(usize, RowOf<'_>) -> Option<Rank>,
     ) -> Result<()> {
         // Files are opened again at the next row, so that nothing is appended to a file that is gone.
-        for file in [&mut self.runs, &mut self.steps, &mut self.scores, &mut self.examples, &mut self.samples]
-        {
+        for file in [
+            &mut self.runs,
+            &mut self.steps,
+            &mut self.scores,
+            &mut self.examples,
+            &mut self.samples,
+            &mut self.judgments,
+        ] {
             file.close();
         }
         merge(&self.dir.join(name), paths, rank)
@@ -185,7 +202,9 @@ impl RecordWriter {
         self.steps.arrange(|run| place(&order, run))?;
         self.begun = self.count_begun()?;
         let kept = |run: &str| finished.contains_key(run) || (belongs_to_base(run) && !finished.is_empty());
-        for file in [&mut self.runs, &mut self.scores, &mut self.examples, &mut self.samples] {
+        for file in
+            [&mut self.runs, &mut self.scores, &mut self.examples, &mut self.samples, &mut self.judgments]
+        {
             file.arrange(|run| place(&order, run).filter(|_| kept(run)))?;
         }
         let scores = self.scores.read::<ScoreRow>()?;
@@ -206,8 +225,14 @@ impl RecordWriter {
     }
 
     fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        for file in [&mut self.runs, &mut self.steps, &mut self.scores, &mut self.examples, &mut self.samples]
-        {
+        for file in [
+            &mut self.runs,
+            &mut self.steps,
+            &mut self.scores,
+            &mut self.examples,
+            &mut self.samples,
+            &mut self.judgments,
+        ] {
             file.arrange(&rank)?;
         }
         Ok(())
@@ -221,6 +246,12 @@ fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {
 /// Writes `comparisons.csv` anew; the other records stay as they are.
 pub fn replace_comparisons(dir: &Path, rows: &[ComparisonRow]) -> Result<()> {
     row_file(dir, files::COMPARISONS).write_all(rows)
+}
+
+/// Writes `winrates.csv` and `strengths.csv` anew, or takes them away where there is nothing to tell.
+pub fn replace_contests(dir: &Path, rates: &[WinRateRow], strengths: &[StrengthRow]) -> Result<()> {
+    row_file(dir, files::WINRATES).replace_or_remove(rates)?;
+    row_file(dir, files::STRENGTHS).replace_or_remove(strengths)
 }
 
 pub(super) fn read_environment(path: &Path) -> Result<Environment> {
