@@ -134,6 +134,7 @@ fn spec(source: &str, config: &str) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 512,
         max_examples: 0,
+        feedback: kto_eval::plan::FeedbackSpec::default(),
         world: WorldSpec { seed: 0, train_pairs: 1, heldout_pairs: 1, temperature: 1.0, flip: 0.0 },
     }
 }

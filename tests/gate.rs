@@ -185,6 +185,7 @@ fn side(place: &Place, change: impl Fn(&mut Prepared, &mut RunSpec), row: impl F
         examples: vec![],
         samples: vec![],
         judgments: vec![],
+        trials: vec![],
         comparisons: vec![],
     };
     let mut changed = plan.runs();

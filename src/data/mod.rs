@@ -3,6 +3,7 @@
 
 mod convert;
 mod detect;
+mod feedback;
 mod hinted;
 mod hub;
 mod inspect;
@@ -22,10 +23,11 @@ mod types;
 pub mod world;
 
 pub use detect::detect;
+pub use feedback::{Treated, split_prompts, treat};
 pub use hub::{resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
-pub use mismatch::mismatched;
+pub use mismatch::{mismatched, reversed};
 pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_from, read_rows};

@@ -118,6 +118,7 @@ fn side(plan: &Plan, world: World, speed: f64, worse: f64, trial: u64, which: &s
         examples: vec![],
         samples: vec![],
         judgments: vec![],
+        trials: vec![],
         comparisons: vec![],
     };
     for arm in ["kto", "other"] {

@@ -15,6 +15,7 @@ use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained_in};
+use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::objective::build;
@@ -86,9 +87,13 @@ pub fn compare(
             continue;
         }
         let feedback = build(&arm.method)?.feedback();
-        units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
+        units(prepared.data.of(&arm.data).as_data(), feedback)
+            .with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
+    let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {
+        return Ok(Finished { aborted: true, ..Finished::default() });
+    };
     let elsewhere = done_elsewhere(out, conduct.shard)?;
     let runs: Vec<RunSpec> =
         conduct.runs(plan).into_iter().filter(|run| !elsewhere.contains(&run.id)).collect();
@@ -111,6 +116,7 @@ pub fn compare(
             break;
         };
         observer.run_begins(run, index, runs.len());
+        let run = &chosen.apply(run);
         let row = match one(&prepared, plan, run, base, conduct.checkpoints, &mut writer, abort, observer) {
             Ok(Some(row)) => row,
             Ok(None) => {

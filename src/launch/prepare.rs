@@ -10,6 +10,7 @@ use super::device;
 use super::llm::judge_for;
 use super::observer::Observer;
 use super::source::{Opened, open_dir};
+use super::training_sets::TrainingSets;
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
@@ -18,7 +19,7 @@ use crate::data::{
     tokenize_pairs, tokenize_unpaired,
 };
 use crate::model::Decoder;
-use crate::plan::{DataSpec, Dtype, Plan, WORLD};
+use crate::plan::{DataFormat, DataSpec, Dtype, Plan, WORLD};
 use crate::record::{Environment, Overlap};
 use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::sequence_logps;
@@ -59,7 +60,8 @@ pub struct Prepared {
     pub cache: ReferenceCache,
     /// Reference log-probs of held-out completions, by what was asked.
     scored: Mutex<BTreeMap<String, Vec<f64>>>,
-    pub data: TrainingSet,
+    /// Training data, a set for each treatment that the arms ask for.
+    pub data: TrainingSets,
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
     pub suites: Vec<Suite>,
@@ -147,13 +149,12 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     environment.plan_hash = plan.hash();
     environment.model_hash = start.weights_hash()?;
     environment.reference_hash = weights.clone();
-    let (data, read) = read_training_set(&plan.data, &tokenizer, observer)?;
-    environment.data_hash = read.hash;
+    let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
+    environment.data_hash = data.hash.clone();
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
-    environment.contamination = overlaps(&read.dataset, &from, &suites);
-    drop(read.dataset);
+    environment.contamination = overlaps(&data.take_text(), &from, &suites);
     // The last bits of a product depend on the number of threads.
     let address = format!("{weights}-{}-threads", rayon::current_num_threads());
     let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
@@ -247,25 +248,29 @@ fn overlaps(training: &Dataset, from: &SuiteData, suites: &[Suite]) -> Vec<Overl
     suites.iter().filter_map(overlap).collect()
 }
 
-/// A split as it was read.
-pub(super) struct Read {
-    pub dataset: Dataset,
-    /// Content hash.
-    pub hash: String,
-}
-
 /// Reads and tokenizes a split.
 pub(super) fn read_training_set(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
-) -> Result<(TrainingSet, Read)> {
+) -> Result<TrainingSet> {
     observer.stage(&format!("reading {}", spec.source));
     let loaded = load_with(spec, &spec.split, &tokenizer.template())?;
     for note in &loaded.notes {
         observer.note(note);
     }
-    let (set, stats) = match &loaded.dataset {
+    tokenized(spec, &loaded.dataset, loaded.format, tokenizer, observer)
+}
+
+/// Tokenizes a data set, and tells what that kept.
+pub(super) fn tokenized(
+    spec: &DataSpec,
+    dataset: &Dataset,
+    format: DataFormat,
+    tokenizer: &Tokenizer,
+    observer: &mut dyn Observer,
+) -> Result<TrainingSet> {
+    let (set, stats) = match dataset {
         Dataset::Paired(pairs) => {
             let (pairs, stats) = tokenize_pairs(pairs, tokenizer, spec.max_length)?;
             (TrainingSet::Paired(pairs), stats)
@@ -275,8 +280,8 @@ pub(super) fn read_training_set(
             (TrainingSet::Unpaired(examples), stats)
         }
     };
-    observer.note(&describe(spec, &loaded.format, &stats));
-    Ok((set, Read { dataset: loaded.dataset, hash: loaded.hash }))
+    observer.note(&describe(spec, &format, &stats));
+    Ok(set)
 }
 
 fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeStats) -> String {

@@ -45,7 +45,7 @@ pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
         open(&request.model, &request.revision, dtype, &device)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     tokenizer.check_fits(policy.config().vocab)?;
-    let (set, _) = read_training_set(&request.data, &tokenizer, &mut Silent)?;
+    let set = read_training_set(&request.data, &tokenizer, &mut Silent)?;
     let completions = completions(&set);
     // A pair's prompt is computed once.
     let width = if matches!(set, TrainingSet::Paired(_)) { 2 } else { 1 };

@@ -71,11 +71,10 @@ pub(super) fn checkpoint(spec: &WorldSpec, observer: &mut dyn Observer) -> Resul
     Ok(ready)
 }
 
-fn make(world: &World, seed: u64, dir: &Path, observer: &mut dyn Observer) -> Result<()> {
-    world.write_tokenizer(dir)?;
-    let tokenizer = Tokenizer::load(dir)?;
+/// The base model's shape.
+pub(super) fn config(world: &World) -> Result<DecoderConfig> {
     let c = world.config();
-    let config = DecoderConfig::llama(Size {
+    DecoderConfig::llama(Size {
         vocab: c.vocab_size,
         hidden: c.hidden_size,
         layers: c.layers,
@@ -83,7 +82,13 @@ fn make(world: &World, seed: u64, dir: &Path, observer: &mut dyn Observer) -> Re
         kv_heads: c.kv_heads,
         intermediate: c.intermediate_size,
         context: c.max_positions,
-    })?;
+    })
+}
+
+fn make(world: &World, seed: u64, dir: &Path, observer: &mut dyn Observer) -> Result<()> {
+    world.write_tokenizer(dir)?;
+    let tokenizer = Tokenizer::load(dir)?;
+    let (c, config) = (world.config(), config(world)?);
     let mut policy = Decoder::random(config, seed, DType::F32, &Device::Cpu)?;
     let mut corpus = world.pretrain_corpus(CORPUS, 0);
     // The base imitates the whole pool: nothing is left out for being bad.

@@ -18,6 +18,7 @@ impl Default for DataSpec {
             format: DataFormat::Auto,
             max_length: 512,
             max_examples: 0,
+            feedback: FeedbackSpec::default(),
             world: WorldSpec::default(),
         }
     }
@@ -114,5 +115,32 @@ impl Default for VerdictSpec {
             resamples: 10_000,
             seed: 0,
         }
+    }
+}
+
+impl Default for FeedbackSpec {
+    /// All labels, as they are.
+    fn default() -> Self {
+        Self { fraction: 1.0, flip: 0.0, one_completion: false, imbalance: 0.0, seed: 0 }
+    }
+}
+
+impl Default for TuneSpec {
+    fn default() -> Self {
+        Self {
+            trials: 8,
+            search: Search::Random,
+            seed: 0,
+            validation: 0.1,
+            suite: "heldout".into(),
+            metric: "reward_accuracy".into(),
+            budget_share: 1.0,
+        }
+    }
+}
+
+impl Default for PricesSpec {
+    fn default() -> Self {
+        Self { device_hour: 0.0, currency: "USD".into() }
     }
 }

@@ -16,7 +16,9 @@ mod shard;
 mod shipped;
 mod slurm;
 mod source;
+mod sweep;
 mod trainer;
+mod trials;
 mod types;
 mod write;
 
@@ -31,5 +33,7 @@ pub use range::Range;
 pub use shard::Shard;
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
 pub use slurm::SlurmSpec;
+pub use sweep::{Axis, Point};
 pub use trainer::{fill, values};
+pub use trials::Trial;
 pub use types::*;

@@ -25,6 +25,15 @@ impl Plan {
             section(&mut out, "[judge]", &self.judge);
         }
         section(&mut out, "[verdict]", &self.verdict);
+        if self.sweep != SweepSpec::default() {
+            section(&mut out, "[sweep]", &self.sweep);
+        }
+        if let Some(tune) = &self.tune {
+            section(&mut out, "[tune]", tune);
+        }
+        if self.prices != PricesSpec::default() {
+            section(&mut out, "[prices]", &self.prices);
+        }
         // Only where a plan says something: it is no part of what is compared.
         if self.slurm != SlurmSpec::default() {
             section(&mut out, "[slurm]", &self.slurm);
@@ -35,10 +44,36 @@ impl Plan {
             for (key, hyperparameter) in arm.method.values() {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
+            out.push_str(&self.own(arm));
             out.push_str(&flat(&arm.train));
             if let Some(trainer) = &arm.trainer {
                 out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
             }
+        }
+        out
+    }
+
+    /// What an arm has otherwise than the plan, on a line each.
+    fn own(&self, arm: &Arm) -> String {
+        let mut out = String::new();
+        let mut line = |key: &str, value: toml::Value| out += &format!("{key} = {value}\n");
+        let inline = |x: toml::Table| toml::Value::Table(x);
+        if arm.sft_first != 0.0 {
+            line("sft_first", arm.sft_first.into());
+        }
+        if arm.budget != self.budget {
+            line("budget", toml::Value::try_from(arm.budget).expect("a budget is plain data"));
+        }
+        let data = |spec: &DataSpec| toml::Table::try_from(spec).expect("a section is a table");
+        let differing = differing(&data(&self.data), &data(&arm.data));
+        if !differing.is_empty() {
+            line("data", inline(differing));
+        }
+        if let Some(point) = &arm.point {
+            line("point", toml::Value::try_from(point).expect("a point is plain data"));
+        }
+        if !arm.tune.is_empty() {
+            line("tune", inline(arm.tune.clone()));
         }
         out
     }
@@ -62,6 +97,19 @@ impl Plan {
 #[derive(Serialize)]
 struct Within<'p> {
     data: &'p DataSpec,
+}
+
+/// The entries of `b` that `a` has otherwise.
+fn differing(a: &toml::Table, b: &toml::Table) -> toml::Table {
+    let entry = |(key, value): (&String, &toml::Value)| {
+        let value = match (a.get(key), value) {
+            (Some(toml::Value::Table(x)), toml::Value::Table(y)) => toml::Value::Table(differing(x, y)),
+            (Some(x), y) if x == y => return None,
+            (_, y) => y.clone(),
+        };
+        (!value.as_table().is_some_and(toml::Table::is_empty)).then(|| (key.clone(), value))
+    };
+    b.iter().filter_map(entry).collect()
 }
 
 fn section(out: &mut String, header: &str, value: &impl Serialize) {

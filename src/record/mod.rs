@@ -12,6 +12,7 @@ mod scores;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod usage;
 mod writer;
 
@@ -21,5 +22,6 @@ pub use gather::{Gathered, finished_runs, plan_of};
 pub use reader::Records;
 pub use schema::*;
 pub use scores::{LogpRow, ScoreFolder};
+pub use trials::{TrialRow, TrialWriter, read_trials};
 pub use usage::JudgeUsage;
 pub use writer::{RecordWriter, replace_comparisons, replace_contests};

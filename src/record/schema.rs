@@ -105,6 +105,10 @@ pub struct StepRow {
     /// KTO's z0 before and after the clamp at 0.
     pub kl_unclamped: Option<f64>,
     pub kl: Option<f64>,
+    /// How flat KTO's loss is where the step's completions stand: mean of 1 − 4 σ(s) σ(−s), s = β(r − z0). 0 where
+    /// the gradient is steepest, 1 where it has vanished.
+    #[serde(default)]
+    pub saturation: Option<f64>,
     /// Completions of each class in the step.
     pub desirable: u64,
     pub undesirable: u64,

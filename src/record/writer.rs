@@ -9,6 +9,7 @@ use super::folder::{self, files};
 use super::gather::belongs_to_base;
 use super::schema::*;
 use super::table::{Rank, RowFile, RowOf, merge, row_file};
+use super::trials::TrialWriter;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{BASE_ARM, Plan};
 
@@ -141,6 +142,11 @@ impl RecordWriter {
 
     pub fn samples(&mut self, rows: &[SampleRow]) -> Result<()> {
         self.samples.append(rows)
+    }
+
+    /// `trials.csv` of this folder.
+    pub fn trials(&self) -> TrialWriter {
+        TrialWriter::of(&self.dir)
     }
 
     pub fn judgments(&mut self, rows: &[JudgmentRow]) -> Result<()> {

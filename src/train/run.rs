@@ -4,8 +4,8 @@ use super::adamw::AdamW;
 use super::checkpoint::{Checkpoints, Saved, State};
 use super::checks::{Check, STOOD_STILL, Watch};
 use super::cost::{Ledger, amount, step_cost};
-use super::metrics::StepMetrics;
-use super::mismatch::mismatched_sequences;
+use super::metrics::{StepMetrics, saturation};
+use super::mismatch::{mismatched_sequences, reversed_sequences};
 use super::reference::Reference;
 use super::schedule::learning_rate;
 use super::step::{StepInput, compute_step};
@@ -309,6 +309,7 @@ impl<'a> Run<'a> {
     fn assemble(&self, policy: &Decoder, drawn: &[usize]) -> Result<StepBatch> {
         let units: Vec<&Unit> = drawn.iter().map(|&i| &self.units[i]).collect();
         let mismatched = match self.objective.z0() {
+            Some(Z0::Reversed) => reversed_sequences(&self.units, drawn, self.job.max_length),
             Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
             None => vec![],
         };
@@ -344,6 +345,9 @@ impl<'a> Run<'a> {
         self.ledger.add(&cost);
         let mut metrics = StepMetrics::new(&result, self.objective.feedback(), &cost, &self.ledger);
         (metrics.grad_norm, metrics.learning_rate) = (grad_norm, rate);
+        if let (Method::Kto(spec), Some((_, z0))) = (self.job.method, result.z0) {
+            metrics.saturation = saturation(&result.rewards, spec.beta, z0);
+        }
         self.loss = result.loss;
         self.rewards.0 += result.rewards.iter().sum::<f64>();
         self.rewards.1 += result.rewards.len() as u64;

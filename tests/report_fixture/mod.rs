@@ -111,6 +111,7 @@ fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8
             accuracy: paired.then_some((0.5 + 0.26 * rise + 0.05 * normal(rng)).clamp(0.0, 1.0)),
             kl_unclamped: kl,
             kl: kl.map(|k| k.max(0.0)),
+            saturation: kl.map(|k| (0.05 * k).tanh().powi(2)),
             desirable: 16,
             undesirable: if paired { 16 } else { 0 },
             logp_chosen: Some(-1.2),

@@ -48,6 +48,7 @@ fn row(object: &Map<String, Value>, run: &RunRow, step: u64, before: u64) -> Ste
         accuracy: number("accuracy"),
         kl_unclamped: number("kl_unclamped"),
         kl: number("kl"),
+        saturation: number("saturation"),
         desirable: count("desirable"),
         undesirable: count("undesirable"),
         logp_chosen: number("logp_chosen"),
