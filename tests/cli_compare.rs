@@ -2,23 +2,8 @@
 
 mod cli;
 
-use cli::Place;
+use cli::{Place, TABLES, stable};
 use kto_eval::record::{Records, Status};
-
-/// Rows of a CSV without the columns of time and memory.
-fn stable(text: &str) -> Vec<Vec<String>> {
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let volatile = ["_seconds", "tokens_per_second", "_mib"];
-    let header = reader.headers().unwrap().clone();
-    let kept: Vec<usize> = (0..header.len())
-        .filter(|&i| &header[i] != "seconds" && !volatile.iter().any(|v| header[i].ends_with(v)))
-        .collect();
-    assert!(kept.len() > 5, "{header:?}");
-    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
-    records.iter().map(|r| kept.iter().map(|&i| r[i].to_owned()).collect()).collect()
-}
-
-const TABLES: [&str; 5] = ["runs.csv", "steps.csv", "scores.csv", "examples.csv", "comparisons.csv"];
 
 #[test]
 fn the_same_command_gives_the_same_rows_and_goes_on_where_it_was_cut() {

@@ -7,7 +7,7 @@ use kto_eval::data::{Sequence, TokenizedExample, TokenizedPair};
 use kto_eval::model::{Decoder, DecoderConfig, Size};
 use kto_eval::plan::*;
 use kto_eval::train::{
-    Checkpoints, Ended, Hooks, Job, Ledger, Outcome, Reference, ReferenceCache, Saved, StepMetrics,
+    Checkpoints, Ended, Hooks, Interval, Job, Ledger, Outcome, Reference, ReferenceCache, Saved, StepMetrics,
     TrainData, TrainOutcome, learning_rate, train, train_from,
 };
 use rand::RngExt;
@@ -407,7 +407,7 @@ fn a_run_that_goes_on_from_any_step_ends_with_the_same_bits() {
         let whole = Setup::new(&method, Budget::Steps(9), &pairs).run().unwrap();
         for stop in [1, 4, 8] {
             let folder = tempfile::tempdir().unwrap();
-            let checkpoints = Checkpoints { folder: folder.path().join("run"), every: 3 };
+            let checkpoints = Checkpoints { folder: folder.path().join("run"), every: Interval::Steps(3) };
             let mut setup = Setup::new(&method, Budget::Steps(9), &pairs);
             setup.checkpoints = Some(&checkpoints);
             setup.abort_after = stop;
@@ -432,7 +432,7 @@ fn a_damaged_checkpoint_falls_back_to_the_one_before() {
     let pairs = pairs(13);
     let method = dpo();
     let folder = tempfile::tempdir().unwrap();
-    let checkpoints = Checkpoints { folder: folder.path().to_owned(), every: 2 };
+    let checkpoints = Checkpoints { folder: folder.path().to_owned(), every: Interval::Steps(2) };
     let mut setup = Setup::new(&method, Budget::Steps(9), &pairs);
     let whole = setup.run().unwrap();
     setup.checkpoints = Some(&checkpoints);

@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-pub use anyhow::{Context, anyhow, bail, ensure};
+pub use anyhow::{Context, Error, anyhow, bail, ensure};
 
 /// The crate's result type.
 pub type Result<T> = anyhow::Result<T>;

@@ -6,7 +6,8 @@ use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    baseline, bench, compare, data, gate, init, merge, plan, report, score, suites, train, verify, winrate,
+    baseline, bench, compare, data, gate, gather, init, merge, plan, report, score, suites, train, verify,
+    winrate,
 };
 use crate::base::error::{Context, Result};
 use crate::launch;
@@ -43,6 +44,8 @@ pub enum Verb {
     Train(Box<train::Options>),
     /// Write log-probs of every completion of a data set
     Score(score::Options),
+    /// Merge the records of shards into one comparison, and judge it
+    Gather(gather::Options),
     /// Draw the report again from the records of a comparison
     Report(report::Options),
     /// List, show and check suites
@@ -119,7 +122,15 @@ impl Common {
     pub fn folder(&self, name: &str) -> PathBuf {
         let plain = |c: char| if c.is_alphanumeric() || "-_.".contains(c) { c } else { '-' };
         let name: String = name.chars().map(plain).collect();
+        // `.` and `..` would name another folder.
+        let name = if name.chars().all(|c| c == '.') { name.replace('.', "-") } else { name };
         self.out.clone().unwrap_or_else(|| PathBuf::from("out").join(name))
+    }
+
+    /// Cores that the work may take: `--threads`, else all.
+    pub fn cores(&self) -> usize {
+        let all = || std::thread::available_parallelism().map_or(1, usize::from);
+        self.threads.map_or_else(all, usize::from)
     }
 
     /// Opens the device, and settles the number of threads for the rest of the process.

@@ -1,26 +1,31 @@
 //! `kto-eval compare [PLAN]`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
 
 use super::args::Common;
+use super::every::CheckpointOptions;
 use super::interrupt;
 use super::judge::JudgeOptions;
+use super::launcher::LauncherOptions;
 use super::output::{print, print_json};
 use super::screen::{Screen, clock};
-use crate::base::error::Result;
+use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch;
-use crate::plan::{DEFAULT_PLAN, Plan};
-use crate::record::Records;
+use crate::plan::{DEFAULT_PLAN, Overrides, Plan, Shard};
+use crate::record::{Records, files};
 
 #[derive(Debug, Args)]
 pub struct Options {
     /// Path of a plan, or name of a shipped one
     #[arg(default_value = DEFAULT_PLAN)]
     plan: String,
+    /// Go on with the comparison in this folder, by the plan that it holds
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["plan", "force", "dry_run", "out"])]
+    resume: Option<PathBuf>,
     /// Show the resolved plan and its runs, and spend nothing
     #[arg(long)]
     dry_run: bool,
@@ -29,26 +34,68 @@ pub struct Options {
     /// Delete the records that the output folder holds
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    checkpoints: CheckpointOptions,
+    /// Do the i-th of n shares of the runs, in <out>/shards/<i>-of-<n>; `kto-eval gather` merges them
+    #[arg(long, value_name = "i/n", conflicts_with_all = ["resume", "dry_run", "launcher"])]
+    shard: Option<Shard>,
+    #[command(flatten)]
+    launcher: LauncherOptions,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
-    let plan = Plan::open(&options.plan, &options.judge.over(common.overrides()))?;
+    let plan = match &options.resume {
+        Some(dir) => resumed(dir, common)?,
+        None => Plan::open(&options.plan, &options.judge.over(common.overrides()))?,
+    };
     if options.dry_run {
         return dry_run(&plan, common);
     }
-    let (device, out) = (common.device()?, common.folder(&plan.name));
+    let whole = options.resume.clone().unwrap_or_else(|| common.folder(&plan.name));
+    let out = match options.shard {
+        Some(shard) => whole.join(files::SHARDS).join(shard.folder()),
+        None => whole,
+    };
     interrupt::listen();
     let mut screen = Screen::new(common.quiet);
-    let finished = launch::compare(&plan, device, &out, options.force, interrupt::flag(), &mut screen);
+    let conduct = launch::Conduct {
+        force: options.force,
+        checkpoints: options.checkpoints.interval(),
+        shard: options.shard,
+    };
+    let finished = match options.launcher.items(common, options.checkpoints.text(), plan.runs().len())? {
+        Some((launcher, items)) => launcher.compare(&plan, &out, &items, options.force, &mut screen),
+        None => launch::compare(&plan, common.device()?, &out, conduct, interrupt::flag(), &mut screen),
+    };
     screen.end();
     let finished = finished?;
     if finished.aborted {
         screen.say(&format!("interrupted; the same command goes on from here ({})", out.display()));
         return Ok(Exit::Interrupted);
     }
+    if let Some(shard) = options.shard {
+        let (done, lost) = (finished.done, finished.lost);
+        print(&format!("shard {shard}: {done} runs done, {lost} lost; rows: {}\n", out.display()))?;
+        return Ok(if lost == 0 { Exit::Done } else { Exit::VerdictFailed });
+    }
     let judged = launch::judge(&out)?;
     show(&out, &judged, common)?;
     Ok(if finished.lost == 0 && judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
+}
+
+/// The plan of a folder that is to be gone on with.
+fn resumed(dir: &Path, common: &Common) -> Result<Plan> {
+    let overrides = common.overrides();
+    if overrides != Overrides::default() {
+        return Err(anyhow!("--resume {} goes on with the folder's own plan", dir.display()))
+            .hint("leave --set, --model, --data and --seed away, or name the plan in place of --resume");
+    }
+    let path = dir.join(files::PLAN);
+    if !path.exists() {
+        return Err(anyhow!("--resume: {} holds no comparison (no {})", dir.display(), files::PLAN))
+            .hint("name a folder that `kto-eval compare` wrote (its --out)");
+    }
+    Plan::open(&path.display().to_string(), &overrides)
 }
 
 /// The table of arms and the verdicts (or all rows as JSON), and where the report is.

@@ -13,7 +13,7 @@ pub fn flag() -> &'static AtomicBool {
 pub fn listen() {
     #[cfg(unix)]
     for signal in [libc::SIGINT, libc::SIGTERM] {
-        // SAFETY: the handler does only what is safe in a signal handler: an atomic swap, and `_exit`.
+        // SAFETY: the handler does only what is safe in a signal handler: an atomic swap, `write` and `_exit`.
         unsafe { libc::signal(signal, handle as *const () as libc::sighandler_t) };
     }
 }
@@ -25,4 +25,8 @@ extern "C" fn handle(_: libc::c_int) {
         // SAFETY: `_exit` may be called from a signal handler.
         unsafe { libc::_exit(crate::base::exit::Exit::Interrupted as i32) };
     }
+    let says = b"\nfinishing the step and saving; a second signal ends at once\n";
+    // SAFETY: `write` may be called from a signal handler; the buffer is a constant of that length.
+    // A closed stderr is no reason to stop saving.
+    let _ = unsafe { libc::write(libc::STDERR_FILENO, says.as_ptr().cast(), says.len()) };
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use super::args::Common;
+use super::every::CheckpointOptions;
 use super::interrupt;
 use super::output::print;
 use super::screen::Screen;
@@ -72,6 +73,8 @@ pub struct Options {
     /// Delete the records that the output folder holds
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    checkpoints: CheckpointOptions,
 }
 
 /// What is not given on the command line.
@@ -85,11 +88,16 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let model = options.save_model.clone().unwrap_or_else(|| out.join("model"));
     interrupt::listen();
     let mut screen = Screen::new(common.quiet);
-    let folder = launch::TrainFolder { records: &out, model: &model, force: options.force };
+    let folder = launch::TrainFolder {
+        records: &out,
+        model: &model,
+        force: options.force,
+        checkpoints: options.checkpoints.interval(),
+    };
     let row = launch::train_one(&plan, &spec, device, folder, interrupt::flag(), &mut screen);
     screen.end();
     let Some(row) = row? else {
-        screen.say("interrupted; nothing was saved");
+        screen.say(&format!("interrupted; the same command goes on from here ({})", out.display()));
         return Ok(Exit::Interrupted);
     };
     match row.status {

@@ -30,7 +30,7 @@ pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::{mismatched, reversed};
 pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
-pub use stream::{Place, read_rows};
+pub use stream::{Place, read_from, read_rows};
 pub use template::Template;
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
 pub use tokenizer::{Tokenizer, tokenizer_files};

@@ -8,20 +8,42 @@ use std::time::Instant;
 use candle_core::Device;
 
 use super::external;
+use super::items::done_elsewhere;
+use super::keep::{forget, is_out_of_room};
 use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
-use super::run::{scored, trained};
+use super::run::{scored, trained_in};
 use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::objective::build;
-use crate::plan::{BASE_ARM, Plan, RunSpec};
+use crate::plan::{BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::suite::judge::llm::LlmJudge;
 use crate::suite::{Kind, ScoredSuite, Suite};
-use crate::train::units;
+use crate::train::{Interval, units};
+
+/// What a comparison's results do not depend on.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Conduct {
+    /// Delete the records that are there.
+    pub force: bool,
+    /// How often a run is saved in the middle; `None`: never.
+    pub checkpoints: Option<Interval>,
+    /// Do this share of the runs; `None`: all of them.
+    pub shard: Option<Shard>,
+}
+
+impl Conduct {
+    /// The runs to be done, each with its place in the plan.
+    fn runs(&self, plan: &Plan) -> Vec<RunSpec> {
+        let ours = |place: &usize| self.shard.is_none_or(|shard| shard.takes(*place));
+        let runs = plan.runs().into_iter().enumerate().filter(|(place, _)| ours(place));
+        runs.map(|(_, run)| run).collect()
+    }
+}
 
 /// How a comparison ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -48,7 +70,7 @@ pub fn compare(
     plan: &Plan,
     device: Device,
     out: &Path,
-    force: bool,
+    conduct: Conduct,
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
@@ -57,7 +79,7 @@ pub fn compare(
             .hint("`kto-eval suites list` lists the suites");
     }
     // The folder first: nothing is spent before it is known that rows can be kept.
-    let mut writer = RecordWriter::open(out, plan, force)?;
+    let mut writer = RecordWriter::open(out, plan, conduct.force)?;
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
         if let Some(trainer) = &arm.trainer {
@@ -72,26 +94,37 @@ pub fn compare(
     let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {
         return Ok(Finished { aborted: true, ..Finished::default() });
     };
-    let runs = plan.runs();
+    let elsewhere = done_elsewhere(out, conduct.shard)?;
+    let runs: Vec<RunSpec> =
+        conduct.runs(plan).into_iter().filter(|run| !elsewhere.contains(&run.id)).collect();
+    let seeds: Vec<u64> =
+        plan.seeds.iter().copied().filter(|seed| runs.iter().any(|r| r.seed == *seed)).collect();
     let mut finished = Finished::default();
     let mut base: Option<Base> = None;
     for (index, run) in runs.iter().enumerate() {
         if let Some(row) = writer.finished(&run.id) {
             finished.count(row.status);
+            // A process that was killed after its last row.
+            forget(out, &run.id)?;
             continue;
         }
         if base.is_none() {
-            base = Some(score_base(&prepared, plan, &mut writer, observer)?);
+            base = score_base(&prepared, plan, &seeds, &mut writer, abort, observer)?;
         }
-        let base = base.as_ref().expect("made above");
+        let Some(base) = base.as_ref() else {
+            finished.aborted = true;
+            break;
+        };
         observer.run_begins(run, index, runs.len());
         let run = &chosen.apply(run);
-        let row = match one(&prepared, plan, run, base, &mut writer, abort, observer) {
+        let row = match one(&prepared, plan, run, base, conduct.checkpoints, &mut writer, abort, observer) {
             Ok(Some(row)) => row,
             Ok(None) => {
                 finished.aborted = true;
                 break;
             }
+            // What is on disk stays, the run's checkpoints too.
+            Err(error) if is_out_of_room(&error) => return Err(error),
             // Nothing is wrong with the run: the same command trains it again and goes on.
             Err(error) if prepared.judge.as_ref().is_some_and(|j| j.tally().down) => {
                 writer.arrange()?;
@@ -100,6 +133,9 @@ pub fn compare(
             Err(error) => RunRow { note: render(&error).replace('\n', "; "), ..rows::run(run) },
         };
         writer.run(&row)?;
+        if row.status != Status::Failed {
+            forget(out, &run.id)?;
+        }
         observer.run_ends(&row);
         finished.count(row.status);
         if abort.load(Ordering::Relaxed) {
@@ -120,30 +156,34 @@ impl Finished {
     }
 }
 
-/// Scores the starting checkpoint, once for each seed where it writes samples.
+/// Scores the starting checkpoint, once for each seed where it writes samples. `None`: aborted.
 fn score_base(
     prepared: &Prepared,
     plan: &Plan,
+    seeds: &[u64],
     writer: &mut RecordWriter,
+    abort: &AtomicBool,
     observer: &mut dyn Observer,
-) -> Result<Base> {
-    let known = writer.has_base();
+) -> Result<Option<Base>> {
     let mut base = Base::new();
     for (index, suite) in prepared.suites.iter().enumerate() {
-        for &seed in &plan.seeds {
+        for &seed in seeds {
+            if abort.load(Ordering::Relaxed) {
+                return Ok(None);
+            }
             observer.stage(&format!("scoring {BASE_ARM} on {} (seed {seed})", suite.name));
             // Nothing is drawn for a preference suite: the first seed's result is every seed's.
-            let first = base.get(&(index, plan.seeds[0])).filter(|_| suite.kind == Kind::Preference);
+            let first = base.get(&(index, seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
                 Some(first) => first.clone(),
                 None => counted(prepared, plan, writer, || {
                     scored(prepared, plan, &prepared.start, None, seed, suite)
                 })?,
             };
-            if !known {
+            if !writer.has_base_of(seed) {
                 write(writer, &Owner::base(seed), suite, &result)?;
             }
-            if seed == plan.seeds[0] {
+            if seed == seeds[0] {
                 for (reason, n) in result.exclusions() {
                     observer.note(&format!("{}: {n} examples left out: {reason}", suite.name));
                 }
@@ -151,22 +191,24 @@ fn score_base(
             base.insert((index, seed), result);
         }
     }
-    Ok(base)
+    Ok(Some(base))
 }
 
-/// `None`: aborted in the middle; the run begins anew next time.
+/// `None`: aborted in the middle; the run goes on from its checkpoint next time.
+#[expect(clippy::too_many_arguments, reason = "each is another part of the comparison")]
 fn one(
     prepared: &Prepared,
     plan: &Plan,
     run: &RunSpec,
     base: &Base,
+    checkpoints: Option<Interval>,
     writer: &mut RecordWriter,
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
     let trained = match &run.arm.trainer {
         Some(trainer) => external::trained(prepared, plan, run, trainer, writer, abort, observer)?,
-        None => trained(prepared, run, abort, &mut |row| writer.step(row), observer)?,
+        None => trained_in(prepared, run, writer, checkpoints, abort, observer)?,
     };
     if trained.aborted {
         return Ok(None);
@@ -175,12 +217,18 @@ fn one(
     // The weights of a run that diverged say nothing.
     if row.status == Status::Done {
         let started = Instant::now();
-        score_run(prepared, plan, run, &trained.policy, base, writer, observer)?;
+        // Without a checkpoint the training would be lost: then the run is brought to its end.
+        let abort = checkpoints.map(|_| abort);
+        if !score_run(prepared, plan, run, &trained.policy, base, writer, abort, observer)? {
+            return Ok(None);
+        }
         row.score_seconds = started.elapsed().as_secs_f64();
     }
     Ok(Some(row))
 }
 
+/// `false`: aborted between two suites.
+#[expect(clippy::too_many_arguments, reason = "each is another part of the comparison")]
 fn score_run(
     prepared: &Prepared,
     plan: &Plan,
@@ -188,17 +236,21 @@ fn score_run(
     policy: &Decoder,
     base: &Base,
     writer: &mut RecordWriter,
+    abort: Option<&AtomicBool>,
     observer: &mut dyn Observer,
-) -> Result<()> {
+) -> Result<bool> {
     let owner = Owner::of(run);
     for (index, suite) in prepared.suites.iter().enumerate() {
+        if abort.is_some_and(|abort| abort.load(Ordering::Relaxed)) {
+            return Ok(false);
+        }
         observer.stage(&format!("scoring {} on {}", run.id, suite.name));
         let result = counted(prepared, plan, writer, || {
             scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)
         })?;
         write(writer, &owner, suite, &result)?;
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Scores, and counts what the judge was asked for it, whether or not it came to an end.

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::keep::{InFolder, Keeper, RowsOnly};
 use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::Prepared;
@@ -11,10 +12,10 @@ use crate::base::error::Result;
 use crate::data::{Dataset, Sequence};
 use crate::model::Decoder;
 use crate::plan::{Plan, RunSpec};
-use crate::record::{RunRow, Status, StepRow};
+use crate::record::{RecordWriter, RunRow, Status, StepRow};
 use crate::suite::judge::Judge;
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
-use crate::train::{Check, Ended, Hooks, Job, Reference, TrainOutcome, train};
+use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, TrainOutcome, train_from};
 
 /// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
 /// β log π/π_ref, can be compared between arms that train under different β.
@@ -42,6 +43,31 @@ pub fn trained(
     step: &mut dyn FnMut(&StepRow) -> Result<()>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    execute(prepared, run, abort, &mut RowsOnly(step), observer)
+}
+
+/// [`trained`] with its rows and checkpoints in a record folder, going on from what is there.
+///
+/// # Errors
+/// See [`trained`]; rows or a checkpoint that cannot be written.
+pub fn trained_in(
+    prepared: &Prepared,
+    run: &RunSpec,
+    writer: &mut RecordWriter,
+    every: Option<Interval>,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    execute(prepared, run, abort, &mut InFolder::new(writer, run, every), observer)
+}
+
+fn execute(
+    prepared: &Prepared,
+    run: &RunSpec,
+    abort: &AtomicBool,
+    keeper: &mut dyn Keeper,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
     let owner = Owner::of(run);
     let lora = &run.arm.train.lora;
     // With an adapter the weights stay as they are, and stay shared with the reference.
@@ -50,7 +76,7 @@ pub fn trained(
         false => prepared.start.duplicate()?,
     };
     let memory = PeakMemory::start();
-    let first = match sft_first(&mut policy, prepared, run, abort, step, observer)? {
+    let first = match sft_first(&mut policy, prepared, run, abort, &mut |row| keeper.step(row), observer)? {
         None => None,
         Some(first) if first.outcome.ended == Ended::Done => Some(first),
         Some(first) => return Ok(ended(policy, run, first.outcome, memory)),
@@ -70,12 +96,14 @@ pub fn trained(
         data: prepared.data.of(&run.data).as_data(),
         reference: Some(reference),
     };
+    let saved = keeper.resume(&policy, &job, observer)?;
+    let checkpoints = keeper.checkpoints().cloned();
     let mut hooks = Hooks {
-        step: &mut |metrics| step(&rows::after(rows::step(&owner, metrics), &spent)),
+        step: &mut |metrics| keeper.step(&rows::after(rows::step(&owner, metrics), &spent)),
         progress: &mut |progress| observer.training(progress),
         abort,
     };
-    let mut outcome = train(&mut policy, &job, &mut hooks)?;
+    let mut outcome = train_from(&mut policy, &job, &mut hooks, saved, checkpoints.as_ref())?;
     let mut ledger = spent;
     ledger.add(&outcome.ledger);
     outcome.ledger = ledger;

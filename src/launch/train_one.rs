@@ -5,15 +5,16 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 
+use super::keep::forget;
 use super::merge::{copy_files, same_folder};
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
-use super::run::trained;
+use super::run::trained_in;
 use crate::base::error::{HintExt, Result, anyhow, bail};
 use crate::model::Decoder;
 use crate::plan::{Plan, RunSpec, WORLD};
 use crate::record::{RecordWriter, RunRow, Status};
-use crate::train::Outcome;
+use crate::train::{Interval, Outcome};
 
 /// Where a run's output goes.
 #[derive(Clone, Copy, Debug)]
@@ -22,9 +23,11 @@ pub struct TrainFolder<'a> {
     pub model: &'a Path,
     /// Delete the records that are there.
     pub force: bool,
+    /// How often the run is saved in the middle; `None`: never.
+    pub checkpoints: Option<Interval>,
 }
 
-/// Trains one run, and saves the model in Hugging Face form. `None`: interrupted.
+/// Trains one run, and saves the model in Hugging Face form. `None`: interrupted; the same call goes on.
 ///
 /// # Errors
 /// Input that cannot be trained on, a folder that cannot be written, or that holds a finished run.
@@ -41,11 +44,12 @@ pub fn train_one(
     check_saveable(&prepared, run)?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
+        forget(folder.records, &run.id)?;
         observer.note(&format!("{} holds this run already", folder.records.display()));
         return Ok(Some(row.clone()));
     }
     observer.run_begins(run, 0, 1);
-    let trained = trained(&prepared, run, abort, &mut |row| writer.step(row), observer)?;
+    let trained = trained_in(&prepared, run, &mut writer, folder.checkpoints, abort, observer)?;
     if trained.aborted {
         return Ok(None);
     }
@@ -61,6 +65,7 @@ pub fn train_one(
         save(&trained.policy, &prepared, &run.model.source, folder.model)?;
     }
     writer.run(&trained.row)?;
+    forget(folder.records, &run.id)?;
     observer.run_ends(&trained.row);
     Ok(Some(trained.row))
 }

@@ -129,6 +129,11 @@ fn weight_files(dir: &Path) -> Result<Vec<PathBuf>> {
         bail!("{}: no weight_map", index.display());
     };
     let shards: BTreeSet<&str> = map.values().filter_map(Value::as_str).collect();
+    // A shard lies beside its index: a path would lead out of the model's folder.
+    let is_path = |s: &&&str| Path::new(*s).file_name().is_none_or(|name| name != **s);
+    if let Some(path) = shards.iter().find(is_path) {
+        bail!("{}: `{path}` is no name of a file in the folder", index.display());
+    }
     let missing = shards.iter().find(|s| !dir.join(s).is_file());
     ensure!(missing.is_none(), "{} names {}, which is not there", index.display(), missing.unwrap_or(&""));
     Ok(shards.into_iter().map(|s| dir.join(s)).collect())

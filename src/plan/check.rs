@@ -29,6 +29,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     if plan.data.source == WORLD {
         check_world(&plan.data.world, source)?;
     }
+    super::slurm::check(&plan.slurm, source)?;
     number("prices.device_hour", plan.prices.device_hour, Range::NonNegative)?;
     for arm in &plan.arms {
         check_train(arm, source)?;

@@ -7,14 +7,15 @@ use super::check::check;
 use super::methods::{METHODS, method_names};
 use super::overlay::{keys_of, overlay, section};
 use super::overrides::Overrides;
+use super::slurm::SlurmSpec;
 use super::source::Source;
 use super::sweep::{Expanded, Point, expand, trains_only};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     "name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "judge", "verdict", "sweep",
-    "tune", "prices", "arm",
+    "tune", "prices", "slurm", "arm",
 ];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
@@ -46,6 +47,7 @@ impl Plan {
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
             judge: section(&JudgeSpec::default(), &source, "judge")?,
             verdict: section(&VerdictSpec::default(), &source, "verdict")?,
+            slurm: section(&SlurmSpec::default(), &source, "slurm")?,
             sweep: section(&SweepSpec::default(), &source, "sweep")?,
             tune: tune.then(|| section(&TuneSpec::default(), &source, "tune")).transpose()?,
             prices: section(&PricesSpec::default(), &source, "prices")?,

@@ -15,6 +15,8 @@ pub struct Plan {
     pub suites: SuitesSpec,
     pub judge: JudgeSpec,
     pub verdict: VerdictSpec,
+    /// Where its runs execute under `--launcher slurm`; no result depends on it.
+    pub slurm: super::SlurmSpec,
     /// The claim that a swept plan tests, and what its points are held against.
     pub sweep: SweepSpec,
     /// Tuning of each arm before the comparison; absent: every arm runs as it stands.

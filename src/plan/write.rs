@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::slurm::SlurmSpec;
 use super::types::*;
 use crate::base::hash::Hasher;
 
@@ -32,6 +33,10 @@ impl Plan {
         }
         if self.prices != PricesSpec::default() {
             section(&mut out, "[prices]", &self.prices);
+        }
+        // Only where a plan says something: it is no part of what is compared.
+        if self.slurm != SlurmSpec::default() {
+            section(&mut out, "[slurm]", &self.slurm);
         }
         for arm in &self.arms {
             let _ = writeln!(out, "\n[[arm]]\nname = {}", value(arm.name.as_str().into()));
@@ -73,13 +78,18 @@ impl Plan {
         out
     }
 
-    /// Content hash of all that a result depends on; the words of the analysis do not count, nor where the judge
-    /// is reached and how patiently.
+    /// Content hash of all that a result depends on; the words of the analysis do not count, nor where runs
+    /// execute, nor where the judge is reached and how patiently.
     pub fn hash(&self) -> String {
         let JudgeSpec { model, template, .. } = self.judge.clone();
         let judge = JudgeSpec { model, template, ..JudgeSpec::default() };
-        let silent = Plan { analysis: String::new(), judge, ..self.clone() };
+        let silent = Plan { judge, ..self.silent() };
         Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
+    }
+
+    /// The plan without its words and without where its runs execute.
+    pub fn silent(&self) -> Self {
+        Self { analysis: String::new(), slurm: SlurmSpec::default(), ..self.clone() }
     }
 }
 

@@ -24,6 +24,10 @@ pub mod files {
     pub const STRENGTHS: &str = "strengths.csv";
     pub const TRAINERS: &str = "trainers.csv";
     pub const LOCK: &str = ".lock";
+    /// A record folder a shard: see `plan::Shard`.
+    pub const SHARDS: &str = "shards";
+    /// A folder a run that is under way: see `train::Checkpoints`.
+    pub const CHECKPOINTS: &str = ".checkpoints";
 
     /// All that `--force` may delete, beside the report and its charts.
     pub const ALL: &[&str] = &[
@@ -106,7 +110,7 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     if there.hash() == plan.hash() {
         return Ok(());
     }
-    let silent = |p: &Plan| Plan { analysis: String::new(), ..p.clone() }.to_toml();
+    let silent = |p: &Plan| p.silent().to_toml();
     let (a, b) = (silent(&there), silent(plan));
     let differing = a.lines().zip(b.lines()).find(|(x, y)| x != y);
     let first =
@@ -130,6 +134,14 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 pub(super) fn clear(dir: &Path) -> Result<()> {
     for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
         remove(&dir.join(file))?;
+    }
+    for folder in [files::CHECKPOINTS, files::SHARDS].map(|name| dir.join(name)) {
+        match fs::remove_dir_all(&folder) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("deleting {}", folder.display()));
+            }
+            _ => {}
+        }
     }
     for entry in fs::read_dir(dir.join("charts")).into_iter().flatten() {
         let path = entry?.path();

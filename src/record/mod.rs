@@ -1,10 +1,11 @@
 //! The rows on disk: the contract between running and judging (columns: `reports/README.md`).
 //!
 //! A run's row in `runs.csv` is written last; a run without one is unfinished, and its other rows are
-//! dropped when the folder is opened again.
+//! dropped when the folder is opened again (its steps only up to the checkpoint that it goes on from).
 
 mod environment;
 mod folder;
+mod gather;
 mod reader;
 pub mod schema;
 mod scores;
@@ -17,6 +18,7 @@ mod writer;
 
 pub use environment::{Environment, Overlap};
 pub use folder::files;
+pub use gather::{Gathered, finished_runs, plan_of};
 pub use reader::Records;
 pub use schema::*;
 pub use scores::{LogpRow, ScoreFolder};

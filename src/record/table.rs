@@ -43,8 +43,13 @@ impl RowFile {
                 None => OpenOptions::new().create(true).append(true).open(&rowfile.path)?,
             };
             let header = file.metadata()?.len() == 0;
+            let (bytes, whole) = (encode(rowfile.form, rows, header)?, file.metadata()?.len());
             // One write a call: a reader never sees half a row.
-            file.write_all(&encode(rowfile.form, rows, header)?)?;
+            if let Err(e) = file.write_all(&bytes) {
+                // On a full disk half a row may be there; the next one must not continue its line.
+                let _ = file.set_len(whole);
+                return Err(e.into());
+            }
             rowfile.file = Some(file);
             Ok(())
         };
@@ -101,16 +106,52 @@ impl RowFile {
         if unchanged { Ok(()) } else { replace(&self.path, &sorted) }
     }
 
+    /// Drops the rows of `run` whose `step` is `from` or later. CSV only.
+    pub fn cut(&mut self, run: &str, from: u64) -> Result<()> {
+        let Some(text) = self.text()? else { return Ok(()) };
+        self.file = None;
+        let kept = cut_csv(&text, run, from).with_context(|| format!("reading {}", self.path.display()))?;
+        if kept == text.as_bytes() { Ok(()) } else { replace(&self.path, &kept) }
+    }
+
+    pub fn close(&mut self) {
+        self.file = None;
+    }
+
+    /// Has the disk take what was appended.
+    pub fn sync(&self) -> Result<()> {
+        let synced = self.file.as_ref().map_or(Ok(()), File::sync_data);
+        synced.with_context(|| format!("writing {}", self.path.display()))
+    }
+
+    /// The whole rows of the file; `None`: no file, or nothing in it.
     fn text(&self) -> Result<Option<String>> {
-        match fs::read_to_string(&self.path) {
-            Ok(mut text) => {
-                text.truncate(text.rfind('\n').map_or(0, |end| end + 1));
+        match fs::read(&self.path) {
+            Ok(mut bytes) => {
+                bytes.truncate(whole_rows(&bytes, self.form));
+                let text = String::from_utf8(bytes)
+                    .with_context(|| format!("{} is no UTF-8 text", self.path.display()))?;
                 Ok(Some(text).filter(|t| !t.is_empty()))
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(e) => Err(e).with_context(|| format!("reading {}", self.path.display())),
         }
     }
+}
+
+/// Bytes up to the end of the last whole row. A writer that was killed leaves half a row (perhaps half a
+/// character, or half a quoted field with line ends in it); a machine that lost power, zeros.
+fn whole_rows(bytes: &[u8], form: Form) -> usize {
+    let (mut end, mut quoted) = (0, false);
+    for (i, byte) in bytes.iter().enumerate() {
+        match byte {
+            0 => break,
+            b'"' if form == Form::Csv => quoted = !quoted,
+            b'\n' if !quoted => end = i + 1,
+            _ => {}
+        }
+    }
+    end
 }
 
 fn encode<R: Serialize>(form: Form, rows: &[R], header: bool) -> Result<Vec<u8>> {
@@ -167,6 +208,24 @@ fn arrange_csv(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec<u
     writer.into_inner().map_err(|e| anyhow!("{e}"))
 }
 
+fn cut_csv(text: &str, run: &str, from: u64) -> Result<Vec<u8>> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let header = reader.headers()?.clone();
+    let column =
+        |name: &str| header.iter().position(|h| h == name).ok_or_else(|| anyhow!("no column `{name}`"));
+    let (of, at) = (column("run")?, column("step")?);
+    let mut writer = csv::Writer::from_writer(vec![]);
+    writer.write_record(&header)?;
+    for row in reader.records() {
+        let row = row?;
+        let late = row.get(at).and_then(|s| s.parse::<u64>().ok()).is_none_or(|step| step >= from);
+        if row.get(of) != Some(run) || !late {
+            writer.write_record(&row)?;
+        }
+    }
+    writer.into_inner().map_err(|e| anyhow!("{e}"))
+}
+
 fn arrange_lines(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec<u8>> {
     #[derive(serde::Deserialize)]
     struct Run {
@@ -181,6 +240,104 @@ fn arrange_lines(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec
     }
     rows.sort_by_key(|(rank, _)| *rank);
     Ok(rows.iter().flat_map(|(_, line)| line.bytes().chain([b'\n'])).collect())
+}
+
+/// What a row says of itself, wherever it is kept.
+#[derive(Clone, Copy)]
+pub(super) struct RowOf<'a> {
+    pub run: &'a str,
+    pub seed: u64,
+    /// Empty where the file has no such column.
+    pub suite: &'a str,
+}
+
+/// A row's place among others; rows of one place keep their order.
+pub(super) type Rank = (usize, usize, usize);
+
+/// Writes the rows of several files of one kind into one, those that `rank` (given the index of the file)
+/// leaves out excepted.
+pub(super) fn merge(
+    to: &Path,
+    from: &[PathBuf],
+    rank: &mut dyn FnMut(usize, RowOf<'_>) -> Option<Rank>,
+) -> Result<()> {
+    let (mut header, mut rows) = (None, vec![]);
+    for (index, path) in from.iter().enumerate() {
+        let file = RowFile::new(path.clone());
+        let Some(text) = file.text()? else { continue };
+        let mut rank = |row: RowOf<'_>| rank(index, row);
+        match file.form {
+            Form::JsonLines => rank_lines(&text, &mut rank, &mut rows),
+            Form::Csv => rank_csv(&text, &mut header, &mut rank, &mut rows),
+        }
+        .with_context(|| format!("reading {}", path.display()))?;
+    }
+    rows.sort_by_key(|(rank, _)| *rank);
+    let mut bytes = if rows.is_empty() { vec![] } else { header.unwrap_or_default() };
+    rows.into_iter().for_each(|(_, row)| bytes.extend(row));
+    if bytes.is_empty() && !to.exists() {
+        return Ok(());
+    }
+    replace(to, &bytes)
+}
+
+type RankedRows = Vec<(Rank, Vec<u8>)>;
+
+fn csv_line(record: &csv::StringRecord) -> Result<Vec<u8>> {
+    let mut writer = csv::Writer::from_writer(vec![]);
+    writer.write_record(record)?;
+    writer.into_inner().map_err(|e| anyhow!("{e}"))
+}
+
+fn rank_csv(
+    text: &str,
+    head: &mut Option<Vec<u8>>,
+    rank: &mut dyn FnMut(RowOf<'_>) -> Option<Rank>,
+    rows: &mut RankedRows,
+) -> Result<()> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let header = reader.headers()?.clone();
+    let line = csv_line(&header)?;
+    if head.as_ref().is_some_and(|other| *other != line) {
+        return Err(anyhow!("its columns are not those of the other folders: another version wrote it"));
+    }
+    *head = Some(line);
+    let column = |name: &str| header.iter().position(|h| h == name);
+    let need = |name: &str| column(name).ok_or_else(|| anyhow!("no column `{name}`"));
+    let (run, seed, suite) = (need("run")?, need("seed")?, column("suite"));
+    for record in reader.records() {
+        let record = record?;
+        let cell = |i: usize| record.get(i).unwrap_or_default();
+        let row = RowOf {
+            run: cell(run),
+            seed: cell(seed).parse().map_err(|_| anyhow!("seed `{}` is no number", cell(seed)))?,
+            suite: suite.map_or("", cell),
+        };
+        if let Some(rank) = rank(row) {
+            rows.push((rank, csv_line(&record)?));
+        }
+    }
+    Ok(())
+}
+
+fn rank_lines(
+    text: &str,
+    rank: &mut dyn FnMut(RowOf<'_>) -> Option<Rank>,
+    rows: &mut RankedRows,
+) -> Result<()> {
+    #[derive(serde::Deserialize)]
+    struct Row {
+        run: String,
+        seed: u64,
+        suite: String,
+    }
+    for (i, line) in text.lines().enumerate() {
+        let row: Row = serde_json::from_str(line).map_err(|e| anyhow!("line {}: {e}", i + 1))?;
+        if let Some(rank) = rank(RowOf { run: &row.run, seed: row.seed, suite: &row.suite }) {
+            rows.push((rank, [line.as_bytes(), b"\n"].concat()));
+        }
+    }
+    Ok(())
 }
 
 /// Path of a row file in a folder.

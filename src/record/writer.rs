@@ -1,13 +1,14 @@
 //! Writes a record folder, row by row, and goes on with one that was left unfinished.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::folder::{self, files};
+use super::gather::belongs_to_base;
 use super::schema::*;
-use super::table::{RowFile, row_file};
+use super::table::{Rank, RowFile, RowOf, merge, row_file};
 use super::trials::TrialWriter;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{BASE_ARM, Plan};
@@ -23,6 +24,10 @@ pub struct RecordWriter {
     judgments: RowFile,
     /// Run → its row, for runs that need not be done again.
     finished: BTreeMap<String, RunRow>,
+    /// Run → how many of its first steps have their rows, for runs that an earlier process left unfinished.
+    begun: BTreeMap<String, u64>,
+    /// Seeds that the starting checkpoint has been scored under.
+    base_seeds: BTreeSet<u64>,
     /// Run → its place in the plan; the starting checkpoint stands first.
     order: BTreeMap<String, usize>,
     /// Released when the writer is dropped or the process ends.
@@ -31,7 +36,8 @@ pub struct RecordWriter {
 
 impl RecordWriter {
     /// Opens the folder for this plan: creates it, or goes on with what is there. Rows of unfinished and of
-    /// failed runs are dropped; with `force`, so is everything of an earlier comparison.
+    /// failed runs are dropped, but for their steps, which a checkpoint may go on from; with `force`, so is
+    /// everything of an earlier comparison.
     ///
     /// # Errors
     /// A folder that cannot be written to, that another process holds, or that holds another plan's results.
@@ -56,6 +62,8 @@ impl RecordWriter {
             samples: file(files::SAMPLES),
             judgments: file(files::JUDGMENTS),
             finished: BTreeMap::new(),
+            begun: BTreeMap::new(),
+            base_seeds: BTreeSet::new(),
             order,
             _lock: lock,
         };
@@ -76,6 +84,11 @@ impl RecordWriter {
     /// Whether the starting checkpoint's scores are on disk: they are written before any run ends.
     pub fn has_base(&self) -> bool {
         !self.finished.is_empty()
+    }
+
+    /// Whether its scores under this seed are on disk from an earlier process.
+    pub fn has_base_of(&self, seed: u64) -> bool {
+        self.base_seeds.contains(&seed)
     }
 
     /// Writes `environment.json`, keeping the start time of a folder that goes on.
@@ -106,7 +119,16 @@ impl RecordWriter {
         folder::replace(&path, text.as_bytes())
     }
 
+    /// How many of the run's first steps an earlier process has left rows of.
+    pub fn steps_begun(&self, run: &str) -> u64 {
+        self.begun.get(run).copied().unwrap_or(0)
+    }
+
+    /// Writes a step's row; rows of this step and of later ones that an earlier process left are dropped.
     pub fn step(&mut self, row: &StepRow) -> Result<()> {
+        if self.begun.remove(&row.run).is_some() {
+            self.steps.cut(&row.run, row.step)?;
+        }
         self.steps.append(std::slice::from_ref(row))
     }
 
@@ -136,9 +158,16 @@ impl RecordWriter {
         row_file(&self.dir, files::TRAINERS).append(std::slice::from_ref(row))
     }
 
-    /// Writes a run's row: its last, which makes it finished.
+    /// Writes a run's row: its last, which makes it finished. All its rows are on the disk when this returns.
     pub fn run(&mut self, row: &RunRow) -> Result<()> {
-        self.runs.append(std::slice::from_ref(row))
+        if self.begun.remove(&row.run).is_some() {
+            self.steps.cut(&row.run, row.steps + 1)?;
+        }
+        for file in [&self.steps, &self.scores, &self.examples, &self.samples, &self.judgments] {
+            file.sync()?;
+        }
+        self.runs.append(std::slice::from_ref(row))?;
+        self.runs.sync()
     }
 
     /// Puts all rows into the plan's order, whatever the order in which the runs ended.
@@ -149,16 +178,56 @@ impl RecordWriter {
         Ok(())
     }
 
+    /// Replaces a file's rows by those of `paths` that `rank` gives a place, in order of it.
+    pub(super) fn replace_rows(
+        &mut self,
+        name: &str,
+        paths: &[PathBuf],
+        rank: &mut dyn FnMut(usize, RowOf<'_>) -> Option<Rank>,
+    ) -> Result<()> {
+        // Files are opened again at the next row, so that nothing is appended to a file that is gone.
+        for file in [
+            &mut self.runs,
+            &mut self.steps,
+            &mut self.scores,
+            &mut self.examples,
+            &mut self.samples,
+            &mut self.judgments,
+        ] {
+            file.close();
+        }
+        merge(&self.dir.join(name), paths, rank)
+    }
+
     fn drop_unfinished(&mut self) -> Result<()> {
         let rows: Vec<RunRow> = self.runs.read()?;
         let ended =
             rows.into_iter().filter(|r| r.status != Status::Failed && self.order.contains_key(&r.run));
         self.finished = ended.map(|r| (r.run.clone(), r)).collect();
         let (finished, order) = (self.finished.clone(), self.order.clone());
-        self.keep(|run| {
-            let kept = finished.contains_key(run) || (belongs_to_base(run) && !finished.is_empty());
-            place(&order, run).filter(|_| kept)
-        })
+        self.steps.arrange(|run| place(&order, run))?;
+        self.begun = self.count_begun()?;
+        let kept = |run: &str| finished.contains_key(run) || (belongs_to_base(run) && !finished.is_empty());
+        for file in
+            [&mut self.runs, &mut self.scores, &mut self.examples, &mut self.samples, &mut self.judgments]
+        {
+            file.arrange(|run| place(&order, run).filter(|_| kept(run)))?;
+        }
+        let scores = self.scores.read::<ScoreRow>()?;
+        self.base_seeds = scores.into_iter().filter(|s| s.run == BASE_ARM).map(|s| s.seed).collect();
+        Ok(())
+    }
+
+    /// Steps from the first on that have a row, for each run that is not finished.
+    fn count_begun(&self) -> Result<BTreeMap<String, u64>> {
+        let mut begun = BTreeMap::new();
+        for row in self.steps.read::<StepRow>()? {
+            if !self.finished.contains_key(&row.run) {
+                let steps: &mut u64 = begun.entry(row.run).or_default();
+                *steps += u64::from(row.step == *steps + 1);
+            }
+        }
+        Ok(begun)
     }
 
     fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
@@ -174,11 +243,6 @@ impl RecordWriter {
         }
         Ok(())
     }
-}
-
-/// The starting checkpoint's own rows, and the sentinels' that are scored beside it.
-fn belongs_to_base(run: &str) -> bool {
-    run == BASE_ARM || run.starts_with(SENTINEL)
 }
 
 fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {

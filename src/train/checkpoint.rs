@@ -17,14 +17,33 @@ use safetensors::View;
 use serde::{Deserialize, Serialize};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// Where and how often a run is saved.
 #[derive(Clone, Debug)]
 pub struct Checkpoints {
     /// A folder of this run alone.
     pub folder: PathBuf,
-    /// Steps from one to the next, at least 1.
-    pub every: u64,
+    pub every: Interval,
+}
+
+/// How much work may be lost at most.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Interval {
+    /// Steps from one checkpoint to the next, at least 1.
+    Steps(u64),
+    /// Wall-clock seconds from one checkpoint to the next.
+    Seconds(f64),
+}
+
+impl Interval {
+    /// Whether a checkpoint is due after `step`, `since` the last one.
+    pub(super) fn due(self, step: u64, since: Duration) -> bool {
+        match self {
+            Self::Steps(every) => step.is_multiple_of(every.max(1)),
+            Self::Seconds(every) => since.as_secs_f64() >= every,
+        }
+    }
 }
 
 /// A run as it stood after some step.
@@ -61,14 +80,24 @@ impl Saved {
 
     /// The newest whole checkpoint of the run in `folder`, and a line for each newer one that was damaged.
     pub fn latest(folder: &Path) -> (Option<Self>, Vec<String>) {
+        Self::latest_where(folder, &|_| Ok(()))
+    }
+
+    /// [`Self::latest`] among those that `usable` has nothing against.
+    pub fn latest_where(folder: &Path, usable: &dyn Fn(&Self) -> Result<()>) -> (Option<Self>, Vec<String>) {
         let mut notes = Vec::new();
         for path in files(folder).into_iter().rev() {
-            match read(&path) {
+            match read(&path).and_then(|saved| usable(&saved).map(|()| saved)) {
                 Ok(saved) => return (Some(saved), notes),
                 Err(e) => notes.push(format!("{} is not usable and was passed over: {e:#}", path.display())),
             }
         }
         (None, notes)
+    }
+
+    /// Hash of all that determines the run that this is of: see [`fingerprint`](super::fingerprint).
+    pub fn fingerprint(&self) -> &str {
+        &self.state.fingerprint
     }
 
     /// Puts the saved weights into `policy`.
@@ -111,7 +140,7 @@ impl Checkpoints {
         let aside = path.with_extension(format!("{}.part", std::process::id()));
         let written = (|| -> Result<()> {
             let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
-            safetensors::serialize_to_file(views, Some(metadata), &aside)?;
+            safetensors::serialize_to_file(views, Some(metadata), &aside).map_err(system)?;
             std::fs::File::open(&aside)?.sync_all()?;
             std::fs::rename(&aside, &path)?;
             Ok(std::fs::File::open(&self.folder)?.sync_all()?)
@@ -121,11 +150,30 @@ impl Checkpoints {
             let _ = std::fs::remove_file(&aside);
         }
         written.with_context(context)?;
+        remove_asides(&self.folder);
         let all = files(&self.folder);
         for old in all.iter().take(all.len().saturating_sub(KEPT)) {
             std::fs::remove_file(old).with_context(|| format!("removing {}", old.display()))?;
         }
         Ok(())
+    }
+}
+
+/// The operating system's error, where it is one: whoever sees a full disk must be able to tell.
+fn system(error: safetensors::SafeTensorError) -> anyhow::Error {
+    match error {
+        safetensors::SafeTensorError::IoError(e) => e.into(),
+        other => other.into(),
+    }
+}
+
+/// Half-written files of processes that were killed; the folder's lock says that none of them still lives.
+fn remove_asides(folder: &Path) {
+    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
+        if entry.path().extension().is_some_and(|e| e == "part") {
+            // It is in nobody's way; the run's folder goes when the run ends.
+            let _ = std::fs::remove_file(entry.path());
+        }
     }
 }
 

@@ -15,13 +15,13 @@ mod step;
 mod units;
 
 pub use adamw::{AdamW, AdamWState};
-pub use checkpoint::{Checkpoints, Saved};
+pub use checkpoint::{Checkpoints, Interval, Saved};
 pub use checks::{Check, Outcome};
 pub use cost::Ledger;
 pub use metrics::StepMetrics;
 pub use mismatch::mismatched_sequences;
 pub use reference::{Reference, ReferenceCache};
-pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, train, train_from};
+pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, fingerprint, train, train_from};
 pub use schedule::learning_rate;
 pub use step::{StepInput, StepResult, compute_step};
 pub use units::{TrainData, Unit, class_counts, units};

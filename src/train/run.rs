@@ -90,7 +90,16 @@ pub fn train(policy: &mut Decoder, job: &Job<'_>, hooks: &mut Hooks<'_>) -> Resu
     train_from(policy, job, hooks, None, None)
 }
 
-/// [`train`], going on from a checkpoint where one is given, and saving checkpoints where that is wanted.
+/// Hash of all that determines a run that starts from `policy`: a checkpoint fits a run where they agree.
+///
+/// # Errors
+/// Input that cannot be trained on.
+pub fn fingerprint(policy: &Decoder, job: &Job<'_>) -> Result<String> {
+    Ok(Run::new(policy, job)?.fingerprint)
+}
+
+/// [`train`], going on from a checkpoint where one is given, and saving checkpoints where that is wanted: at
+/// the interval, when aborted, and at the end.
 ///
 /// A run that goes on ends with the same bits as one that was never interrupted, on the same machine with
 /// the same number of threads.
@@ -109,16 +118,18 @@ pub fn train_from(
         run.restore(policy, saved)?;
     }
     let mut ended = Ended::Done;
+    let (mut saved_at, mut saved_step) = (Instant::now(), run.ledger.steps);
     while let Some(batch) = run.next_batch(policy)? {
         let (metrics, diverged) = run.step(policy, &batch)?;
         (hooks.step)(&metrics)?;
         (hooks.progress)(run.progress());
         let abort = hooks.abort.load(Ordering::Relaxed);
-        let due = |c: &&Checkpoints| abort || run.ledger.steps.is_multiple_of(c.every.max(1));
+        let due = |c: &&Checkpoints| abort || c.every.due(run.ledger.steps, saved_at.elapsed());
         if diverged.is_none()
             && let Some(checkpoints) = checkpoints.filter(due)
         {
             checkpoints.write(&run.state(), policy, run.optimizer.state())?;
+            (saved_at, saved_step) = (Instant::now(), run.ledger.steps);
         }
         if let Some(why) = diverged {
             ended = Ended::Diverged(why);
@@ -128,6 +139,13 @@ pub fn train_from(
             ended = Ended::Aborted;
             break;
         }
+    }
+    // What comes after training (scoring) may be cut short too.
+    if ended == Ended::Done
+        && run.ledger.steps > saved_step
+        && let Some(checkpoints) = checkpoints
+    {
+        checkpoints.write(&run.state(), policy, run.optimizer.state())?;
     }
     run.finish(policy, ended)
 }

@@ -100,6 +100,20 @@ impl Place {
         command
     }
 
+    /// Two folders of records hold the same rows, and nothing of a run under way.
+    #[track_caller]
+    pub fn assert_same_rows(&self, a: &str, b: &str) {
+        for table in TABLES {
+            let [want, have] = [a, b].map(|out| stable(&self.read(&format!("{out}/{table}"))));
+            assert_eq!(want.len(), have.len(), "{b}/{table}: rows");
+            for (i, (want, have)) in want.iter().zip(&have).enumerate() {
+                assert_eq!(want, have, "{b}/{table}:{}", i + 2);
+            }
+            assert!(!want.is_empty(), "{table} has rows");
+        }
+        assert!(!self.path(b).join(".checkpoints").exists(), "a checkpoint outlived its run");
+    }
+
     pub fn dir(&self) -> &Path {
         self.dir.path()
     }
@@ -108,6 +122,24 @@ impl Place {
 pub fn ran(output: Output) -> Ran {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     Ran { code: output.status.code().unwrap_or(-1), out: text(&output.stdout), err: text(&output.stderr) }
+}
+
+/// The tables that the same plan gives the same rows in.
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+pub const TABLES: [&str; 5] = ["runs.csv", "steps.csv", "scores.csv", "examples.csv", "comparisons.csv"];
+
+/// Rows of a CSV without the columns of time and memory.
+#[allow(dead_code, reason = "each test binary uses a part of it")]
+pub fn stable(text: &str) -> Vec<Vec<String>> {
+    let mut reader = csv::Reader::from_reader(text.as_bytes());
+    let volatile = ["_seconds", "tokens_per_second", "_mib"];
+    let header = reader.headers().unwrap().clone();
+    let kept: Vec<usize> = (0..header.len())
+        .filter(|&i| &header[i] != "seconds" && !volatile.iter().any(|v| header[i].ends_with(v)))
+        .collect();
+    assert!(kept.len() > 5, "{header:?}");
+    let records: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    records.iter().map(|r| kept.iter().map(|&i| r[i].to_owned()).collect()).collect()
 }
 
 /// Three arms, two seeds, a second or two of work.

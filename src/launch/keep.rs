@@ -1,0 +1,120 @@
+//! Runs that survive: checkpoints beside the records, and the way back from them.
+
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use super::observer::Observer;
+use crate::base::error::{Context, Result, ensure};
+use crate::model::Decoder;
+use crate::plan::RunSpec;
+use crate::record::{RecordWriter, StepRow, files};
+use crate::train::{Checkpoints, Interval, Job, Saved, fingerprint};
+
+/// What a run under way leaves behind, so that another process can go on with it.
+pub(super) trait Keeper {
+    /// The checkpoint to go on from; `policy` is the starting checkpoint.
+    fn resume(
+        &mut self,
+        _policy: &Decoder,
+        _job: &Job<'_>,
+        _observer: &mut dyn Observer,
+    ) -> Result<Option<Saved>> {
+        Ok(None)
+    }
+
+    /// Where and how often checkpoints are written; `None`: not at all.
+    fn checkpoints(&self) -> Option<&Checkpoints> {
+        None
+    }
+
+    /// A step's row.
+    fn step(&mut self, row: &StepRow) -> Result<()>;
+}
+
+/// Keeps nothing but the rows.
+pub(super) struct RowsOnly<'a>(pub &'a mut dyn FnMut(&StepRow) -> Result<()>);
+
+impl Keeper for RowsOnly<'_> {
+    fn step(&mut self, row: &StepRow) -> Result<()> {
+        (self.0)(row)
+    }
+}
+
+/// Keeps rows and checkpoints in a record folder.
+pub(super) struct InFolder<'a> {
+    writer: &'a mut RecordWriter,
+    run: &'a str,
+    folder: PathBuf,
+    checkpoints: Option<Checkpoints>,
+}
+
+impl<'a> InFolder<'a> {
+    pub fn new(writer: &'a mut RecordWriter, run: &'a RunSpec, every: Option<Interval>) -> Self {
+        let folder = folder(writer.dir(), &run.id);
+        let checkpoints = every.map(|every| Checkpoints { folder: folder.clone(), every });
+        Self { writer, run: &run.id, folder, checkpoints }
+    }
+}
+
+impl Keeper for InFolder<'_> {
+    /// The newest checkpoint that is whole, that is this run's, and whose steps have their rows.
+    fn resume(
+        &mut self,
+        policy: &Decoder,
+        job: &Job<'_>,
+        observer: &mut dyn Observer,
+    ) -> Result<Option<Saved>> {
+        if !self.folder.exists() {
+            return Ok(None);
+        }
+        let (here, rows) = (fingerprint(policy, job)?, self.writer.steps_begun(self.run));
+        let usable = |saved: &Saved| -> Result<()> {
+            ensure!(saved.fingerprint() == here, "it is of another run (other data, model or settings)");
+            let step = saved.step();
+            ensure!(step <= rows, "it stands at step {step}, and rows are there of {rows} steps");
+            Ok(())
+        };
+        let (saved, notes) = Saved::latest_where(&self.folder, &usable);
+        for note in notes {
+            observer.note(&note);
+        }
+        if let Some(saved) = &saved {
+            observer.note(&format!("goes on after step {}", saved.step()));
+        }
+        Ok(saved)
+    }
+
+    fn checkpoints(&self) -> Option<&Checkpoints> {
+        self.checkpoints.as_ref()
+    }
+
+    fn step(&mut self, row: &StepRow) -> Result<()> {
+        self.writer.step(row)
+    }
+}
+
+/// Removes what a run that has its row needs no longer.
+pub(super) fn forget(out: &Path, run: &str) -> Result<()> {
+    let folder = folder(out, run);
+    match std::fs::remove_dir_all(&folder) {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            return Err(e).with_context(|| format!("removing {}", folder.display()));
+        }
+        _ => {}
+    }
+    // The last run takes the folder of all along; another's checkpoints keep it.
+    let _ = std::fs::remove_dir(out.join(files::CHECKPOINTS));
+    Ok(())
+}
+
+fn folder(out: &Path, run: &str) -> PathBuf {
+    out.join(files::CHECKPOINTS).join(run)
+}
+
+/// Whether the place where results go has given out (a full disk, a folder that became read-only): then no
+/// other run would fare better, and none is to blame.
+pub(super) fn is_out_of_room(error: &anyhow::Error) -> bool {
+    use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let kinds = [FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
+    error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| kinds.contains(&e.kind())))
+}

@@ -1,0 +1,191 @@
+//! `--launcher local`: items side by side on the cores (or GPUs) of this machine.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use super::compare::Finished;
+use super::items::{Board, Items, last_words};
+use super::observer::Observer;
+use crate::base::error::{Context, HintExt, Result, anyhow};
+use crate::base::exit::Exit;
+use crate::plan::{Plan, Shard};
+
+/// How often an item that was killed (no memory, say) is begun again; it goes on from its checkpoint.
+const ATTEMPTS: u32 = 3;
+const POLL: Duration = Duration::from_millis(100);
+
+struct Item {
+    shard: Shard,
+    child: Child,
+    attempt: u32,
+}
+
+/// Runs the plan in `items.jobs` processes, each a share of the runs, and gathers their records in `out`.
+///
+/// # Errors
+/// An item that ends with an error, with its last words; a folder that cannot be written.
+pub fn compare_local(
+    plan: &Plan,
+    out: &Path,
+    items: &Items,
+    force: bool,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Finished> {
+    let board = Board::open(plan, out, force, observer)?;
+    let of = items.jobs.clamp(1, plan.runs().len());
+    let mut running = vec![];
+    for index in 1..=of {
+        let shard = Shard { index, of };
+        if !board.is_finished(shard)? {
+            running.push(start(&board, items, shard, 1)?);
+        }
+    }
+    observer.stage(&format!("{} processes of {} threads each", running.len(), items.threads));
+    let failures = follow(&board, items, running, plan.runs().len(), abort, observer);
+    let aborted = abort.load(Ordering::Relaxed);
+    let (finished, gathered) = board.close(aborted, observer)?;
+    let failures = failures?;
+    if !failures.is_empty() && !aborted {
+        let missing = gathered.missing.len();
+        return Err(anyhow!("{}", failures.join("\n       ")))
+            .hint(format!("{missing} runs are missing; the same command goes on with them"));
+    }
+    Ok(finished)
+}
+
+/// Waits for all items; what is returned says which failed, and how.
+fn follow(
+    board: &Board<'_>,
+    items: &Items,
+    mut running: Vec<Item>,
+    total: usize,
+    abort: &AtomicBool,
+    observer: &mut dyn Observer,
+) -> Result<Vec<String>> {
+    let (mut failures, mut told, mut counted) = (vec![], false, board.count());
+    while !running.is_empty() {
+        if abort.load(Ordering::Relaxed) && !told {
+            told = true;
+            running.iter().for_each(|item| terminate(&item.child));
+        }
+        let mut still = vec![];
+        for mut item in running {
+            let Some(status) = item.child.try_wait().context("waiting for an item")? else {
+                still.push(item);
+                continue;
+            };
+            match judge(status) {
+                End::Well => {}
+                End::Lost if !told && item.attempt < ATTEMPTS => {
+                    observer.note(&format!("shard {} was lost ({status}) and goes on", item.shard));
+                    still.push(start(board, items, item.shard, item.attempt + 1)?);
+                }
+                End::Lost | End::Failed => {
+                    let words = last_words(&board.log(item.shard));
+                    failures.push(format!("shard {} ended with {status}: {words}", item.shard));
+                }
+            }
+        }
+        running = still;
+        let now = board.count();
+        if now != counted {
+            counted = now;
+            observer.stage(&format!("{now} of {total} runs done"));
+        }
+        std::thread::sleep(POLL);
+    }
+    Ok(failures)
+}
+
+enum End {
+    Well,
+    /// Killed by a signal, or told to end: it may go on.
+    Lost,
+    Failed,
+}
+
+fn judge(status: ExitStatus) -> End {
+    match status.code() {
+        Some(code) if code == Exit::Done as i32 || code == Exit::VerdictFailed as i32 => End::Well,
+        Some(code) if code != Exit::Interrupted as i32 => End::Failed,
+        _ => End::Lost,
+    }
+}
+
+fn start(board: &Board<'_>, items: &Items, shard: Shard, attempt: u32) -> Result<Item> {
+    let log = board.log(shard);
+    let open = || -> std::io::Result<(File, File)> {
+        let file = OpenOptions::new().create(true).append(true).open(&log)?;
+        Ok((file.try_clone()?, file))
+    };
+    let (stdout, stderr) = open().with_context(|| format!("writing {}", log.display()))?;
+    let items = Items { device: device_of(&items.device, shard.index - 1, gpus()), ..items.clone() };
+    let words = board.command(&items, &shard.to_string());
+    let mut command = Command::new(&words[0]);
+    command.args(&words[1..]).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
+    apart(&mut command);
+    let child = command.spawn().with_context(|| format!("starting {}", items.program.display()))?;
+    Ok(Item { shard, child, attempt })
+}
+
+/// One GPU an item, in turn, where items run on GPUs.
+fn device_of(device: &str, index: usize, gpus: usize) -> String {
+    match device {
+        "cuda" if gpus > 1 => format!("cuda:{}", index % gpus),
+        other => other.to_owned(),
+    }
+}
+
+/// GPUs of this machine, as NVIDIA's driver lists them.
+fn gpus() -> usize {
+    std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
+}
+
+/// A process group of its own, so that Ctrl-C reaches this process alone, which tells the items once; and on
+/// Linux the items are told too when this process dies.
+#[cfg(unix)]
+fn apart(command: &mut Command) {
+    use std::os::unix::process::CommandExt;
+    command.process_group(0);
+    #[cfg(target_os = "linux")]
+    // SAFETY: `prctl` may be called between fork and exec.
+    unsafe {
+        command.pre_exec(|| {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGTERM);
+            Ok(())
+        });
+    }
+}
+
+#[cfg(not(unix))]
+fn apart(_: &mut Command) {}
+
+/// Has an item end after its step.
+#[cfg(unix)]
+fn terminate(child: &Child) {
+    if let Ok(id) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: the child has not been waited for, so that its id is still its own.
+        unsafe { libc::kill(id, libc::SIGTERM) };
+    }
+}
+
+#[cfg(not(unix))]
+fn terminate(_: &Child) {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_take_the_gpus_in_turn() {
+        let devices: Vec<String> = (0..3).map(|i| device_of("cuda", i, 2)).collect();
+        assert_eq!(devices, ["cuda:0", "cuda:1", "cuda:0"]);
+        assert_eq!(device_of("cpu", 1, 2), "cpu");
+        assert_eq!(device_of("cuda", 1, 1), "cuda");
+        assert_eq!(device_of("cuda:1", 0, 2), "cuda:1");
+    }
+}

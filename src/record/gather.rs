@@ -1,0 +1,187 @@
+//! The records of a plan's shards, put together as one machine would have written them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use super::environment::Environment;
+use super::folder::files;
+use super::schema::{RunRow, SENTINEL, Status};
+use super::table::row_file;
+use super::writer::{RecordWriter, read_environment};
+use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::plan::{BASE_ARM, Overrides, Plan};
+
+/// What putting shards together found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Gathered {
+    /// Runs with a row: done, diverged or failed.
+    pub runs: usize,
+    /// Those of them that are not done.
+    pub lost: usize,
+    /// Runs of the plan that no folder has a row of.
+    pub missing: Vec<String>,
+    /// Folders differ in machine, threads or version: figures may differ in their last bits.
+    pub notes: Vec<String>,
+}
+
+/// Where each run's rows are taken from: the index of a folder.
+struct Choice {
+    runs: BTreeMap<String, usize>,
+    /// The starting checkpoint's rows, by seed.
+    base: BTreeMap<u64, usize>,
+}
+
+impl RecordWriter {
+    /// Replaces this folder's rows with those of `shards` (and its own), in the plan's order.
+    ///
+    /// A run that several folders hold is taken from the first where it ended well, else from the first.
+    ///
+    /// # Errors
+    /// A folder of another plan, other data, another model or reference; rows that cannot be read.
+    pub fn gather(&mut self, plan: &Plan, shards: &[PathBuf]) -> Result<Gathered> {
+        for shard in shards {
+            check_plan(shard, plan)?;
+        }
+        let own = self.dir().to_owned();
+        let folders: Vec<PathBuf> = std::iter::once(own.clone()).chain(shards.iter().cloned()).collect();
+        let (environment, notes) = environments(&folders)?;
+        let choice = choose(plan, &folders)?;
+        let seeds: BTreeMap<u64, usize> = plan.seeds.iter().enumerate().map(|(i, &s)| (s, i)).collect();
+        let order: BTreeMap<String, usize> =
+            plan.runs().into_iter().enumerate().map(|(i, r)| (r.id, i + 1)).collect();
+        for name in [
+            files::RUNS,
+            files::STEPS,
+            files::SCORES,
+            files::EXAMPLES,
+            files::SAMPLES,
+            files::JUDGMENTS,
+            files::TRAINERS,
+        ] {
+            let mut suites: Vec<String> = vec![];
+            let paths: Vec<PathBuf> = folders.iter().map(|f| f.join(name)).collect();
+            self.replace_rows(name, &paths, &mut |folder, row| {
+                if !belongs_to_base(row.run) {
+                    let place = *order.get(row.run)?;
+                    return (choice.runs.get(row.run) == Some(&folder)).then_some((place, 0, 0));
+                }
+                if choice.base.get(&row.seed) != Some(&folder) {
+                    return None;
+                }
+                // One machine scores the starting checkpoint suite by suite, and within it seed by seed.
+                let known = suites.iter().position(|s| s == row.suite);
+                let suite = known.unwrap_or_else(|| {
+                    suites.push(row.suite.to_owned());
+                    suites.len() - 1
+                });
+                Some((0, suite, *seeds.get(&row.seed)?))
+            })?;
+        }
+        if let Some(environment) = environment {
+            let text = serde_json::to_string_pretty(&environment)? + "\n";
+            super::folder::replace(&own.join(files::ENVIRONMENT), text.as_bytes())?;
+        }
+        let rows: Vec<RunRow> = row_file(&own, files::RUNS).read()?;
+        let lost = rows.iter().filter(|r| r.status != Status::Done).count();
+        let missing = order.keys().filter(|id| !choice.runs.contains_key(*id)).cloned().collect();
+        Ok(Gathered { runs: rows.len(), lost, missing, notes })
+    }
+}
+
+pub(super) fn belongs_to_base(run: &str) -> bool {
+    run == BASE_ARM || run.starts_with(SENTINEL)
+}
+
+/// The plan that a record folder belongs to.
+///
+/// # Errors
+/// No `plan.toml`, or one that does not parse.
+pub fn plan_of(dir: &Path) -> Result<Plan> {
+    let path = dir.join(files::PLAN);
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("reading {}", path.display()))
+        .hint("name a folder that `kto-eval compare` wrote (its --out)")?;
+    Plan::parse(&text, &path.display().to_string(), &Overrides::default())
+}
+
+/// Ids of the runs that a folder holds and that need not be done again.
+///
+/// # Errors
+/// Rows that cannot be read.
+pub fn finished_runs(dir: &Path) -> Result<BTreeSet<String>> {
+    let rows: Vec<RunRow> = row_file(dir, files::RUNS).read()?;
+    Ok(rows.into_iter().filter(|r| r.status != Status::Failed).map(|r| r.run).collect())
+}
+
+fn check_plan(shard: &Path, plan: &Plan) -> Result<()> {
+    let theirs = plan_of(shard)?;
+    ensure!(
+        theirs.hash() == plan.hash(),
+        "{} holds results of another plan, plan `{}`; shards of one comparison have one plan",
+        shard.display(),
+        theirs.name
+    );
+    Ok(())
+}
+
+/// The environment to record, and what differs without harm.
+fn environments(folders: &[PathBuf]) -> Result<(Option<Environment>, Vec<String>)> {
+    let mut first: Option<(&Path, Environment)> = None;
+    let mut notes = vec![];
+    for folder in folders {
+        let path = folder.join(files::ENVIRONMENT);
+        if !path.exists() {
+            continue;
+        }
+        let here = read_environment(&path)?;
+        let Some((whose, there)) = &mut first else {
+            first = Some((folder, here));
+            continue;
+        };
+        for (what, a, b) in [
+            ("data", &there.data_hash, &here.data_hash),
+            ("model", &there.model_hash, &here.model_hash),
+            ("reference", &there.reference_hash, &here.reference_hash),
+        ] {
+            if a != b {
+                let (whose, folder) = (whose.display(), folder.display());
+                let message = format!("{whose} and {folder}: the {what} is not the same ({a} and {b})");
+                return Err(anyhow!(message))
+                    .hint("shards must see the same files; run the ones that differ again with --force");
+            }
+        }
+        for (what, a, b) in [
+            ("version", there.version.clone(), here.version),
+            ("cpu", there.cpu.clone(), here.cpu),
+            ("threads", there.threads.to_string(), here.threads.to_string()),
+            ("device", there.device.clone(), here.device),
+        ] {
+            if a != b {
+                notes.push(format!("{}: {what} {b}, elsewhere {a}: last bits may differ", folder.display()));
+            }
+        }
+        if here.started < there.started {
+            there.started = here.started;
+        }
+    }
+    Ok((first.map(|(_, environment)| environment), notes))
+}
+
+fn choose(plan: &Plan, folders: &[PathBuf]) -> Result<Choice> {
+    let known: Vec<String> = plan.runs().into_iter().map(|r| r.id).collect();
+    let mut choice = Choice { runs: BTreeMap::new(), base: BTreeMap::new() };
+    let mut well: BTreeMap<String, bool> = BTreeMap::new();
+    for (index, folder) in folders.iter().enumerate() {
+        let rows: Vec<RunRow> = row_file(folder, files::RUNS).read()?;
+        for row in rows.into_iter().filter(|r| known.contains(&r.run)) {
+            let ended = row.status != Status::Failed;
+            if well.get(&row.run).is_none_or(|before| !before && ended) {
+                choice.runs.insert(row.run.clone(), index);
+                // The starting checkpoint was scored before the run began: its rows under that seed are whole.
+                choice.base.entry(row.seed).or_insert(index);
+                well.insert(row.run, ended);
+            }
+        }
+    }
+    Ok(choice)
+}

@@ -1,0 +1,195 @@
+//! A plan's runs as items of work: shards, processes side by side, a Slurm array. In the end the records are
+//! those of one process.
+#![cfg(unix)]
+
+mod cli;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use cli::{Place, Ran, ran};
+
+const WHOLE: [&str; 6] = ["compare", "plan.toml", "--threads", "1", "--out", "whole"];
+
+/// Its generation suite writes samples, under each seed.
+fn place() -> Place {
+    let place = Place::new();
+    let suites = "generation = [\"heldout-prompts\"]\nmax_examples = 6\n\n[[arm]]";
+    place.write("plan.toml", &cli::PLAN.replacen("\n[[arm]]", suites, 1));
+    place
+}
+
+#[test]
+fn shards_gather_to_the_records_of_one_process() {
+    let place = place();
+    place.run(&WHOLE).succeeds();
+    let shard = |which: &str| {
+        place.run(&["compare", "plan.toml", "--threads", "1", "--out", "apart", "--shard", which])
+    };
+    for which in ["3/4", "1/4", "2/4"] {
+        assert!(shard(which).succeeds().contains(&format!("shard {which}: ")));
+    }
+    place.run(&["gather", "apart"]).fails(2, &["1 runs have no row yet: ", "hint: run their shards again"]);
+    place.run(&["gather", "apart", "--partial"]).fails(1, &[]);
+    // What is gathered is not done again by a shard of another division.
+    let rest = place.run(&["compare", "plan.toml", "--threads", "1", "--out", "apart", "--shard", "1/1"]);
+    assert!(rest.succeeds().contains("shard 1/1: 1 runs done"), "{}", rest.out);
+    place.run(&["gather", "apart"]).succeeds();
+    place.assert_same_rows("whole", "apart");
+    place.run(&["report", "apart", "--check"]).succeeds();
+
+    // Elsewhere, from folders that are named; an incomplete folder is completed by the plain command.
+    place.run(&["gather", "named", "apart/shards/2-of-4", "apart/shards/1-of-4", "--partial"]).fails(1, &[]);
+    place.run(&["compare", "plan.toml", "--threads", "1", "--out", "named"]).succeeds();
+    place.assert_same_rows("whole", "named");
+
+    place.run(&["gather", "nothing"]).fails(2, &["nothing holds no shards"]);
+    place.run(&["compare", "plan.toml", "--shard", "3/2"]).fails(2, &["`3/2` is no shard", "such as 2/8"]);
+    let other = ["compare", "plan.toml", "--set", "arm.kto.beta=0.3", "--out", "apart", "--shard", "1/9"];
+    place.run(&other).succeeds();
+    place.run(&["gather", "apart"]).fails(2, &["another plan"]);
+}
+
+#[test]
+fn processes_side_by_side_give_the_records_of_one() {
+    let place = place();
+    place.run(&WHOLE).succeeds();
+    let local = |out: &'static str| {
+        let common = ["--launcher", "local", "--jobs", "2", "--checkpoint-every", "2"];
+        [&["compare", "plan.toml", "--threads", "2", "--out", out][..], &common].concat()
+    };
+    place.run(&local("side")).succeeds();
+    place.assert_same_rows("whole", "side");
+    assert!(!place.path("side/shards").exists(), "nothing is kept twice");
+
+    // Told to end in the middle, and gone on with; then one item is killed, and begun again by itself.
+    let mut child =
+        place.command(&local("cut")).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for(&place.path("cut/shards/2-of-2/steps.csv"), &mut child);
+    signal(child.id(), libc::SIGINT);
+    ran(child.wait_with_output().unwrap()).fails(130, &["the same command goes on from here"]);
+    let mut child =
+        place.command(&local("cut")).stderr(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    wait_for(&place.path("cut/shards/1-of-2/steps.csv"), &mut child);
+    let item = place.read("cut/shards/1-of-2/.lock");
+    if let Some(pid) = item.trim().strip_prefix("pid ").and_then(|pid| pid.parse().ok()) {
+        signal(pid, libc::SIGKILL);
+    }
+    ran(child.wait_with_output().unwrap()).succeeds();
+    place.assert_same_rows("whole", "cut");
+
+    let bad = [&local("bad")[..], &["--set", "suites.preference=[\"nope\"]"]].concat();
+    place.run(&bad).fails(2, &["shard 1/2 ended with", "unknown preference suite `nope`"]);
+}
+
+fn signal(pid: u32, signal: libc::c_int) {
+    // SAFETY: kill has no effect on this process's memory; the process is one that this test started.
+    unsafe { libc::kill(pid.try_into().unwrap(), signal) };
+}
+
+fn wait_for(path: &Path, child: &mut std::process::Child) {
+    let began = Instant::now();
+    while !path.exists() && child.try_wait().unwrap().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(300), "{} does not come", path.display());
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// A Slurm of this machine's own; ended when dropped.
+struct Cluster<'a>(&'a Place);
+
+impl<'a> Cluster<'a> {
+    fn start(place: &'a Place) -> Self {
+        let cluster = Self(place);
+        cluster.script(&["start"]);
+        cluster
+    }
+
+    fn script(&self, words: &[&str]) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slurm/cluster.sh");
+        let log = std::fs::File::create(self.0.path("cluster.log")).unwrap();
+        let mut command = Command::new(script);
+        command.arg(words[0]).arg(self.0.path("slurm")).args(&words[1..]);
+        // The daemons keep what they are given: files, or this test would wait for a pipe of theirs.
+        let status = command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).status();
+        assert!(status.unwrap().success(), "{words:?}: {}", self.0.read("cluster.log"));
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = self.0.command(arguments);
+        command.env("SLURM_CONF", self.0.path("slurm/slurm.conf"));
+        command
+    }
+
+    fn queue(&self) -> String {
+        let mut squeue = Command::new("squeue");
+        squeue.args(["-h", "-r", "-o", "%i %T %N"]).env("SLURM_CONF", self.0.path("slurm/slurm.conf"));
+        String::from_utf8(squeue.output().unwrap().stdout).unwrap()
+    }
+}
+
+impl Drop for Cluster<'_> {
+    fn drop(&mut self) {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/slurm/cluster.sh");
+        let _ = Command::new(script).arg("stop").arg(self.0.path("slurm")).status();
+    }
+}
+
+#[test]
+#[ignore = "needs Slurm, as root: apt-get install -y slurm-wlm munge; cargo test --test cli_shards -- --ignored slurm"]
+fn a_slurm_array_survives_the_loss_of_a_node_and_gives_the_records_of_one_process() {
+    let place = place();
+    let plan = place.read("plan.toml");
+    let slurm =
+        "[slurm]\npartition = \"test\"\ntime = \"10\"\nenvironment = [\"export KTO_TEST=1\"]\n\n[[arm]]";
+    place.write("plan.toml", &plan.replacen("[[arm]]", slurm, 1).replace("= 6000", "= 60000"));
+    place.run(&WHOLE).succeeds();
+    let cluster = Cluster::start(&place);
+    let arguments = [
+        "compare",
+        "plan.toml",
+        "--out",
+        "array",
+        "--launcher",
+        "slurm",
+        "--jobs",
+        "3",
+        "--threads",
+        "1",
+        "--checkpoint-every",
+        "2",
+    ];
+    let child = |piped: bool| {
+        let mut command = cluster.command(&arguments);
+        if piped {
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        command.spawn().unwrap()
+    };
+    // The launcher may go: the job goes on, and the same command follows it again.
+    let mut first = child(true);
+    wait_for(&place.path("array/shards/1-of-3/steps.csv"), &mut first);
+    signal(first.id(), libc::SIGINT);
+    let left = ran(first.wait_with_output().unwrap());
+    left.fails(130, &["submitted job", "the job goes on", "the same command goes on from here"]);
+
+    // A node fails while it computes, and comes back later.
+    let queue = cluster.queue();
+    let node = queue.lines().find(|l| l.contains("RUNNING")).and_then(|l| l.split(' ').nth(2));
+    let node = node.unwrap_or_else(|| panic!("no task runs: {queue}")).to_owned();
+    cluster.script(&["kill-node", &node]);
+    let again = child(true);
+    std::thread::sleep(Duration::from_secs(20));
+    cluster.script(&["start-node", &node]);
+    let ended: Ran = ran(again.wait_with_output().unwrap());
+    ended.succeeds();
+    assert!(ended.err.contains("following job"), "{}", ended.err);
+    place.assert_same_rows("whole", "array");
+
+    // A shard that cannot work says why, and is not tried for ever.
+    let wrong = [&arguments[..], &["--set", "suites.preference=[\"nope\"]"]].concat();
+    let wrong: Vec<&str> = wrong.iter().map(|w| if *w == "array" { "wrong" } else { *w }).collect();
+    let refused = ran(cluster.command(&wrong).output().unwrap());
+    refused.fails(2, &["unknown preference suite `nope`"]);
+}
