@@ -184,6 +184,7 @@ fn side(place: &Place, change: impl Fn(&mut Prepared, &mut RunSpec), row: impl F
         scores: vec![],
         examples: vec![],
         samples: vec![],
+        judgments: vec![],
         comparisons: vec![],
     };
     let mut changed = plan.runs();

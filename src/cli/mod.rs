@@ -10,6 +10,8 @@ mod data;
 mod gate;
 mod init;
 mod interrupt;
+mod judge;
+mod merge;
 mod methods;
 mod output;
 mod plan;

@@ -13,6 +13,7 @@ pub struct Plan {
     pub model: ModelSpec,
     pub data: DataSpec,
     pub suites: SuitesSpec,
+    pub judge: JudgeSpec,
     pub verdict: VerdictSpec,
     pub arms: Vec<Arm>,
 }
@@ -264,6 +265,39 @@ pub struct TrainSpec {
     pub weight_decay: f64,
     /// Global gradient norm is clipped to this; 0: no clipping.
     pub max_grad_norm: f64,
+    /// Train low-rank side paths and leave the weights as they are.
+    pub lora: LoraSpec,
+}
+
+/// Every projection of every layer, as an entry of [`LoraSpec::target_modules`].
+pub const ALL_LINEAR: &str = "all-linear";
+
+/// LoRA (Hu et al. 2021, arXiv 2106.09685), with PEFT's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraSpec {
+    /// r; 0: no adapter, all weights are trained.
+    pub rank: usize,
+    /// The side path is scaled by α/r.
+    pub alpha: f64,
+    /// Share of a side path's inputs that is dropped in training, in [0, 1).
+    pub dropout: f64,
+    /// Modules by the end of their name (`q_proj`, `mlp.down_proj`), or `all-linear`.
+    pub target_modules: Vec<String>,
+    /// Scale by α/√r instead (Kalajdzievski 2023, arXiv 2312.03732).
+    pub use_rslora: bool,
+}
+
+impl LoraSpec {
+    /// Whether there is an adapter at all.
+    pub fn is_on(&self) -> bool {
+        self.rank > 0
+    }
+
+    /// α/r, or α/√r.
+    pub fn scale(&self) -> f64 {
+        let r = self.rank as f64;
+        self.alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -292,6 +326,29 @@ pub struct SuitesSpec {
     pub generation: Vec<String>,
     /// At most this many held-out examples a suite; 0: all.
     pub max_examples: usize,
+}
+
+/// The language model that judges suites with `judge = "llm"`. Keys are never part of a plan: `key` names the
+/// environment variable that holds one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeSpec {
+    /// An OpenAI-compatible endpoint, up to and without `/chat/completions`; empty: no such judge.
+    pub url: String,
+    /// The model's name, as the endpoint knows it.
+    pub model: String,
+    /// `pairwise`, or the path of a template file (`suites/judges/`).
+    pub template: String,
+    /// Environment variable that holds the key. The default one may be unset: then no key is sent.
+    pub key: String,
+    /// Questions under way at once.
+    pub concurrency: usize,
+    /// Seconds until a question is given up and asked again.
+    pub timeout: f64,
+    /// Further attempts after the first.
+    pub retries: u32,
+    /// Price of a million tokens of prompt and of reply, in any currency, for the count of cost.
+    pub prompt_price: f64,
+    pub reply_price: f64,
 }
 
 /// How differences between arms are judged.
