@@ -52,34 +52,15 @@ fn plan() -> Plan {
 
 fn run(plan: &Plan, arm: &str, seed: u64, seconds: f64, mib: f64, loss: f64) -> RunRow {
     let spec = plan.runs().into_iter().find(|r| r.arm.name == arm && r.seed == seed).unwrap();
-    RunRow {
-        run: spec.id,
-        arm: arm.to_owned(),
-        method: "kto".to_owned(),
-        seed,
-        status: Status::Done,
-        note: String::new(),
-        steps: 30,
-        examples: 100,
-        labels: 100,
-        policy_tokens: 1000,
-        completion_tokens: 500,
-        computed_tokens: 1000,
-        kl_tokens: 0,
-        reference_tokens: 1000,
-        flops: 1e9,
-        epochs: 1.0,
-        final_loss: loss,
-        weights: String::new(),
-        trained_parameters: 0,
-        train_seconds: seconds,
-        tokens_per_second: 1000.0 / seconds,
-        reference_seconds: 0.0,
-        score_seconds: 0.0,
-        start_host_mib: 100.0,
-        peak_host_mib: mib,
-        peak_device_mib: 0.0,
-    }
+    // By name, so that a column that a gate does not read can be added without a word here.
+    let row = serde_json::json!({
+        "run": spec.id, "arm": arm, "method": "kto", "seed": seed, "status": "done", "note": "", "steps": 30,
+        "examples": 100, "labels": 100, "policy_tokens": 1000, "completion_tokens": 500, "computed_tokens": 1000,
+        "kl_tokens": 0, "reference_tokens": 1000, "flops": 1e9, "epochs": 1.0, "final_loss": loss, "weights": "",
+        "train_seconds": seconds, "tokens_per_second": 1000.0 / seconds, "reference_seconds": 0.0,
+        "score_seconds": 0.0, "start_host_mib": 100.0, "peak_host_mib": mib, "peak_device_mib": 0.0
+    });
+    serde_json::from_value(row).unwrap()
 }
 
 /// A falling loss that data order (the seed) shapes and a run's own noise disturbs.
@@ -117,8 +98,6 @@ fn side(plan: &Plan, world: World, speed: f64, worse: f64, trial: u64, which: &s
         scores: vec![],
         examples: vec![],
         samples: vec![],
-        judgments: vec![],
-        trials: vec![],
         comparisons: vec![],
     };
     for arm in ["kto", "other"] {
@@ -218,10 +197,10 @@ fn caught(world: World, id: &str, trials: u64) -> usize {
 #[test]
 fn no_change_raises_at_most_one_alarm_in_200_gates() {
     // Speed, memory, loss and trajectories of two arms: eight tests a gate.
-    let default = alarms(World { hiccup: 0.05, ..QUIET }, &Config::default(), 1000);
-    assert!(default <= 5, "default tolerances: {default} of 1,000");
-    let strict = alarms(QUIET, &strict(), 1000);
-    assert!(strict <= 5, "tolerances of 0: {strict} of 1,000");
+    let default = alarms(World { hiccup: 0.05, ..QUIET }, &Config::default(), 400);
+    assert!(default <= 2, "default tolerances: {default} of 400");
+    let strict = alarms(QUIET, &strict(), 400);
+    assert!(strict <= 2, "tolerances of 0: {strict} of 400");
 }
 
 #[test]

@@ -7,6 +7,7 @@ use candle_core::DType;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use crate::launch::prepare::Prepared;
 use crate::model::Decoder;
+use crate::model::peft::is_adapter;
 
 /// Loads the directory.
 ///
@@ -25,14 +26,16 @@ pub fn load(dir: &Path, prepared: &Prepared) -> Result<Decoder> {
         return Err(anyhow!("the trainer left nothing in its {{out}}"))
             .hint("it must save a Hugging Face directory there: config.json and *.safetensors");
     }
-    if left.iter().any(|f| f == "adapter_config.json") && !left.iter().any(|f| f == "config.json") {
-        return Err(anyhow!("the trainer left a PEFT adapter, which this version does not score"))
-            .hint("merge it before saving: model.merge_and_unload().save_pretrained(out)");
-    }
     let start = &prepared.start;
-    let policy = Decoder::load(dir, start.dtype(), start.device())
+    let adapter = is_adapter(dir) && !left.iter().any(|f| f == "config.json");
+    let policy = match adapter {
+        // Merged, so that it is held to the starting checkpoint's own shapes, tensor by tensor.
+        true => start.load_adapter(dir).and_then(|p| p.merged()),
+        false => Decoder::load(dir, start.dtype(), start.device()),
+    };
+    let policy = policy
         .with_context(|| format!("the trainer left {}", left.join(", ")))
-        .hint("a full model in safetensors form is scored: config.json and *.safetensors")?;
+        .hint("it must leave a full model (config.json, *.safetensors) or a PEFT adapter of the starting checkpoint")?;
     same_architecture(&policy, start)?;
     finite(&policy)?;
     Ok(policy)
