@@ -19,6 +19,7 @@ Exit codes:
 
 Environment:
   KTO_EVAL_CACHE   where base checkpoints and reference log-probs are kept (default: ~/.cache/kto-eval)
+  KTO_EVAL_JUDGE_KEY   the key of the language model that judges, where it takes one
   HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as everywhere with the Hugging Face hub";
 
 /// Does KTO match DPO and SFT at the same cost? Trains under matched budgets, scores on held-out suites, and
@@ -97,7 +98,7 @@ pub struct Common {
 impl Common {
     pub fn overrides(&self) -> Overrides {
         let (set, model, data) = (self.set.clone(), self.model.clone(), self.data.clone());
-        Overrides { set, model, data, seeds: self.seed.clone() }
+        Overrides { set, model, data, seeds: self.seed.clone(), ..Overrides::default() }
     }
 
     /// A plan by path or by shipped name, with the overrides in it.

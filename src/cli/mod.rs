@@ -7,6 +7,7 @@ mod bench;
 mod compare;
 mod data;
 mod interrupt;
+mod judge;
 mod merge;
 mod methods;
 mod output;

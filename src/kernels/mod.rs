@@ -12,6 +12,7 @@ pub mod activation;
 pub mod attention;
 pub mod cpu;
 pub mod embedding;
+mod few;
 pub mod head;
 pub mod linear;
 pub mod low_rank;

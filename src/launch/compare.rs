@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
@@ -16,7 +17,8 @@ use crate::model::Decoder;
 use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec};
 use crate::record::{RecordWriter, RunRow, Status};
-use crate::suite::{Kind, ScoredSuite};
+use crate::suite::judge::llm::LlmJudge;
+use crate::suite::{Kind, ScoredSuite, Suite};
 use crate::train::units;
 
 /// How a comparison ended.
@@ -79,6 +81,11 @@ pub fn compare(
                 finished.aborted = true;
                 break;
             }
+            // Nothing is wrong with the run: the same command trains it again and goes on.
+            Err(error) if prepared.judge.as_ref().is_some_and(|j| j.tally().down) => {
+                writer.arrange()?;
+                return Err(error.context(format!("run {}", run.id)));
+            }
             Err(error) => RunRow { note: render(&error).replace('\n', "; "), ..rows::run(run) },
         };
         writer.run(&row)?;
@@ -118,13 +125,12 @@ fn score_base(
             let first = base.get(&(index, plan.seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
                 Some(first) => first.clone(),
-                None => scored(prepared, plan, &prepared.start, None, seed, suite)?,
+                None => counted(prepared, plan, writer, || {
+                    scored(prepared, plan, &prepared.start, None, seed, suite)
+                })?,
             };
             if !known {
-                let owner = Owner::base(seed);
-                writer.scores(&rows::scores(&owner, suite, &result))?;
-                writer.examples(&rows::examples(&owner, suite, &result))?;
-                writer.samples(&rows::samples(&owner, suite, &result))?;
+                write(writer, &Owner::base(seed), suite, &result)?;
             }
             if seed == plan.seeds[0] {
                 for (reason, n) in result.exclusions() {
@@ -173,10 +179,34 @@ fn score_run(
     let owner = Owner::of(run);
     for (index, suite) in prepared.suites.iter().enumerate() {
         observer.stage(&format!("scoring {} on {}", run.id, suite.name));
-        let result = scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)?;
-        writer.scores(&rows::scores(&owner, suite, &result))?;
-        writer.examples(&rows::examples(&owner, suite, &result))?;
-        writer.samples(&rows::samples(&owner, suite, &result))?;
+        let result = counted(prepared, plan, writer, || {
+            scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)
+        })?;
+        write(writer, &owner, suite, &result)?;
     }
     Ok(())
+}
+
+/// Scores, and counts what the judge was asked for it, whether or not it came to an end.
+fn counted(
+    prepared: &Prepared,
+    plan: &Plan,
+    writer: &RecordWriter,
+    scored: impl FnOnce() -> Result<ScoredSuite>,
+) -> Result<ScoredSuite> {
+    let tally = || prepared.judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
+    let before = tally();
+    let result = scored();
+    let used = usage(&plan.judge, &before, &tally());
+    if used.asked + used.cached + used.repeated > 0 {
+        used.add_to(writer.dir())?;
+    }
+    result
+}
+
+fn write(writer: &mut RecordWriter, owner: &Owner, suite: &Suite, result: &ScoredSuite) -> Result<()> {
+    writer.scores(&rows::scores(owner, suite, result))?;
+    writer.examples(&rows::examples(owner, suite, result))?;
+    writer.samples(&rows::samples(owner, suite, result))?;
+    writer.judgments(&rows::judgments(owner, suite, result))
 }

@@ -3,8 +3,10 @@
 
 mod bench;
 mod compare;
+mod contest;
 mod device;
 mod judge;
+mod llm;
 mod memory;
 mod merge;
 mod observer;
@@ -12,6 +14,7 @@ mod prepare;
 mod rows;
 mod run;
 mod score_data;
+mod score_suites;
 mod source;
 mod train_one;
 mod verify;
@@ -27,6 +30,7 @@ pub use observer::{Observer, Silent};
 pub use prepare::{Prepared, TrainingSet, prepare};
 pub use run::{Trained, scored, trained};
 pub use score_data::{ScoreRequest, score_data};
+pub use score_suites::{SuiteRequest, SuiteScores, score_suites};
 pub use source::{Opened, open, open_dir};
 pub use train_one::{TrainFolder, train_one};
 pub use verify::{Verified, verify};

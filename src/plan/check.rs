@@ -1,5 +1,6 @@
 //! What types cannot say: ranges, and settings that contradict each other.
 
+use super::defaults::JUDGE_KEY;
 use super::range::Range;
 use super::source::Source;
 use super::types::*;
@@ -22,6 +23,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     }
     number("verdict.alpha", plan.verdict.alpha, Range::Open)?;
     number("verdict.equivalence_margin", plan.verdict.equivalence_margin, Range::Positive)?;
+    check_judge(&plan.judge, source)?;
     if plan.data.source == WORLD {
         check_world(&plan.data.world, source)?;
     }
@@ -122,6 +124,35 @@ fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) 
     if lora.target_modules.is_empty() || lora.target_modules.iter().any(String::is_empty) {
         let message = "must name modules, such as [\"q_proj\", \"v_proj\"], or [\"all-linear\"]";
         return Err(source.error(&place("lora.target_modules"), message));
+    }
+    Ok(())
+}
+
+fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
+    for (path, x, range) in [
+        ("judge.concurrency", judge.concurrency as f64, Range::Positive),
+        ("judge.timeout", judge.timeout, Range::Positive),
+        ("judge.prompt_price", judge.prompt_price, Range::NonNegative),
+        ("judge.reply_price", judge.reply_price, Range::NonNegative),
+    ] {
+        within(source, path, x, range)?;
+    }
+    if judge.url.is_empty() != judge.model.is_empty() {
+        let missing = if judge.url.is_empty() { "judge.url" } else { "judge.model" };
+        return Err(source.error(missing, "is empty; a judge has a url and a model"))
+            .hint("give both --judge-url and --judge-model, or judge.url and judge.model in the plan");
+    }
+    let rest = judge.url.strip_prefix("http://").or_else(|| judge.url.strip_prefix("https://"));
+    if rest.is_none() && !judge.url.is_empty() {
+        return Err(
+            source.error("judge.url", format!("is `{}`; it must begin with http:// or https://", judge.url))
+        );
+    }
+    // A password in the address would be written with the plan.
+    if rest.and_then(|r| r.split('/').next()).is_some_and(|host| host.contains('@')) {
+        // Not `source.error`: that would show the option, password and all.
+        return Err(anyhow!("judge.url holds a user or a password, and plans are written to disk"))
+            .hint(format!("put the key into the environment variable {JUDGE_KEY}"));
     }
     Ok(())
 }

@@ -73,6 +73,25 @@ impl SuitesSpec {
     }
 }
 
+/// Where the judge's key is looked for.
+pub const JUDGE_KEY: &str = "KTO_EVAL_JUDGE_KEY";
+
+impl Default for JudgeSpec {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            model: String::new(),
+            template: "pairwise".into(),
+            key: JUDGE_KEY.into(),
+            concurrency: 8,
+            timeout: 120.0,
+            retries: 6,
+            prompt_price: 0.0,
+            reply_price: 0.0,
+        }
+    }
+}
+
 impl Default for VerdictSpec {
     fn default() -> Self {
         let primary = ["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"];

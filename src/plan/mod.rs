@@ -21,6 +21,7 @@ mod write;
 mod tests;
 
 pub use check::{BASE_ARM, WORLD};
+pub use defaults::JUDGE_KEY;
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;

@@ -10,8 +10,8 @@ use super::source::{Source, arm_label};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
-const SECTIONS: [&str; 10] =
-    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "arm"];
+const SECTIONS: [&str; 11] =
+    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "judge", "verdict", "arm"];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
 
@@ -37,6 +37,7 @@ impl Plan {
             budget: budget(&source)?,
             model: section(&ModelSpec::default(), &source, "model")?,
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
+            judge: section(&JudgeSpec::default(), &source, "judge")?,
             verdict: section(&VerdictSpec::default(), &source, "verdict")?,
             arms: arms(&source)?,
             data,

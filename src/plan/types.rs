@@ -13,6 +13,7 @@ pub struct Plan {
     pub model: ModelSpec,
     pub data: DataSpec,
     pub suites: SuitesSpec,
+    pub judge: JudgeSpec,
     pub verdict: VerdictSpec,
     pub arms: Vec<Arm>,
 }
@@ -292,6 +293,29 @@ pub struct SuitesSpec {
     pub generation: Vec<String>,
     /// At most this many held-out examples a suite; 0: all.
     pub max_examples: usize,
+}
+
+/// The language model that judges suites with `judge = "llm"`. Keys are never part of a plan: `key` names the
+/// environment variable that holds one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeSpec {
+    /// An OpenAI-compatible endpoint, up to and without `/chat/completions`; empty: no such judge.
+    pub url: String,
+    /// The model's name, as the endpoint knows it.
+    pub model: String,
+    /// `pairwise`, or the path of a template file (`suites/judges/`).
+    pub template: String,
+    /// Environment variable that holds the key. The default one may be unset: then no key is sent.
+    pub key: String,
+    /// Questions under way at once.
+    pub concurrency: usize,
+    /// Seconds until a question is given up and asked again.
+    pub timeout: f64,
+    /// Further attempts after the first.
+    pub retries: u32,
+    /// Price of a million tokens of prompt and of reply, in any currency, for the count of cost.
+    pub prompt_price: f64,
+    pub reply_price: f64,
 }
 
 /// How differences between arms are judged.

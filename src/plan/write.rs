@@ -20,6 +20,9 @@ impl Plan {
         section(&mut out, "[model]", &self.model);
         section(&mut out, "[data]", &Within { data: &self.data });
         section(&mut out, "[suites]", &self.suites);
+        if self.judge != JudgeSpec::default() {
+            section(&mut out, "[judge]", &self.judge);
+        }
         section(&mut out, "[verdict]", &self.verdict);
         for arm in &self.arms {
             let _ = writeln!(out, "\n[[arm]]\nname = {}", value(arm.name.as_str().into()));
@@ -32,9 +35,12 @@ impl Plan {
         out
     }
 
-    /// Content hash of all that a result depends on; the words of the analysis do not count.
+    /// Content hash of all that a result depends on; the words of the analysis do not count, nor where the judge
+    /// is reached and how patiently.
     pub fn hash(&self) -> String {
-        let silent = Plan { analysis: String::new(), ..self.clone() };
+        let JudgeSpec { model, template, .. } = self.judge.clone();
+        let judge = JudgeSpec { model, template, ..JudgeSpec::default() };
+        let silent = Plan { analysis: String::new(), judge, ..self.clone() };
         Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
     }
 }
