@@ -34,7 +34,7 @@ impl Default for TrainSpec {
     fn default() -> Self {
         Self {
             batch_size: 32,
-            micro_tokens: 4096,
+            micro_tokens: 512,
             order: Order::Shuffled,
             learning_rate: 5e-6,
             schedule: Schedule::Linear,
