@@ -33,6 +33,7 @@ fn spec(source: &Path) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 512,
         max_examples: 0,
+        feedback: kto_eval::plan::FeedbackSpec::default(),
         world,
     }
 }

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{bench, compare, data, plan, report, score, suites, train, verify, winrate};
+use super::{
+    baseline, bench, compare, data, gate, init, merge, plan, report, score, suites, train, verify, winrate,
+};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -57,6 +59,15 @@ pub enum Verb {
     /// Look at data sets
     #[command(subcommand)]
     Data(data::Verb),
+    /// Add an adapter to the base that it names, as one checkpoint
+    Merge(merge::Options),
+    /// Has a trainer become worse, slower or larger? Hold one folder of records against another
+    Gate(gate::Options),
+    /// Save, show and list the baselines that a gate compares with
+    #[command(subcommand)]
+    Baseline(baseline::Verb),
+    /// Write a plan, a gate file and a CI workflow for a project that has none
+    Init(init::Options),
     /// Show plans
     #[command(subcommand)]
     Plan(plan::Verb),

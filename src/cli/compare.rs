@@ -9,7 +9,7 @@ use super::args::Common;
 use super::interrupt;
 use super::judge::JudgeOptions;
 use super::output::{print, print_json};
-use super::screen::Screen;
+use super::screen::{Screen, clock};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch;
@@ -83,10 +83,29 @@ fn dry_run(plan: &Plan, common: &Common) -> Result<Exit> {
     let runs = plan.runs();
     if common.json {
         print_json(&runs)?;
-    } else {
-        let ids: Vec<&str> = runs.iter().map(|r| r.id.as_str()).collect();
-        let (n, budget) = (runs.len(), plan.budget);
-        print(&format!("{}\n# {n} runs of {budget} each: {}\n", plan.to_toml(), ids.join(", ")))?;
+        return Ok(Exit::Done);
     }
+    let cost = launch::estimate(plan, &common.device()?)?;
+    let ids: Vec<&str> = runs.iter().map(|r| r.id.as_str()).collect();
+    print(&format!("{}\n{}# runs: {}\n", plan.to_toml(), costs(plan, &cost), ids.join(", ")))?;
     Ok(Exit::Done)
+}
+
+/// The estimate as comment lines below the plan.
+fn costs(plan: &Plan, cost: &launch::Estimate) -> String {
+    let trials =
+        if cost.trials > 0 { format!(" and {} trials of tuning", cost.trials) } else { String::new() };
+    let (arms, seeds) = (cost.arms, plan.seeds.len());
+    let mut lines =
+        vec![format!("{} runs ({arms} arms × {seeds} seeds) of {} each{trials}", cost.runs, plan.budget)];
+    let unknown = || "not known".to_owned();
+    let tokens = cost.tokens.map_or_else(unknown, |t| format!("{:.2} million", t / 1e6));
+    lines.push(format!("policy tokens: {tokens}"));
+    let time =
+        cost.seconds.map_or_else(unknown, |s| format!("about {} on this machine, if it is idle", clock(s)));
+    lines.push(format!("time: {time}"));
+    lines.push(format!("memory: {}", cost.host_mib.map_or_else(unknown, |m| format!("about {m:.0} MiB"))));
+    lines.extend(cost.money.map(|m| format!("money: about {m:.2} {}", plan.prices.currency)));
+    lines.extend(cost.notes.iter().map(|n| format!("({n})")));
+    lines.iter().map(|line| format!("# {line}\n")).collect()
 }

@@ -3,13 +3,16 @@
 
 mod convert;
 mod detect;
+mod feedback;
 mod hinted;
 mod hub;
 mod inspect;
 mod layout;
 mod load;
 mod mismatch;
+mod parquet;
 mod reader;
+mod recipe;
 mod rows;
 mod sampler;
 mod stream;
@@ -20,13 +23,15 @@ mod types;
 pub mod world;
 
 pub use detect::detect;
+pub use feedback::{Treated, split_prompts, treat};
 pub use hub::{resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
-pub use mismatch::mismatched;
+pub use mismatch::{mismatched, reversed};
+pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_rows};
 pub use template::Template;
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
-pub use tokenizer::Tokenizer;
+pub use tokenizer::{Tokenizer, tokenizer_files};
 pub use types::*;

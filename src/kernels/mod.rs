@@ -15,6 +15,7 @@ pub mod embedding;
 mod few;
 pub mod head;
 pub mod linear;
+pub mod low_rank;
 pub mod norm;
 pub mod plain;
 pub mod real;

@@ -75,7 +75,7 @@ pub fn bench(
     let prepared = prepare(&plan, device, observer)?;
     let mut meter = Meter::new(&prepared, seconds / (plan.arms.len() + 3) as f64)?;
     let loaded_mib = PeakMemory::start().before_mib;
-    let groups = groups(&prepared.data);
+    let groups = groups(prepared.data.first());
     let Some(first) = groups.first() else { bail!("{}: no training data", plan.data.source) };
     let packed = pack(&groups);
     let mut phases = vec![];
@@ -217,11 +217,11 @@ impl<'a> Meter<'a> {
             budget: Budget::Seconds(self.allowed.as_secs_f64().max(0.5)),
             seed: plan.seeds.first().copied().unwrap_or(1),
             max_length: plan.data.max_length,
-            data: prepared.data.as_data(),
+            data: prepared.data.of(&arm.data).as_data(),
             reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
         };
         let enough = AtomicBool::new(false);
-        let units = match &prepared.data {
+        let units = match prepared.data.of(&arm.data) {
             TrainingSet::Paired(pairs) => 2 * pairs.len(),
             TrainingSet::Unpaired(examples) => examples.len(),
         };

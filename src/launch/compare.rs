@@ -7,11 +7,13 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::external;
 use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained};
+use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::objective::build;
@@ -58,10 +60,18 @@ pub fn compare(
     let mut writer = RecordWriter::open(out, plan, force)?;
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
+        if let Some(trainer) = &arm.trainer {
+            external::check_program(&arm.name, trainer)?;
+            continue;
+        }
         let feedback = build(&arm.method)?.feedback();
-        units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
+        units(prepared.data.of(&arm.data).as_data(), feedback)
+            .with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
+    let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {
+        return Ok(Finished { aborted: true, ..Finished::default() });
+    };
     let runs = plan.runs();
     let mut finished = Finished::default();
     let mut base: Option<Base> = None;
@@ -75,6 +85,7 @@ pub fn compare(
         }
         let base = base.as_ref().expect("made above");
         observer.run_begins(run, index, runs.len());
+        let run = &chosen.apply(run);
         let row = match one(&prepared, plan, run, base, &mut writer, abort, observer) {
             Ok(Some(row)) => row,
             Ok(None) => {
@@ -153,7 +164,10 @@ fn one(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
-    let trained = trained(prepared, run, abort, &mut |row| writer.step(row), observer)?;
+    let trained = match &run.arm.trainer {
+        Some(trainer) => external::trained(prepared, plan, run, trainer, writer, abort, observer)?,
+        None => trained(prepared, run, abort, &mut |row| writer.step(row), observer)?,
+    };
     if trained.aborted {
         return Ok(None);
     }

@@ -33,8 +33,10 @@ pub fn judge(dir: &Path) -> Result<Judged> {
     let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
     let contestants: Vec<ScoreRow> =
         records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
+    let plan = &records.plan;
+    let asked = |a: &str, b: &str| plan.compares(a, b);
     records.comparisons =
-        stats::verdicts(&records.examples, &contestants, &records.plan.verdict, invalid.as_deref());
+        stats::verdicts_among(&records.examples, &contestants, &plan.verdict, invalid.as_deref(), &asked);
     replace_comparisons(dir, &records.comparisons)?;
     contest::write(dir, &records)?;
     let notes = notes(dir, &records)?;
@@ -49,13 +51,23 @@ fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
     Ok(judge.into_iter().chain(overlaps).collect())
 }
 
-/// How far apart the arms ended, where that is too far for a comparison.
+/// How far apart the arms ended, where that is too far for a comparison. Arms of a swept budget are held against
+/// those with the same.
 fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
-    let spent: Vec<(&str, f64)> = runs
-        .iter()
-        .filter(|r| r.status == Status::Done)
-        .map(|r| (r.run.as_str(), amount(r, plan.budget)))
-        .collect();
+    let mut budgets: Vec<f64> = plan.arms.iter().map(|a| a.budget.amount()).collect();
+    budgets.sort_by(f64::total_cmp);
+    budgets.dedup();
+    budgets.iter().find_map(|&budget| {
+        let planned = |r: &&RunRow| {
+            let arm = plan.arms.iter().find(|a| a.name == r.arm);
+            arm.map_or(plan.budget, |a| a.budget).amount() == budget
+        };
+        let done = runs.iter().filter(|r| r.status == Status::Done && !unreported(plan, r)).filter(planned);
+        too_far_apart(plan, &done.map(|r| (r.run.as_str(), amount(r, plan.budget))).collect::<Vec<_>>())
+    })
+}
+
+fn too_far_apart(plan: &Plan, spent: &[(&str, f64)]) -> Option<String> {
     let (least, low) = *spent.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
     let (most, high) = *spent.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
     let apart = (high - low) / high;
@@ -68,6 +80,13 @@ fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
             100.0 * BUDGET_TOLERANCE
         )
     })
+}
+
+/// An external trainer that does not say what it spent: it cannot be held to the budget, and its silence does
+/// not make the other arms' comparison invalid.
+fn unreported(plan: &Plan, row: &RunRow) -> bool {
+    let external = plan.arms.iter().any(|a| a.name == row.arm && a.trainer.is_some());
+    external && amount(row, plan.budget) == 0.0
 }
 
 fn amount(row: &RunRow, budget: Budget) -> f64 {

@@ -9,6 +9,8 @@ use candle_core::{DType, Device};
 use super::device;
 use super::llm::judge_for;
 use super::observer::Observer;
+use super::source::{Opened, open_dir};
+use super::training_sets::TrainingSets;
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
@@ -17,7 +19,7 @@ use crate::data::{
     tokenize_pairs, tokenize_unpaired,
 };
 use crate::model::Decoder;
-use crate::plan::{DataSpec, Dtype, Plan, WORLD};
+use crate::plan::{DataFormat, DataSpec, Dtype, Plan, WORLD};
 use crate::record::{Environment, Overlap};
 use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::sequence_logps;
@@ -48,15 +50,18 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The starting checkpoint, as it stays.
     pub start: Decoder,
-    /// Where it came from.
+    /// Where it came from (the base's folder, where the plan names an adapter).
     pub start_dir: PathBuf,
+    /// The plan names an adapter: the start is its base with the adapter merged.
+    pub adapted: bool,
     /// The reference, where it is another model than the start.
     pub reference: Option<Decoder>,
     /// Reference log-probs of training data, kept for later comparisons too.
     pub cache: ReferenceCache,
     /// Reference log-probs of held-out completions, by what was asked.
     scored: Mutex<BTreeMap<String, Vec<f64>>>,
-    pub data: TrainingSet,
+    /// Training data, a set for each treatment that the arms ask for.
+    pub data: TrainingSets,
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
     pub suites: Vec<Suite>,
@@ -113,16 +118,22 @@ impl Prepared {
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
     let judge = judge_for(&suites, &plan.judge)?;
-    let start_dir = directory(&plan.model.source, plan, observer)?;
-    let tokenizer = Tokenizer::load(&start_dir)?;
+    let dir = directory(&plan.model.source, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device);
     observer.stage(&format!("loading {}", plan.model.source));
-    let start = Decoder::load(&start_dir, dtype, &device)?;
+    let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device)?;
+    let tokenizer = Tokenizer::load(&tokenizer_dir)?;
+    let adapted = decoder.adapter().is_some();
+    let start = whole(decoder)?;
+    // A target module that is not there is found now, not when its arm's turn comes.
+    for arm in plan.arms.iter().filter(|arm| arm.train.lora.is_on()) {
+        start.with_adapter(&arm.train.lora, 0).with_context(|| format!("arm {}", arm.name))?;
+    }
     let vocabulary = start.config().vocab;
     tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
     let reference = match plan.model.reference.as_str() {
         "" => None,
-        source => Some(Decoder::load(&directory(source, plan, observer)?, dtype, &device)?),
+        source => Some(whole(open_dir(&directory(source, plan, observer)?, dtype, &device)?.decoder)?),
     };
     if let Some(reference) = &reference {
         let theirs = reference.config().vocab;
@@ -138,13 +149,12 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     environment.plan_hash = plan.hash();
     environment.model_hash = start.weights_hash()?;
     environment.reference_hash = weights.clone();
-    let (data, read) = read_training_set(&plan.data, &tokenizer, observer)?;
-    environment.data_hash = read.hash;
+    let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
+    environment.data_hash = data.hash.clone();
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
-    environment.contamination = overlaps(&read.dataset, &from, &suites);
-    drop(read.dataset);
+    environment.contamination = overlaps(&data.take_text(), &from, &suites);
     // The last bits of a product depend on the number of threads.
     let address = format!("{weights}-{}-threads", rayon::current_num_threads());
     let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
@@ -154,6 +164,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         tokenizer,
         start,
         start_dir,
+        adapted,
         reference,
         cache,
         scored,
@@ -163,6 +174,11 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         judge,
         environment,
     })
+}
+
+/// The model without an adapter: merged, where it has one.
+fn whole(decoder: Decoder) -> Result<Decoder> {
+    if decoder.adapter().is_some() { decoder.merged() } else { Ok(decoder) }
 }
 
 /// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
@@ -232,25 +248,29 @@ fn overlaps(training: &Dataset, from: &SuiteData, suites: &[Suite]) -> Vec<Overl
     suites.iter().filter_map(overlap).collect()
 }
 
-/// A split as it was read.
-pub(super) struct Read {
-    pub dataset: Dataset,
-    /// Content hash.
-    pub hash: String,
-}
-
 /// Reads and tokenizes a split.
 pub(super) fn read_training_set(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
-) -> Result<(TrainingSet, Read)> {
+) -> Result<TrainingSet> {
     observer.stage(&format!("reading {}", spec.source));
     let loaded = load_with(spec, &spec.split, &tokenizer.template())?;
     for note in &loaded.notes {
         observer.note(note);
     }
-    let (set, stats) = match &loaded.dataset {
+    tokenized(spec, &loaded.dataset, loaded.format, tokenizer, observer)
+}
+
+/// Tokenizes a data set, and tells what that kept.
+pub(super) fn tokenized(
+    spec: &DataSpec,
+    dataset: &Dataset,
+    format: DataFormat,
+    tokenizer: &Tokenizer,
+    observer: &mut dyn Observer,
+) -> Result<TrainingSet> {
+    let (set, stats) = match dataset {
         Dataset::Paired(pairs) => {
             let (pairs, stats) = tokenize_pairs(pairs, tokenizer, spec.max_length)?;
             (TrainingSet::Paired(pairs), stats)
@@ -260,8 +280,8 @@ pub(super) fn read_training_set(
             (TrainingSet::Unpaired(examples), stats)
         }
     };
-    observer.note(&describe(spec, &loaded.format, &stats));
-    Ok((set, Read { dataset: loaded.dataset, hash: loaded.hash }))
+    observer.note(&describe(spec, &format, &stats));
+    Ok(set)
 }
 
 fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeStats) -> String {

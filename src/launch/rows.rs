@@ -42,6 +42,7 @@ pub(super) fn step(owner: &Owner, m: &StepMetrics) -> StepRow {
         accuracy: m.accuracy,
         kl_unclamped: m.kl_unclamped,
         kl: m.kl,
+        saturation: m.saturation,
         desirable: m.desirable,
         undesirable: m.undesirable,
         logp_chosen: m.logp_chosen,
@@ -51,6 +52,15 @@ pub(super) fn step(owner: &Owner, m: &StepMetrics) -> StepRow {
         kl_tokens: m.kl_tokens,
         total_policy_tokens: m.total_policy_tokens,
         seconds: m.seconds,
+    }
+}
+
+/// A step of a run that had `spent` before its present stage.
+pub(super) fn after(row: StepRow, spent: &Ledger) -> StepRow {
+    StepRow {
+        step: row.step + spent.steps,
+        total_policy_tokens: row.total_policy_tokens + spent.policy_tokens,
+        ..row
     }
 }
 
@@ -73,6 +83,7 @@ pub(super) fn run(spec: &RunSpec) -> RunRow {
         reference_tokens: 0,
         flops: 0.0,
         epochs: 0.0,
+        trained_parameters: 0,
         final_loss: f64::NAN,
         weights: String::new(),
         train_seconds: 0.0,
@@ -139,11 +150,15 @@ fn score(
         n: n as u64,
         standard_error: se,
         unit: info.unit.to_owned(),
-        direction: match info.direction {
-            suite::Direction::Higher => Direction::Higher,
-            suite::Direction::Lower => Direction::Lower,
-            suite::Direction::Neutral => Direction::Neutral,
-        },
+        direction: direction(info.direction),
+    }
+}
+
+pub(super) fn direction(direction: suite::Direction) -> Direction {
+    match direction {
+        suite::Direction::Higher => Direction::Higher,
+        suite::Direction::Lower => Direction::Lower,
+        suite::Direction::Neutral => Direction::Neutral,
     }
 }
 

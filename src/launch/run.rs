@@ -6,14 +6,15 @@ use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::Prepared;
 use super::rows::{self, Owner};
+use super::stages::sft_first;
 use crate::base::error::Result;
-use crate::data::Sequence;
+use crate::data::{Dataset, Sequence};
 use crate::model::Decoder;
 use crate::plan::{Plan, RunSpec};
 use crate::record::{RunRow, Status, StepRow};
 use crate::suite::judge::Judge;
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
-use crate::train::{Check, Ended, Hooks, Job, Reference, train};
+use crate::train::{Check, Ended, Hooks, Job, Reference, TrainOutcome, train};
 
 /// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
 /// β log π/π_ref, can be compared between arms that train under different β.
@@ -42,27 +43,49 @@ pub fn trained(
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     let owner = Owner::of(run);
-    let mut policy = prepared.start.duplicate()?;
+    let lora = &run.arm.train.lora;
+    // With an adapter the weights stay as they are, and stay shared with the reference.
+    let mut policy = match lora.is_on() {
+        true => prepared.start.with_adapter(lora, run.seed)?,
+        false => prepared.start.duplicate()?,
+    };
     let memory = PeakMemory::start();
+    let first = match sft_first(&mut policy, prepared, run, abort, step, observer)? {
+        None => None,
+        Some(first) if first.outcome.ended == Ended::Done => Some(first),
+        Some(first) => return Ok(ended(policy, run, first.outcome, memory)),
+    };
     let mut own = None;
-    let cache = prepared.reference_cache(&mut own);
+    let reference = match &first {
+        Some(first) => Reference { decoder: &first.reference, cache: &first.cache },
+        None => Reference { decoder: prepared.reference(), cache: prepared.reference_cache(&mut own) },
+    };
+    let spent = first.as_ref().map(|f| f.outcome.ledger).unwrap_or_default();
     let job = Job {
         method: &run.arm.method,
         spec: &run.arm.train,
-        budget: run.budget,
+        budget: run.budget.less(spent.spent(run.budget)),
         seed: run.seed,
         max_length: run.data.max_length,
-        data: prepared.data.as_data(),
-        reference: Some(Reference { decoder: prepared.reference(), cache }),
+        data: prepared.data.of(&run.data).as_data(),
+        reference: Some(reference),
     };
     let mut hooks = Hooks {
-        step: &mut |metrics| step(&rows::step(&owner, metrics)),
+        step: &mut |metrics| step(&rows::after(rows::step(&owner, metrics), &spent)),
         progress: &mut |progress| observer.training(progress),
         abort,
     };
-    let outcome = train(&mut policy, &job, &mut hooks)?;
+    let mut outcome = train(&mut policy, &job, &mut hooks)?;
+    let mut ledger = spent;
+    ledger.add(&outcome.ledger);
+    outcome.ledger = ledger;
+    Ok(ended(policy, run, outcome, memory))
+}
+
+fn ended(policy: Decoder, run: &RunSpec, outcome: TrainOutcome, memory: PeakMemory) -> Trained {
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.ledger);
+    row.trained_parameters = policy.num_trained() as u64;
     row.final_loss = outcome.final_loss;
     row.weights = outcome.weights;
     row.start_host_mib = memory.before_mib;
@@ -73,7 +96,7 @@ pub fn trained(
         Ended::Diverged(why) => (Status::Diverged, why),
         Ended::Aborted => (Status::Failed, "interrupted".to_owned()),
     };
-    Ok(Trained { policy, row, checks: outcome.checks, aborted })
+    Trained { policy, row, checks: outcome.checks, aborted }
 }
 
 /// Scores a policy on a suite; `base` is the starting checkpoint's result on it (`None` for itself).
@@ -88,6 +111,19 @@ pub fn scored(
     seed: u64,
     suite: &Suite,
 ) -> Result<ScoredSuite> {
+    scored_on(prepared, plan, policy, base, seed, suite, &prepared.heldout)
+}
+
+/// As [`scored`], with other questions in place of the plan's held-out split (suites with `source = "plan"`).
+pub(super) fn scored_on(
+    prepared: &Prepared,
+    plan: &Plan,
+    policy: &Decoder,
+    base: Option<&ScoredSuite>,
+    seed: u64,
+    suite: &Suite,
+    heldout: &Dataset,
+) -> Result<ScoredSuite> {
     let width = if suite.kind == Kind::Preference { 2 } else { 1 };
     let mut logps = |sequences: &[Sequence]| prepared.heldout_logps(sequences, width);
     let mut context = ScoreContext {
@@ -95,7 +131,7 @@ pub fn scored(
         reference: &mut logps,
         tokenizer: &prepared.tokenizer,
         data: &plan.data,
-        heldout: &prepared.heldout,
+        heldout,
         base,
         seed,
         max_examples: plan.suites.max_examples,

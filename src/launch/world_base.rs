@@ -13,7 +13,7 @@ use crate::base::hash::Hasher;
 use crate::data::world::World;
 use crate::data::{Tokenizer, tokenize_unpaired};
 use crate::model::{Decoder, DecoderConfig, Size};
-use crate::plan::{Budget, Method, Order, Schedule, TrainSpec, WorldSpec};
+use crate::plan::{Budget, LoraSpec, Method, Order, Schedule, TrainSpec, WorldSpec};
 use crate::train::{Ended, Hooks, Job, TrainData, train};
 
 /// Raised when the recipe below changes, so that no older checkpoint is taken for its result.
@@ -34,6 +34,7 @@ fn recipe() -> TrainSpec {
         adam_epsilon: 1e-8,
         weight_decay: 0.01,
         max_grad_norm: 1.0,
+        lora: LoraSpec::default(),
     }
 }
 
@@ -70,11 +71,10 @@ pub(super) fn checkpoint(spec: &WorldSpec, observer: &mut dyn Observer) -> Resul
     Ok(ready)
 }
 
-fn make(world: &World, seed: u64, dir: &Path, observer: &mut dyn Observer) -> Result<()> {
-    world.write_tokenizer(dir)?;
-    let tokenizer = Tokenizer::load(dir)?;
+/// The base model's shape.
+pub(super) fn config(world: &World) -> Result<DecoderConfig> {
     let c = world.config();
-    let config = DecoderConfig::llama(Size {
+    DecoderConfig::llama(Size {
         vocab: c.vocab_size,
         hidden: c.hidden_size,
         layers: c.layers,
@@ -82,7 +82,13 @@ fn make(world: &World, seed: u64, dir: &Path, observer: &mut dyn Observer) -> Re
         kv_heads: c.kv_heads,
         intermediate: c.intermediate_size,
         context: c.max_positions,
-    })?;
+    })
+}
+
+fn make(world: &World, seed: u64, dir: &Path, observer: &mut dyn Observer) -> Result<()> {
+    world.write_tokenizer(dir)?;
+    let tokenizer = Tokenizer::load(dir)?;
+    let (c, config) = (world.config(), config(world)?);
     let mut policy = Decoder::random(config, seed, DType::F32, &Device::Cpu)?;
     let mut corpus = world.pretrain_corpus(CORPUS, 0);
     // The base imitates the whole pool: nothing is left out for being bad.

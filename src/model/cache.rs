@@ -89,8 +89,13 @@ impl Decoder {
             ids.extend_from_slice(tokens);
             last.push(ids.len() as u32 - 1);
         }
-        let batch =
-            Batch { trees: Vec::new(), angles: self.angles(&positions)?, rows: last, targets: Vec::new() };
+        let batch = Batch {
+            trees: Vec::new(),
+            angles: self.angles(&positions)?,
+            rows: last,
+            targets: Vec::new(),
+            dropout: None,
+        };
         let mut x = self.embed(&ids, &positions)?;
         for index in 0..self.config().layers.len() {
             let layer_ids = &self.ids.layers[index];

@@ -65,7 +65,8 @@ impl Objective for Kto {
 ///
 /// `Auto` is the paper's rule: λ_D n_D / (λ_U n_U) must lie in [1, 4/3], n being the class
 /// counts of the training data. Where equal weights already satisfy it both are 1; otherwise the weight of
-/// the rarer side is raised to the nearest end of the interval. With one class only both are 1.
+/// the rarer side is raised to the nearest end of the interval. `Counts` weighs each class inversely to its count
+/// with a mean of 1 over the data: λ_c = (n_D + n_U)/2n_c. With one class only both are 1.
 pub fn weights(lambda: Lambda, classes: ClassCounts) -> (f64, f64) {
     if let Lambda::Fixed { desirable, undesirable } = lambda {
         return (desirable, undesirable);
@@ -73,7 +74,12 @@ pub fn weights(lambda: Lambda, classes: ClassCounts) -> (f64, f64) {
     if classes.desirable == 0 || classes.undesirable == 0 {
         return (1.0, 1.0);
     }
-    let ratio = classes.desirable as f64 / classes.undesirable as f64;
+    let (desirable, undesirable) = (classes.desirable as f64, classes.undesirable as f64);
+    if lambda == Lambda::Counts {
+        let half = 0.5 * (desirable + undesirable);
+        return (half / desirable, half / undesirable);
+    }
+    let ratio = desirable / undesirable;
     if ratio < 1.0 {
         (1.0 / ratio, 1.0)
     } else if ratio > 4.0 / 3.0 {
@@ -109,6 +115,8 @@ mod tests {
         }
         assert_eq!(auto(1, 10), (10.0, 1.0), "the paper's example: λ_D in [10, 13.3] at 1:10");
         assert_eq!((auto(0, 5), auto(5, 0)), ((1.0, 1.0), (1.0, 1.0)));
+        let counts = |d, u| weights(Lambda::Counts, ClassCounts { desirable: d, undesirable: u });
+        assert_eq!((counts(10, 30), counts(5, 5), counts(7, 0)), ((2.0, 2.0 / 3.0), (1.0, 1.0), (1.0, 1.0)));
         let fixed = Lambda::Fixed { desirable: 2.0, undesirable: 0.5 };
         assert_eq!(weights(fixed, ClassCounts { desirable: 1, undesirable: 10 }), (2.0, 0.5));
     }

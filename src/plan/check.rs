@@ -3,6 +3,8 @@
 use super::defaults::JUDGE_KEY;
 use super::range::Range;
 use super::source::Source;
+use super::sweep::check_against;
+use super::trials::check_tune;
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
@@ -27,8 +29,72 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     if plan.data.source == WORLD {
         check_world(&plan.data.world, source)?;
     }
+    number("prices.device_hour", plan.prices.device_hour, Range::NonNegative)?;
     for arm in &plan.arms {
         check_train(arm, source)?;
+        if let Some(trainer) = &arm.trainer {
+            check_trainer(plan, arm, trainer, source)?;
+        }
+        check_feedback(arm, source)?;
+    }
+    if let Some(tune) = &plan.tune {
+        number("tune.validation", tune.validation, Range::Open)?;
+        number("tune.budget_share", tune.budget_share, Range::Part)?;
+    }
+    check_against(plan, source)?;
+    check_tune(plan, source)
+}
+
+fn check_trainer(plan: &Plan, arm: &Arm, trainer: &TrainerSpec, source: &Source) -> Result<()> {
+    let path = |key: &str| format!("arm.{}.trainer.{key}", arm.name);
+    within(source, &path("timeout_seconds"), trainer.timeout_seconds, Range::Positive)?;
+    within(source, &path("log_mib"), trainer.log_mib, Range::NonNegative)?;
+    let command = path("command");
+    if trainer.command.first().is_none_or(|program| program.trim().is_empty()) {
+        return Err(source.error(&command, "is empty; it names the program and its arguments")).hint(
+            "such as command = [\"python\", \"train.py\", \"--data\", \"{data}\", \"--out\", \"{out}\"]",
+        );
+    }
+    let known = super::trainer::values(plan, arm, plan.seeds[0]);
+    for word in &trainer.command {
+        super::trainer::fill(word, &known).map_err(|e| source.error(&command, e))?;
+    }
+    if !trainer.command.iter().any(|w| w.contains("{out}")) {
+        return Err(source.error(&command, "has no {out}: the model that it leaves could not be found"))
+            .hint("pass the folder for the trained model to it, such as \"--out\", \"{out}\"");
+    }
+    Ok(())
+}
+
+/// What an arm does to its labels, and to its start.
+fn check_feedback(arm: &Arm, source: &Source) -> Result<()> {
+    let place = |key: &str| {
+        let own = format!("arm.{}.{key}", arm.template());
+        if source.says(&own) { own } else { key.to_owned() }
+    };
+    let feedback = &arm.data.feedback;
+    for (key, x, range) in [
+        ("data.feedback.fraction", feedback.fraction, Range::Part),
+        ("data.feedback.flip", feedback.flip, Range::Flip),
+        ("data.feedback.imbalance", feedback.imbalance, Range::NonNegative),
+        ("sft_first", arm.sft_first, Range::Share),
+    ] {
+        within(source, &place(key), x, range)?;
+    }
+    let method = arm.method.name();
+    for (key, unpairs) in [
+        ("data.feedback.one_completion", feedback.one_completion),
+        ("data.feedback.imbalance", feedback.imbalance > 0.0),
+    ] {
+        if unpairs && arm.method.keys().unit == 2 {
+            let message =
+                format!("leaves single completions, and arm `{}` ({method}) learns from pairs", arm.name);
+            return Err(source.error(&place(key), message))
+                .hint("give it to the arms that it suits alone: `[arm.data.feedback]` below their [[arm]]");
+        }
+    }
+    if arm.sft_first > 0.0 && arm.method == Method::Sft {
+        return Err(source.error(&place("sft_first"), "is SFT before SFT; leave it out of this arm"));
     }
     Ok(())
 }
@@ -48,9 +114,10 @@ fn check_names(plan: &Plan, source: &Source) -> Result<()> {
         return Err(source.error("name", "is empty"));
     }
     for (i, arm) in plan.arms.iter().enumerate() {
-        let path = format!("arm.{}.name", arm.name);
+        let path = format!("arm.{}.name", arm.template());
         let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-        if arm.name.is_empty() || !arm.name.chars().all(plain) {
+        let swept = |c: char| plain(c) || (arm.point.is_some() && "@=.+".contains(c));
+        if arm.name.is_empty() || !arm.name.chars().all(swept) {
             let message = format!("is `{}`; an arm's name is made of letters, digits, `-` and `_`", arm.name);
             return Err(source.error(&path, message));
         }
@@ -107,6 +174,27 @@ fn check_world(world: &WorldSpec, source: &Source) -> Result<()> {
     Ok(())
 }
 
+fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) -> String) -> Result<()> {
+    if !lora.is_on() {
+        // A key of an adapter that is not there is a mistake, not a wish.
+        let own = format!("arm.{}.lora", arm.template());
+        let path = if source.says(&own) { own.as_str() } else { "train.lora" };
+        let ranked = [own.as_str(), "train.lora"].iter().any(|p| source.says(&format!("{p}.rank")));
+        if source.says(path) && !ranked {
+            return Err(source.error(path, "has no `rank`; rank 0, the default, means no adapter"))
+                .hint("name a rank, such as lora = { rank = 16 }");
+        }
+        return Ok(());
+    }
+    within(source, &place("lora.alpha"), lora.alpha, Range::Positive)?;
+    within(source, &place("lora.dropout"), lora.dropout, Range::Share)?;
+    if lora.target_modules.is_empty() || lora.target_modules.iter().any(String::is_empty) {
+        let message = "must name modules, such as [\"q_proj\", \"v_proj\"], or [\"all-linear\"]";
+        return Err(source.error(&place("lora.target_modules"), message));
+    }
+    Ok(())
+}
+
 fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
     for (path, x, range) in [
         ("judge.concurrency", judge.concurrency as f64, Range::Positive),
@@ -140,7 +228,7 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     let train = &arm.train;
     // A value that the arm does not give itself stands in [train].
     let place = |key: &str| {
-        let own = format!("arm.{}.{key}", arm.name);
+        let own = format!("arm.{}.{key}", arm.template());
         if source.says(&own) { own } else { format!("train.{key}") }
     };
     for (key, x, range) in [
@@ -156,6 +244,7 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     ] {
         within(source, &place(key), x, range)?;
     }
+    check_lora(&train.lora, arm, source, &place)?;
     let (size, unit) = (train.batch_size, arm.method.keys().unit);
     let batch = place("batch_size");
     if size % unit != 0 {

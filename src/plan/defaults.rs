@@ -18,6 +18,7 @@ impl Default for DataSpec {
             format: DataFormat::Auto,
             max_length: 512,
             max_examples: 0,
+            feedback: FeedbackSpec::default(),
             world: WorldSpec::default(),
         }
     }
@@ -44,6 +45,32 @@ impl Default for TrainSpec {
             adam_epsilon: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            lora: LoraSpec::default(),
+        }
+    }
+}
+
+impl Default for LoraSpec {
+    /// Off. The rest is TRL's (alpha 32) and PEFT's for QLoRA (every projection).
+    fn default() -> Self {
+        Self {
+            rank: 0,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: vec![ALL_LINEAR.into()],
+            use_rslora: false,
+        }
+    }
+}
+
+impl Default for TrainerSpec {
+    fn default() -> Self {
+        Self {
+            command: vec![],
+            data: TrainerData::TrlJsonl,
+            timeout_seconds: 3600.0,
+            log_mib: 16.0,
+            keep_model: false,
         }
     }
 }
@@ -88,5 +115,32 @@ impl Default for VerdictSpec {
             resamples: 10_000,
             seed: 0,
         }
+    }
+}
+
+impl Default for FeedbackSpec {
+    /// All labels, as they are.
+    fn default() -> Self {
+        Self { fraction: 1.0, flip: 0.0, one_completion: false, imbalance: 0.0, seed: 0 }
+    }
+}
+
+impl Default for TuneSpec {
+    fn default() -> Self {
+        Self {
+            trials: 8,
+            search: Search::Random,
+            seed: 0,
+            validation: 0.1,
+            suite: "heldout".into(),
+            metric: "reward_accuracy".into(),
+            budget_share: 1.0,
+        }
+    }
+}
+
+impl Default for PricesSpec {
+    fn default() -> Self {
+        Self { device_hour: 0.0, currency: "USD".into() }
     }
 }

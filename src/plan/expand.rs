@@ -15,16 +15,26 @@ impl Plan {
     }
 
     fn run(&self, arm: &Arm, seed: u64) -> RunSpec {
-        let determines = (&arm.method, &arm.train, seed, &self.budget, &self.model, &self.data);
-        let bytes = serde_json::to_vec(&determines).expect("specs are plain data");
-        let hash = Hasher::new("kto-eval/run").part(&bytes).short();
+        let determines = (&arm.method, &arm.train, seed, &arm.budget, &self.model, &arm.data);
+        let mut bytes = serde_json::to_vec(&determines).expect("specs are plain data");
+        if arm.sft_first > 0.0 {
+            bytes.extend(arm.sft_first.to_le_bytes());
+        }
+        if let Some(tune) = &self.tune {
+            bytes.extend(serde_json::to_vec(&(tune, &arm.tune)).expect("specs are plain data"));
+        }
+        let mut hash = Hasher::new("kto-eval/run").part(&bytes);
+        if let Some(trainer) = &arm.trainer {
+            hash = hash.part(&serde_json::to_vec(trainer).expect("specs are plain data"));
+        }
+        let hash = hash.short();
         RunSpec {
             id: format!("{}-s{seed}-{}", arm.name, &hash[..6]),
             arm: arm.clone(),
             seed,
-            budget: self.budget,
+            budget: arm.budget,
             model: self.model.clone(),
-            data: self.data.clone(),
+            data: arm.data.clone(),
         }
     }
 }
@@ -38,6 +48,30 @@ impl Budget {
             Budget::Steps(_) => "steps",
             Budget::Flops(_) => "flops",
             Budget::Seconds(_) => "seconds",
+        }
+    }
+
+    /// A share of it; whole currencies are rounded down, and not below 1.
+    pub fn part(&self, share: f64) -> Budget {
+        let whole = |n: u64| ((n as f64 * share) as u64).max(1);
+        match *self {
+            Budget::Tokens(n) => Budget::Tokens(whole(n)),
+            Budget::Examples(n) => Budget::Examples(whole(n)),
+            Budget::Steps(n) => Budget::Steps(whole(n)),
+            Budget::Flops(x) => Budget::Flops(x * share),
+            Budget::Seconds(x) => Budget::Seconds(x * share),
+        }
+    }
+
+    /// What is left of it after `spent` of its currency.
+    pub fn less(&self, spent: f64) -> Budget {
+        let whole = |n: u64| n.saturating_sub(spent as u64);
+        match *self {
+            Budget::Tokens(n) => Budget::Tokens(whole(n)),
+            Budget::Examples(n) => Budget::Examples(whole(n)),
+            Budget::Steps(n) => Budget::Steps(whole(n)),
+            Budget::Flops(x) => Budget::Flops((x - spent).max(0.0)),
+            Budget::Seconds(x) => Budget::Seconds((x - spent).max(0.0)),
         }
     }
 

@@ -33,7 +33,7 @@ pub struct Key {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Takes {
     Number(Range, f64),
-    /// A weight ≥ 0 or, as by default, `auto`.
+    /// A weight ≥ 0, `counts` or, as by default, `auto`.
     WeightOrAuto,
     /// One of the words; the first is the default.
     Word(&'static [&'static str]),
@@ -54,7 +54,7 @@ impl Takes {
     pub fn words(self) -> String {
         match self {
             Takes::Number(range, _) => range.words().to_owned(),
-            Takes::WeightOrAuto => format!("\"auto\" or {}", Range::NonNegative.words()),
+            Takes::WeightOrAuto => format!("\"auto\" or \"counts\" or {}", Range::NonNegative.words()),
             Takes::Word(words) => words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or "),
             Takes::Flag(_) => "true or false".to_owned(),
         }
@@ -65,7 +65,8 @@ impl Takes {
         match self {
             Takes::Number(range, _) => number().is_some_and(|x| range.holds(x)),
             Takes::WeightOrAuto => {
-                value.as_str() == Some(AUTO) || number().is_some_and(|x| Range::NonNegative.holds(x))
+                value.as_str().is_some_and(|w| [AUTO, COUNTS].contains(&w))
+                    || number().is_some_and(|x| Range::NonNegative.holds(x))
             }
             Takes::Word(words) => value.as_str().is_some_and(|w| words.contains(&w)),
             Takes::Flag(_) => value.as_bool().is_some(),
@@ -74,6 +75,7 @@ impl Takes {
 }
 
 const AUTO: &str = "auto";
+const COUNTS: &str = "counts";
 
 const fn beta(default: f64) -> Key {
     let help = "strength of the pull towards the reference";
@@ -111,16 +113,16 @@ pub const METHODS: &[MethodKeys] = &[
             Key {
                 name: "lambda_desirable",
                 takes: Takes::WeightOrAuto,
-                help: "λ_D; auto: from the class counts by the paper's rule",
+                help: "λ_D; auto: from the class counts by the paper's rule; counts: inverse to them",
             },
             Key {
                 name: "lambda_undesirable",
                 takes: Takes::WeightOrAuto,
-                help: "λ_U; auto: from the class counts by the paper's rule",
+                help: "λ_U; auto: from the class counts by the paper's rule; counts: inverse to them",
             },
             Key {
                 name: "z0",
-                takes: Takes::Word(&["next", "previous", "zero"]),
+                takes: Takes::Word(&["next", "previous", "reversed", "zero"]),
                 help: "whose completion each prompt is mismatched with for the reference point",
             },
         ],
@@ -179,6 +181,9 @@ pub const METHODS: &[MethodKeys] = &[
     method("bco", 1, BETA),
 ];
 
+/// An arm that names a command and no method.
+const EXTERNAL: MethodKeys = method("external", 1, &[]);
+
 /// Names of the methods, in listing order.
 pub fn method_names() -> Vec<&'static str> {
     METHODS.iter().map(|m| m.name).collect()
@@ -192,6 +197,9 @@ impl Method {
 
     /// The entry of [`METHODS`].
     pub fn keys(&self) -> &'static MethodKeys {
+        if *self == Method::External {
+            return &EXTERNAL;
+        }
         let table = Table::try_from(self).expect("a method is a table");
         let name = table["name"].as_str().expect("serde tags a method by its name").to_owned();
         METHODS.iter().find(|m| m.name == name).expect("every method has its entry (a test holds it)")
@@ -242,7 +250,7 @@ fn join_lambda(table: &mut Table) -> Result<()> {
         return Ok(());
     };
     let lambda = match (desirable.as_float(), undesirable.as_float()) {
-        (None, None) => desirable,
+        (None, None) if desirable == undesirable => desirable,
         (Some(d), Some(u)) if d == 0.0 && u == 0.0 => {
             return Err(anyhow!("and `lambda_undesirable` are both 0: nothing would be learned"));
         }

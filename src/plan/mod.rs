@@ -14,6 +14,9 @@ mod range;
 mod resolve;
 mod shipped;
 mod source;
+mod sweep;
+mod trainer;
+mod trials;
 mod types;
 mod write;
 
@@ -26,4 +29,7 @@ pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
+pub use sweep::{Axis, Point};
+pub use trainer::{fill, values};
+pub use trials::Trial;
 pub use types::*;

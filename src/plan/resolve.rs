@@ -1,17 +1,21 @@
 //! TOML becomes a [`Plan`] with every default explicit.
 
+use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::check::check;
 use super::methods::{METHODS, method_names};
 use super::overlay::{keys_of, overlay, section};
 use super::overrides::Overrides;
-use super::source::{Source, arm_label};
+use super::source::Source;
+use super::sweep::{Expanded, Point, expand, trains_only};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
-const SECTIONS: [&str; 11] =
-    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "judge", "verdict", "arm"];
+const SECTIONS: [&str; 14] = [
+    "name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "judge", "verdict", "sweep",
+    "tune", "prices", "arm",
+];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
 
@@ -29,17 +33,23 @@ impl Plan {
                 return Err(source.unknown(key, "key", key, &SECTIONS));
             }
         }
+        let expanded = expand(&mut source)?;
         let data: DataSpec = section(&DataSpec::default(), &source, "data")?;
+        let budget = budget(source.values.get("budget"), &source)?;
+        let tune = source.values.contains_key("tune");
         let plan = Plan {
             name: string(&source, "name")?.unwrap_or_else(|| stem(origin).to_owned()),
             analysis: string(&source, "analysis")?.unwrap_or_default(),
             seeds: seeds(&source)?,
-            budget: budget(&source)?,
+            budget,
             model: section(&ModelSpec::default(), &source, "model")?,
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
             judge: section(&JudgeSpec::default(), &source, "judge")?,
             verdict: section(&VerdictSpec::default(), &source, "verdict")?,
-            arms: arms(&source)?,
+            sweep: section(&SweepSpec::default(), &source, "sweep")?,
+            tune: tune.then(|| section(&TuneSpec::default(), &source, "tune")).transpose()?,
+            prices: section(&PricesSpec::default(), &source, "prices")?,
+            arms: arms(&source, &expanded, &data, budget)?,
             data,
         };
         check(&plan, &source)?;
@@ -70,9 +80,9 @@ fn seeds(source: &Source) -> Result<Vec<u64>> {
     }
 }
 
-fn budget(source: &Source) -> Result<Budget> {
+fn budget(given: Option<&Value>, source: &Source) -> Result<Budget> {
     let example = "such as `budget = { tokens = 200000 }`";
-    let table = match source.values.get("budget") {
+    let table = match given {
         Some(Value::Table(table)) => table,
         Some(other) => return Err(source.error("budget", format!("is {other}; it is a table {example}"))),
         None => {
@@ -108,10 +118,10 @@ fn budget(source: &Source) -> Result<Budget> {
     }
 }
 
-fn arms(source: &Source) -> Result<Vec<Arm>> {
+fn arms(source: &Source, expanded: &[Expanded], data: &DataSpec, budget: Budget) -> Result<Vec<Arm>> {
     let train: TrainSpec = section(&TrainSpec::default(), source, "train")?;
-    let tables = match source.values.get("arm") {
-        Some(Value::Array(tables)) => tables,
+    match source.values.get("arm") {
+        Some(Value::Array(_)) => {}
         Some(_) => return Err(source.error("arm", "is one table; write [[arm]], once for each arm")),
         None => {
             return Err(anyhow!("{}: no arms", source.at(""))).hint(format!(
@@ -120,14 +130,14 @@ fn arms(source: &Source) -> Result<Vec<Arm>> {
             ));
         }
     };
-    tables.iter().enumerate().map(|(i, table)| arm(source, &train, table, i)).collect()
+    expanded.iter().map(|one| arm(source, &train, data, budget, one)).collect()
 }
 
-fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Result<Arm> {
-    let Value::Table(table) = value else {
-        return Err(source.error("arm", format!("holds {value}; an arm is a table [[arm]]")));
-    };
-    let label = arm_label(table, index);
+/// Keys of an arm that are neither its method's nor its training's.
+const ARM_KEYS: [&str; 8] = ["name", "method", "trainer", "sft_first", "data", "budget", "point", "tune"];
+
+fn arm(source: &Source, train: &TrainSpec, data: &DataSpec, whole: Budget, one: &Expanded) -> Result<Arm> {
+    let Expanded { label, table, .. } = one;
     let path = format!("arm.{label}");
     let text = |key: &str| match table.get(key) {
         None => Ok(None),
@@ -137,19 +147,27 @@ fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Resul
         }
     };
     let names = method_names();
-    let method = text("method")?
-        .ok_or_else(|| anyhow!("{}: arm `{label}` has no `method`", source.at(&path)))
-        .hint(format!("methods: {}", names.join(", ")))?;
-    let keys = METHODS
-        .iter()
-        .find(|m| m.name == method)
-        .ok_or_else(|| source.unknown(&format!("{path}.method"), "method", method, &names))?;
+    let trainer = trainer(source, table, &path)?;
+    let said = text("method")?;
+    let method = match (said, &trainer) {
+        (Some(method), _) => method,
+        (None, Some(_)) => Method::External.name(),
+        (None, None) => {
+            return Err(anyhow!("{}: arm `{label}` has no `method`", source.at(&path)))
+                .hint(format!("methods: {}", names.join(", ")));
+        }
+    };
+    let keys = match METHODS.iter().find(|m| m.name == method) {
+        Some(keys) => keys,
+        None if trainer.is_some() && method == Method::External.name() => Method::External.keys(),
+        None => return Err(source.unknown(&format!("{path}.method"), "method", method, &names)),
+    };
     let train_keys = keys_of(train);
     let own = |key: &str| keys.keys.iter().any(|k| k.name == key);
     for key in table.keys() {
-        let known = own(key) || train_keys.contains(key) || key == "name" || key == "method";
+        let known = own(key) || train_keys.contains(key) || ARM_KEYS.contains(&key.as_str());
         if !known {
-            let all = ["name", "method"].into_iter().chain(keys.keys.iter().map(|k| k.name));
+            let all = ARM_KEYS.into_iter().chain(keys.keys.iter().map(|k| k.name));
             let all: Vec<&str> = all.chain(train_keys.iter().map(String::as_str)).collect();
             let what = format!("key for method {method}");
             return Err(source.unknown(&format!("{path}.{key}"), &what, key, &all));
@@ -161,5 +179,74 @@ fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Resul
         name: text("name")?.unwrap_or(method).to_owned(),
         method: keys.build(table, source, &path)?,
         train: overlay(train, &overrides, source, &path)?,
+        trainer,
+        sft_first: sft_first(source, table, &path)?,
+        data: arm_data(source, data, table, &path)?,
+        budget: table.get("budget").map_or(Ok(whole), |given| budget(Some(given), source))?,
+        point: point(source, one, &path)?,
+        tune: inner(source, table, "tune", &path)?,
     })
+}
+
+fn trainer(source: &Source, arm: &Table, path: &str) -> Result<Option<TrainerSpec>> {
+    let path = format!("{path}.trainer");
+    match arm.get("trainer") {
+        None => Ok(None),
+        Some(Value::Table(given)) => overlay(&TrainerSpec::default(), given, source, &path).map(Some),
+        Some(other) => Err(source.error(&path, format!("is {other}; it must be a section [arm.trainer]"))),
+    }
+}
+
+fn inner(source: &Source, table: &Table, key: &str, path: &str) -> Result<Table> {
+    match table.get(key) {
+        None => Ok(Table::new()),
+        Some(Value::Table(inner)) => Ok(inner.clone()),
+        Some(other) => {
+            Err(source.error(&format!("{path}.{key}"), format!("is {other}; it must be a section")))
+        }
+    }
+}
+
+fn sft_first(source: &Source, table: &Table, path: &str) -> Result<f64> {
+    let Some(value) = table.get("sft_first") else { return Ok(0.0) };
+    let number = value.as_float().or(value.as_integer().map(|i| i as f64));
+    number.ok_or_else(|| {
+        source.error(&format!("{path}.sft_first"), format!("is {value}; it must be a share of the budget"))
+    })
+}
+
+/// The plan's data with the arm's own treatment of the training labels.
+fn arm_data(source: &Source, data: &DataSpec, table: &Table, path: &str) -> Result<DataSpec> {
+    let given = inner(source, table, "data", path)?;
+    let path = format!("{path}.data");
+    for (key, value) in &given {
+        let key = if value.is_table() { format!("{key}.") } else { key.clone() };
+        if !trains_only(&key) {
+            let key = key.trim_end_matches('.');
+            return Err(source.error(
+                &format!("{path}.{key}"),
+                "belongs to the whole plan: all arms answer one set of \
+                                                               held-out questions",
+            ))
+            .hint("an arm may have its own data.feedback.*, data.max_examples and data.max_length");
+        }
+    }
+    overlay(data, &given, source, &path)
+}
+
+fn point(source: &Source, one: &Expanded, path: &str) -> Result<Option<Point>> {
+    match (&one.point, one.table.get("point")) {
+        (Some(point), _) => Ok(Some(point.clone())),
+        (None, None) => Ok(None),
+        (None, Some(value)) => Point::deserialize(value.clone())
+            .map(Some)
+            .map_err(|e| source.error(&format!("{path}.point"), e.message())),
+    }
+}
+
+impl Arm {
+    /// The arm as the plan wrote it: its name without the swept values.
+    pub fn template(&self) -> &str {
+        self.point.as_ref().map_or(&self.name, |p| &p.arm)
+    }
 }

@@ -22,7 +22,19 @@ macro_rules! shipped {
     };
 }
 
-shipped!["quickstart", "hh-harmless"];
+shipped![
+    "quickstart",
+    "hh-harmless",
+    "feedback-fraction",
+    "imbalance",
+    "one-completion",
+    "label-noise",
+    "skip-sft",
+    "sensitivity",
+    "cost",
+    "z0",
+    "tuning",
+];
 
 /// The plan that runs where none is named.
 pub const DEFAULT_PLAN: &str = "quickstart";

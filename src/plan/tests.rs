@@ -128,7 +128,7 @@ fn what_is_wrong_in_a_file_is_said_with_its_line_and_what_would_do() {
         ("beta = 1", "beta = \"x\"", &["p.toml:17", "above 0"]),
         ("beta = 1", "lambda_desirable = 1.0", &["p.toml:17", "give both, or neither"]),
         ("beta = 1", "lambda_desirable = -1", &["p.toml:17", "0 or above"]),
-        ("beta = 1", "z0 = \"mean\"", &["p.toml:17", "\"next\" or \"previous\" or \"zero\""]),
+        ("beta = 1", "z0 = \"mean\"", &["p.toml:17", "\"next\" or \"previous\" or \"reversed\" or \"zero\""]),
         ("beta = 1", "batch_size = 1", &["p.toml:17", "at least 2", "z0 = \"zero\""]),
         ("batch_size = 8", "batch_size = 0", &["p.toml:11: `train.batch_size` is 0", "above 0"]),
         ("batch_size = 8", "batch_size = -3", &["p.toml:11", "-3", "whole number"]),

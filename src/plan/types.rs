@@ -15,6 +15,11 @@ pub struct Plan {
     pub suites: SuitesSpec,
     pub judge: JudgeSpec,
     pub verdict: VerdictSpec,
+    /// The claim that a swept plan tests, and what its points are held against.
+    pub sweep: SweepSpec,
+    /// Tuning of each arm before the comparison; absent: every arm runs as it stands.
+    pub tune: Option<TuneSpec>,
+    pub prices: PricesSpec,
     pub arms: Vec<Arm>,
 }
 
@@ -24,6 +29,91 @@ pub struct Arm {
     pub name: String,
     pub method: Method,
     pub train: TrainSpec,
+    /// A command that trains in place of this engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<TrainerSpec>,
+    /// Share of the budget spent on SFT before the method, in [0, 1); the reference is then the SFT policy. 0: none.
+    pub sft_first: f64,
+    /// The plan's data with what this arm has otherwise.
+    pub data: DataSpec,
+    /// The plan's budget, or this arm's point of a swept one.
+    pub budget: Budget,
+    /// Where the arm stands in a sweep; absent where none of its keys held a list.
+    pub point: Option<super::sweep::Point>,
+    /// The keys that tuning searches: a list of values, or `{ from, to, log }`. Empty: nothing.
+    pub tune: toml::Table,
+}
+
+/// `[sweep]`: what the points of a swept plan are held against.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct SweepSpec {
+    /// The claim under test, as a sentence; printed before the verdict on it.
+    pub claim: String,
+    /// Arms that every other arm is compared with, besides the arms at its own values (`dpo@fraction=1`).
+    pub against: Vec<String>,
+}
+
+/// `[tune]`: the same number of trials for every arm, judged on prompts carved out of the training data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TuneSpec {
+    /// Configurations tried beside the arm's own (trial 0).
+    pub trials: usize,
+    pub search: Search,
+    /// Seed of the draws, of the validation split and of the trials' training.
+    pub seed: u64,
+    /// Share of the training prompts kept out of all training and used for the choice, in (0, 1).
+    pub validation: f64,
+    /// A suite whose questions are the plan's own data (`source = "plan"`): asked on the validation split.
+    pub suite: String,
+    /// The metric of the suite that chooses.
+    pub metric: String,
+    /// A trial's budget as a share of a run's, in (0, 1].
+    pub budget_share: f64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Search {
+    /// Independent draws (Bergstra & Bengio 2012).
+    Random,
+    /// Every combination of the listed values.
+    Grid,
+}
+
+/// `[prices]`: what a device costs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct PricesSpec {
+    /// Price of one device for an hour; 0: unknown, and no money is shown.
+    pub device_hour: f64,
+    pub currency: String,
+}
+
+/// A trainer that is a command. Its words may hold placeholders such as `{model}` (`plan::placeholders`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerSpec {
+    /// Program and arguments; run as they are, by no shell.
+    pub command: Vec<String>,
+    /// The form in which the training split is written for it.
+    pub data: TrainerData,
+    /// It is stopped after this long.
+    pub timeout_seconds: f64,
+    /// Most of its log that is kept; the rest is read and thrown away.
+    pub log_mib: f64,
+    /// Keep the trained model after scoring.
+    pub keep_model: bool,
+}
+
+/// Forms of training data for external trainers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainerData {
+    /// TRL's JSON lines: `prompt`, `chosen`, `rejected` where the data are pairs, else `prompt`,
+    /// `completion`, `label`.
+    TrlJsonl,
+    /// TRL's JSON lines, pairs taken apart into labelled completions.
+    TrlUnpairedJsonl,
+    /// HALOs' JSON: a list of `pairwise_feedback` or `binary_feedback`.
+    HalosJson,
 }
 
 /// The objective and its hyperparameters. `name()` is what a plan's `method = "…"` says.
@@ -49,6 +139,8 @@ pub enum Method {
     SppoHard(BetaSpec),
     Nca(BetaSpec),
     Bco(BetaSpec),
+    /// Whatever the arm's command does.
+    External,
 }
 
 /// A method whose only hyperparameter is β > 0.
@@ -119,7 +211,12 @@ pub struct KtoSpec {
 #[serde(rename_all = "kebab-case")]
 pub enum Lambda {
     Auto,
-    Fixed { desirable: f64, undesirable: f64 },
+    /// (n_D + n_U) / 2n of each class: both classes weigh the same, and the mean weight is 1.
+    Counts,
+    Fixed {
+        desirable: f64,
+        undesirable: f64,
+    },
 }
 
 /// How KTO's reference point z0 is estimated.
@@ -131,6 +228,9 @@ pub enum Z0 {
     Next,
     /// The same with the completion of the example before it (TRL).
     Previous,
+    /// A partner fixed before training: the data set's completions in reversed order within blocks of 1000
+    /// (LLaMA-Factory's preprocessing).
+    Reversed,
     /// No reference point (z0 = 0).
     Zero,
 }
@@ -183,8 +283,25 @@ pub struct DataSpec {
     pub max_length: usize,
     /// Use only the first n examples; 0: all.
     pub max_examples: usize,
+    /// What is done to the training labels; the held-out split stays as it is.
+    pub feedback: FeedbackSpec,
     /// Options of the planted-truth world (used where `source` is `world`).
     pub world: WorldSpec,
+}
+
+/// `[data.feedback]`: less, rarer, poorer feedback than the training data hold, drawn with a seed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct FeedbackSpec {
+    /// Share of the labels (pairs, or labelled completions) that is kept, in (0, 1]. A smaller share is a subset
+    /// of a larger one.
+    pub fraction: f64,
+    /// Probability with which a label is flipped, in [0, 0.5). What a smaller one flips a larger one flips too.
+    pub flip: f64,
+    /// Keep one completion of each prompt, drawn at random: what is left is no pair.
+    pub one_completion: bool,
+    /// Desirable completions for each undesirable one: the side that is too many is thinned out. 0: as they are.
+    pub imbalance: f64,
+    pub seed: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -232,6 +349,39 @@ pub struct TrainSpec {
     pub weight_decay: f64,
     /// Global gradient norm is clipped to this; 0: no clipping.
     pub max_grad_norm: f64,
+    /// Train low-rank side paths and leave the weights as they are.
+    pub lora: LoraSpec,
+}
+
+/// Every projection of every layer, as an entry of [`LoraSpec::target_modules`].
+pub const ALL_LINEAR: &str = "all-linear";
+
+/// LoRA (Hu et al. 2021, arXiv 2106.09685), with PEFT's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraSpec {
+    /// r; 0: no adapter, all weights are trained.
+    pub rank: usize,
+    /// The side path is scaled by α/r.
+    pub alpha: f64,
+    /// Share of a side path's inputs that is dropped in training, in [0, 1).
+    pub dropout: f64,
+    /// Modules by the end of their name (`q_proj`, `mlp.down_proj`), or `all-linear`.
+    pub target_modules: Vec<String>,
+    /// Scale by α/√r instead (Kalajdzievski 2023, arXiv 2312.03732).
+    pub use_rslora: bool,
+}
+
+impl LoraSpec {
+    /// Whether there is an adapter at all.
+    pub fn is_on(&self) -> bool {
+        self.rank > 0
+    }
+
+    /// α/r, or α/√r.
+    pub fn scale(&self) -> f64 {
+        let r = self.rank as f64;
+        self.alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -24,13 +24,51 @@ impl Plan {
             section(&mut out, "[judge]", &self.judge);
         }
         section(&mut out, "[verdict]", &self.verdict);
+        if self.sweep != SweepSpec::default() {
+            section(&mut out, "[sweep]", &self.sweep);
+        }
+        if let Some(tune) = &self.tune {
+            section(&mut out, "[tune]", tune);
+        }
+        if self.prices != PricesSpec::default() {
+            section(&mut out, "[prices]", &self.prices);
+        }
         for arm in &self.arms {
             let _ = writeln!(out, "\n[[arm]]\nname = {}", value(arm.name.as_str().into()));
             let _ = writeln!(out, "method = {}", value(arm.method.name().into()));
             for (key, hyperparameter) in arm.method.values() {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
-            out.push_str(&table(&arm.train));
+            out.push_str(&self.own(arm));
+            out.push_str(&flat(&arm.train));
+            if let Some(trainer) = &arm.trainer {
+                out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
+            }
+        }
+        out
+    }
+
+    /// What an arm has otherwise than the plan, on a line each.
+    fn own(&self, arm: &Arm) -> String {
+        let mut out = String::new();
+        let mut line = |key: &str, value: toml::Value| out += &format!("{key} = {value}\n");
+        let inline = |x: toml::Table| toml::Value::Table(x);
+        if arm.sft_first != 0.0 {
+            line("sft_first", arm.sft_first.into());
+        }
+        if arm.budget != self.budget {
+            line("budget", toml::Value::try_from(arm.budget).expect("a budget is plain data"));
+        }
+        let data = |spec: &DataSpec| toml::Table::try_from(spec).expect("a section is a table");
+        let differing = differing(&data(&self.data), &data(&arm.data));
+        if !differing.is_empty() {
+            line("data", inline(differing));
+        }
+        if let Some(point) = &arm.point {
+            line("point", toml::Value::try_from(point).expect("a point is plain data"));
+        }
+        if !arm.tune.is_empty() {
+            line("tune", inline(arm.tune.clone()));
         }
         out
     }
@@ -51,6 +89,19 @@ struct Within<'p> {
     data: &'p DataSpec,
 }
 
+/// The entries of `b` that `a` has otherwise.
+fn differing(a: &toml::Table, b: &toml::Table) -> toml::Table {
+    let entry = |(key, value): (&String, &toml::Value)| {
+        let value = match (a.get(key), value) {
+            (Some(toml::Value::Table(x)), toml::Value::Table(y)) => toml::Value::Table(differing(x, y)),
+            (Some(x), y) if x == y => return None,
+            (_, y) => y.clone(),
+        };
+        (!value.as_table().is_some_and(toml::Table::is_empty)).then(|| (key.clone(), value))
+    };
+    b.iter().filter_map(entry).collect()
+}
+
 fn section(out: &mut String, header: &str, value: &impl Serialize) {
     let body = table(value);
     match body.starts_with('[') {
@@ -61,6 +112,17 @@ fn section(out: &mut String, header: &str, value: &impl Serialize) {
 
 fn table(value: &impl Serialize) -> String {
     toml::to_string(value).expect("plans hold only what TOML can say")
+}
+
+/// Sections within it on one line each: a header of their own would end the arm.
+fn flat(value: &impl Serialize) -> String {
+    let text = table(value);
+    let mut out = text.split("\n[").next().unwrap_or_default().to_owned();
+    let keys = toml::Table::try_from(value).expect("plans hold only what TOML can say");
+    for (key, section) in keys.into_iter().filter(|(_, v)| v.is_table()) {
+        let _ = writeln!(out, "{key} = {section}");
+    }
+    out
 }
 
 /// Long text between `'''` where TOML allows it, else as a one-line string.

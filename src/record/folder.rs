@@ -17,14 +17,16 @@ pub mod files {
     pub const EXAMPLES: &str = "examples.csv";
     pub const SAMPLES: &str = "samples.jsonl";
     pub const COMPARISONS: &str = "comparisons.csv";
+    pub const TRIALS: &str = "trials.csv";
     pub const JUDGMENTS: &str = "judgments.jsonl";
     pub const JUDGE: &str = "judge.json";
     pub const WINRATES: &str = "winrates.csv";
     pub const STRENGTHS: &str = "strengths.csv";
+    pub const TRAINERS: &str = "trainers.csv";
     pub const LOCK: &str = ".lock";
 
     /// All that `--force` may delete, beside the report and its charts.
-    pub const ALL: [&str; 12] = [
+    pub const ALL: &[&str] = &[
         PLAN,
         ENVIRONMENT,
         RUNS,
@@ -33,10 +35,12 @@ pub mod files {
         EXAMPLES,
         SAMPLES,
         COMPARISONS,
+        TRIALS,
         JUDGMENTS,
         JUDGE,
         WINRATES,
         STRENGTHS,
+        TRAINERS,
     ];
 }
 
@@ -93,7 +97,7 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
         };
     }
     // A plan alone is what a command left that found something wrong before it made a row.
-    let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES];
+    let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
     if !rows.iter().any(|f| dir.join(f).exists()) {
         return Ok(());
     }

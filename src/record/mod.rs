@@ -11,6 +11,7 @@ mod scores;
 mod table;
 #[cfg(test)]
 mod tests;
+mod trials;
 mod usage;
 mod writer;
 
@@ -19,5 +20,6 @@ pub use folder::files;
 pub use reader::Records;
 pub use schema::*;
 pub use scores::{LogpRow, ScoreFolder};
+pub use trials::{TrialRow, TrialWriter, read_trials};
 pub use usage::JudgeUsage;
 pub use writer::{RecordWriter, replace_comparisons, replace_contests};

@@ -6,6 +6,7 @@ use super::environment::Environment;
 use super::folder::files;
 use super::schema::*;
 use super::table::row_file;
+use super::trials::{TrialRow, read_trials};
 use super::writer::read_environment;
 use crate::base::error::{Context, HintExt, Result};
 use crate::plan::{Overrides, Plan};
@@ -24,6 +25,8 @@ pub struct Records {
     /// Every match of two completions; empty in folders of earlier versions.
     pub judgments: Vec<JudgmentRow>,
     pub comparisons: Vec<ComparisonRow>,
+    /// Empty where nothing was tuned.
+    pub trials: Vec<TrialRow>,
 }
 
 impl Records {
@@ -52,6 +55,7 @@ impl Records {
             samples: row_file(dir, files::SAMPLES).read()?,
             judgments: row_file(dir, files::JUDGMENTS).read()?,
             comparisons: row_file(dir, files::COMPARISONS).read()?,
+            trials: read_trials(dir)?,
         })
     }
 }

@@ -45,6 +45,9 @@ pub struct RunRow {
     pub reference_tokens: u64,
     pub flops: f64,
     pub epochs: f64,
+    /// Numbers that training changes: all weights, or an adapter's.
+    #[serde(default)]
+    pub trained_parameters: u64,
     pub final_loss: f64,
     /// Hash of the trained weights.
     pub weights: String,
@@ -59,6 +62,27 @@ pub struct RunRow {
     pub peak_host_mib: f64,
     /// Peak device memory during training, MiB; 0 on CPU.
     pub peak_device_mib: f64,
+}
+
+/// `trainers.csv`: a row per run of an external trainer, however it ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    /// `exit 0`, `signal 9`, `time limit`, `interrupted`.
+    pub ended: String,
+    /// Path of its log, relative to the folder.
+    pub log: String,
+    /// Bytes that it wrote, those included that were not kept.
+    pub log_bytes: u64,
+    pub wall_seconds: f64,
+    /// User and system time of the whole process tree.
+    pub cpu_seconds: f64,
+    /// Peak over time of the resident memory of all its processes together, MiB (shared pages count each time).
+    pub peak_tree_mib: f64,
+    /// The same of device memory, as `nvidia-smi` tells it; empty where there is none.
+    pub peak_device_mib: Option<f64>,
 }
 
 /// `steps.csv`: a row per optimizer step. Empty cells: not applicable to the method.
@@ -81,6 +105,10 @@ pub struct StepRow {
     /// KTO's z0 before and after the clamp at 0.
     pub kl_unclamped: Option<f64>,
     pub kl: Option<f64>,
+    /// How flat KTO's loss is where the step's completions stand: mean of 1 − 4 σ(s) σ(−s), s = β(r − z0). 0 where
+    /// the gradient is steepest, 1 where it has vanished.
+    #[serde(default)]
+    pub saturation: Option<f64>,
     /// Completions of each class in the step.
     pub desirable: u64,
     pub undesirable: u64,

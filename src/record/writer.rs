@@ -8,6 +8,7 @@ use super::environment::Environment;
 use super::folder::{self, files};
 use super::schema::*;
 use super::table::{RowFile, row_file};
+use super::trials::TrialWriter;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{BASE_ARM, Plan};
 
@@ -121,8 +122,18 @@ impl RecordWriter {
         self.samples.append(rows)
     }
 
+    /// `trials.csv` of this folder.
+    pub fn trials(&self) -> TrialWriter {
+        TrialWriter::of(&self.dir)
+    }
+
     pub fn judgments(&mut self, rows: &[JudgmentRow]) -> Result<()> {
         self.judgments.append(rows)
+    }
+
+    /// Appends what a run of an external trainer cost.
+    pub fn trainer(&mut self, row: &TrainerRow) -> Result<()> {
+        row_file(&self.dir, files::TRAINERS).append(std::slice::from_ref(row))
     }
 
     /// Writes a run's row: its last, which makes it finished.

@@ -128,8 +128,10 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
         analysis: paragraphs(text("analysis")),
         facts: facts(view),
         banner: content::banner(figures),
-        verdicts: verdicts
-            .map(|c| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() })
+        verdicts: super::sweep::found(view.input)
+            .into_iter()
+            .map(|c| Sentence { verdict: c.finding.word(), words: c.words })
+            .chain(verdicts.map(|c| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() }))
             .collect(),
         comparisons: figures.comparisons.len(),
         ledger_words: content::ledger_words(figures),

@@ -5,7 +5,7 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::base::error::{Context, Result};
-use crate::record::{ComparisonRow, ExampleRow, Records, RunRow, SampleRow, ScoreRow, StepRow};
+use crate::record::{ComparisonRow, ExampleRow, Records, RunRow, SampleRow, ScoreRow, StepRow, TrialRow};
 
 /// The records of one comparison, in file order: row `i` of a CSV stands on line `i + 2` of its file (the
 /// header is line 1), row `i` of `samples.jsonl` on line `i + 1`. Figures are traced by these lines.
@@ -21,6 +21,8 @@ pub struct Input {
     pub examples: Vec<ExampleRow>,
     pub comparisons: Vec<ComparisonRow>,
     pub samples: Vec<SampleRow>,
+    /// Empty where nothing was tuned.
+    pub trials: Vec<TrialRow>,
 }
 
 impl Input {
@@ -42,6 +44,7 @@ impl Input {
             examples: records.examples,
             comparisons: records.comparisons,
             samples: records.samples,
+            trials: records.trials,
         })
     }
 
@@ -58,6 +61,6 @@ impl Input {
         comparisons: Vec<ComparisonRow>,
         samples: Vec<SampleRow>,
     ) -> Self {
-        Self { plan, environment, runs, steps, scores, examples, comparisons, samples }
+        Self { plan, environment, runs, steps, scores, examples, comparisons, samples, trials: Vec::new() }
     }
 }

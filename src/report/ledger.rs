@@ -31,7 +31,8 @@ pub const COLUMNS: [Column; 14] = [
 pub fn ledger(view: &View<'_>) -> Ledger {
     let matched = matched_column(&view.input.plan);
     let arms: Vec<_> = view.trained().map(|a| arm(view, &a.name)).collect();
-    let currencies: Vec<_> = COLUMNS.iter().map(|c| currency(view, *c, matched)).collect();
+    let mut currencies: Vec<_> = COLUMNS.iter().map(|c| currency(view, c.0, c.1, &c.2, matched)).collect();
+    currencies.extend(money(view, matched));
     let apart = currencies.iter().find(|c| c.matched).and_then(|c| c.apart);
     let unfinished = arms.iter().any(|a| a.finished == 0);
     let too_far = apart.is_some_and(|a| a > MOST_APART);
@@ -66,15 +67,43 @@ fn arm(view: &View<'_>, name: &str) -> LedgerArm {
     }
 }
 
-fn currency(view: &View<'_>, (column, label, value): Column, matched: &str) -> Currency {
+/// What training and reference passes cost at the plan's price of a device-hour, on one device.
+fn money(view: &View<'_>, matched: &str) -> Option<Currency> {
+    let price = view.planned(&["prices", "device_hour"])?.as_f64().filter(|p| *p > 0.0)?;
+    let value = |r: &RunRow| (r.train_seconds + r.reference_seconds) / 3600.0 * price;
+    Some(currency(view, "money", "money (at the plan's price)", &value, matched))
+}
+
+fn currency(
+    view: &View<'_>,
+    column: &'static str,
+    label: &'static str,
+    value: &dyn Fn(&RunRow) -> f64,
+    matched: &str,
+) -> Currency {
     let of_arm = |name: &str| {
         let values: Vec<_> = view.runs(name).iter().map(|(_, r)| value(r)).collect();
         (!values.is_empty()).then(|| mean(&values))
     };
     let means: Vec<_> = view.trained().map(|a| of_arm(&a.name)).collect();
-    let least = means.iter().flatten().copied().fold(f64::INFINITY, f64::min);
-    let most = means.iter().flatten().copied().fold(f64::NEG_INFINITY, f64::max);
-    // Some arms spend nothing in some currencies (KL-term tokens): no ratio then.
-    let apart = (least > 0.0 && most.is_finite()).then(|| most / least - 1.0);
+    let budgets: Vec<_> = view.trained().map(|a| planned_budget(view, &a.name)).collect();
+    // Arms of a swept budget are held against those with the same one.
+    let apart = budgets.iter().filter_map(|budget| {
+        let same = budgets.iter().zip(&means).filter(|(b, _)| *b == budget).filter_map(|(_, m)| *m);
+        spread(same)
+    });
+    let apart = apart.reduce(f64::max);
     Currency { column, label, matched: column == matched, means, apart }
+}
+
+/// Largest / smallest − 1. Some arms spend nothing in some currencies (KL-term tokens): no ratio then.
+fn spread(means: impl Iterator<Item = f64>) -> Option<f64> {
+    let (least, most) = means.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), m| (a.min(m), b.max(m)));
+    (least > 0.0 && most.is_finite()).then(|| most / least - 1.0)
+}
+
+fn planned_budget(view: &View<'_>, arm: &str) -> Option<String> {
+    let arms = view.input.plan.get("arms")?.as_array()?;
+    let planned = arms.iter().find(|a| a.get("name").and_then(Value::as_str) == Some(arm))?;
+    planned.get("budget").map(Value::to_string)
 }

@@ -20,6 +20,9 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         out.push_str(&format!("> **{}**\n\n", inline(&banner)));
     }
     out.push_str("## Verdicts\n\n");
+    for claim in super::sweep::found(view.input) {
+        out.push_str(&format!("- **{}**: {}\n", claim.finding.word(), inline(&claim.words)));
+    }
     let headlines = headlines(view, figures);
     if headlines.is_empty() {
         out.push_str("No comparisons are recorded.\n");

@@ -19,6 +19,7 @@ mod markdown;
 mod samples;
 pub mod summary;
 mod svg;
+mod sweep;
 mod tables;
 mod terminal;
 mod view;

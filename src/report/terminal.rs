@@ -19,6 +19,9 @@ pub fn terminal_summary(input: &Input) -> String {
     if let Some(banner) = content::banner(&figures) {
         out.push_str(&format!("{banner}\n\n"));
     }
+    for claim in super::sweep::found(input) {
+        out.push_str(&format!("▸ {}\n", claim.words));
+    }
     for row in content::headlines(&view, &figures) {
         out.push_str(&format!("• {}\n", row.words));
     }

@@ -4,6 +4,7 @@
 //! interval and p-values, [`verdicts()`] judges every comparison of a plan together.
 
 pub mod bootstrap;
+pub mod claims;
 pub mod components;
 pub mod design;
 pub mod distribution;
@@ -14,12 +15,14 @@ pub mod mcnemar;
 pub mod permutation;
 pub mod power;
 pub mod table;
+pub mod tuning;
 pub mod verdicts;
 pub mod winrate;
 mod words;
 
+pub use claims::{Claim, Finding, claims};
 pub use components::Components;
 pub use design::Paired;
 pub use holm::holm;
 pub use law::{Interval, Law};
-pub use verdicts::verdicts;
+pub use verdicts::{verdicts, verdicts_among};

@@ -23,6 +23,17 @@ pub fn verdicts(
     spec: &VerdictSpec,
     invalid: Option<&str>,
 ) -> Vec<ComparisonRow> {
+    verdicts_among(examples, scores, spec, invalid, &|_, _| true)
+}
+
+/// [`verdicts`] on those pairs of trained arms that were asked about; each arm is held against the base all the same.
+pub fn verdicts_among(
+    examples: &[ExampleRow],
+    scores: &[ScoreRow],
+    spec: &VerdictSpec,
+    invalid: Option<&str>,
+    asked: &dyn Fn(&str, &str) -> bool,
+) -> Vec<ComparisonRow> {
     let directed: HashMap<(&str, &str), &ScoreRow> = scores
         .iter()
         .filter(|s| s.direction != Direction::Neutral)
@@ -33,7 +44,7 @@ pub fn verdicts(
     for group in table.groups() {
         if let Some(score) = directed.get(&(group.suite, group.metric)) {
             drafts.extend(
-                pairs(&table, &group).into_iter().map(|(a, b)| Draft::new(&group, score, a, b, spec)),
+                pairs(&table, &group, asked).into_iter().map(|(a, b)| Draft::new(&group, score, a, b, spec)),
             );
         }
     }
@@ -42,14 +53,18 @@ pub fn verdicts(
 
 /// Pairs to compare: every two trained arms of the plan, whether or not they have rows (a missing arm is
 /// said to be missing), then each of them with the base where both have rows.
-fn pairs<'t>(table: &'t Table, group: &Group<'t>) -> Vec<(&'t str, &'t str)> {
+fn pairs<'t>(
+    table: &'t Table,
+    group: &Group<'t>,
+    asked: &dyn Fn(&str, &str) -> bool,
+) -> Vec<(&'t str, &'t str)> {
     let trained: Vec<&str> = table.trained_arms().collect();
     let present: Vec<&str> = group.arms().collect();
     let mut pairs = Vec::new();
     for (i, a) in trained.iter().enumerate() {
         pairs.extend(trained[i + 1..].iter().map(|b| (*a, *b)));
     }
-    pairs.retain(|(a, b)| present.contains(a) || present.contains(b));
+    pairs.retain(|(a, b)| asked(a, b) && (present.contains(a) || present.contains(b)));
     if present.contains(&BASE_ARM) {
         pairs.extend(trained.iter().filter(|a| present.contains(a)).map(|a| (*a, BASE_ARM)));
     }

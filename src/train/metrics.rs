@@ -23,6 +23,8 @@ pub struct StepMetrics {
     pub accuracy: Option<f64>,
     pub kl_unclamped: Option<f64>,
     pub kl: Option<f64>,
+    /// Mean of 1 − 4 σ(s) σ(−s) over the step, s = β(log π/π_ref − z0): 0 where KTO's loss is steepest, 1 where flat.
+    pub saturation: Option<f64>,
     pub desirable: u64,
     pub undesirable: u64,
     /// Mean log-prob per completion token.
@@ -79,6 +81,7 @@ impl StepMetrics {
             ("accuracy", self.accuracy),
             ("kl_unclamped", self.kl_unclamped),
             ("kl", self.kl),
+            ("saturation", self.saturation),
             ("logp_chosen", self.logp_chosen),
             ("logp_rejected", self.logp_rejected),
         ];
@@ -88,8 +91,29 @@ impl StepMetrics {
     }
 }
 
+/// [`StepMetrics::saturation`] from implicit rewards β log π/π_ref and z0 (nats); absent for an empty list.
+pub(super) fn saturation(rewards: &[f64], beta: f64, z0: f64) -> Option<f64> {
+    // 1 − 4 σ(s) σ(−s) = tanh²(s/2).
+    mean(rewards.iter().map(|r| (0.5 * (r - beta * z0)).tanh().powi(2)))
+}
+
 /// Absent for an empty list.
 fn mean(values: impl Iterator<Item = f64>) -> Option<f64> {
     let (sum, n) = values.fold((0.0, 0usize), |(sum, n), x| (sum + x, n + 1));
     (n > 0).then(|| sum / n as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn saturation_is_what_the_gradient_lacks() {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let (rewards, beta, z0) = ([0.3, -2.0, 5.0], 0.1, 4.0);
+        let lacks = |r: &f64| 1.0 - 4.0 * sigmoid(r - beta * z0) * sigmoid(beta * z0 - r);
+        let expected = rewards.iter().map(lacks).sum::<f64>() / 3.0;
+        assert!((saturation(&rewards, beta, z0).unwrap() - expected).abs() < 1e-12);
+        assert_eq!((saturation(&[0.4], beta, z0), saturation(&[], beta, z0)), (Some(0.0), None));
+    }
 }

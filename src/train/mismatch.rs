@@ -2,16 +2,16 @@
 
 use super::units::Unit;
 use crate::base::error::{Result, ensure};
-use crate::data::{Sequence, mismatched};
+use crate::data::{Sequence, mismatched, reversed};
 use crate::plan::Z0;
 
 /// (n,) the prompt of each of the step's n examples with the completion of another, cut to `max_length`
-/// tokens. Empty for [`Z0::Zero`].
+/// tokens. Empty for [`Z0::Zero`], and for [`Z0::Reversed`]: see [`reversed_sequences`].
 ///
 /// # Errors
 /// Fewer than two different examples: the completion would be the prompt's own.
 pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Result<Vec<Sequence>> {
-    if z0 == Z0::Zero {
+    if matches!(z0, Z0::Zero | Z0::Reversed) {
         return Ok(vec![]);
     }
     ensure!(units.len() >= 2, "z0 needs a step of at least 2 examples, not {}", units.len());
@@ -27,11 +27,20 @@ pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Resul
             "z0: a step that holds one example {} times has no mismatched completion",
             units.len()
         );
-        let (own, other) = (&units[i].sequences[0], &units[j].sequences[0]);
-        let ids = own.prompt().iter().chain(other.completion()).take(max_length).copied().collect();
-        Ok(Sequence { ids, prompt_len: own.prompt_len })
+        Ok(joined(units[i], units[j], max_length))
     };
     (0..units.len()).map(of).collect()
+}
+
+/// (n,) the prompt of each drawn unit with the completion of its fixed partner among `all` ([`reversed`]).
+pub fn reversed_sequences(all: &[Unit], drawn: &[usize], max_length: usize) -> Vec<Sequence> {
+    drawn.iter().map(|&i| joined(&all[i], &all[reversed(i, all.len())], max_length)).collect()
+}
+
+fn joined(own: &Unit, other: &Unit, max_length: usize) -> Sequence {
+    let (own, other) = (&own.sequences[0], &other.sequences[0]);
+    let ids = own.prompt().iter().chain(other.completion()).take(max_length).copied().collect();
+    Sequence { ids, prompt_len: own.prompt_len }
 }
 
 #[cfg(test)]

@@ -4,14 +4,15 @@ use super::adamw::AdamW;
 use super::checkpoint::{Checkpoints, Saved, State};
 use super::checks::{Check, STOOD_STILL, Watch};
 use super::cost::{Ledger, amount, step_cost};
-use super::metrics::StepMetrics;
-use super::mismatch::mismatched_sequences;
+use super::metrics::{StepMetrics, saturation};
+use super::mismatch::{mismatched_sequences, reversed_sequences};
 use super::reference::Reference;
 use super::schedule::learning_rate;
 use super::step::{StepInput, compute_step};
 use super::units::{TrainData, Unit, class_counts, units};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
+use crate::base::seed;
 use crate::data::{Sampler, Sequence};
 use crate::model::{Decoder, Gradients};
 use crate::objective::{ClassCounts, Feedback, Objective, build};
@@ -290,6 +291,7 @@ impl<'a> Run<'a> {
     fn assemble(&self, policy: &Decoder, drawn: &[usize]) -> Result<StepBatch> {
         let units: Vec<&Unit> = drawn.iter().map(|&i| &self.units[i]).collect();
         let mismatched = match self.objective.z0() {
+            Some(Z0::Reversed) => reversed_sequences(&self.units, drawn, self.job.max_length),
             Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
             None => vec![],
         };
@@ -309,6 +311,8 @@ impl<'a> Run<'a> {
             mismatched: &batch.mismatched,
             reference: self.job.reference,
             micro_tokens: self.job.spec.micro_tokens,
+            dropout: (self.job.spec.lora.dropout > 0.0)
+                .then(|| seed::derive(self.job.seed, &format!("dropout of step {}", self.ledger.steps + 1))),
             classes: self.classes,
             reward_shift: if self.rewards.1 == 0 { 0.0 } else { self.rewards.0 / self.rewards.1 as f64 },
         };
@@ -323,6 +327,9 @@ impl<'a> Run<'a> {
         self.ledger.add(&cost);
         let mut metrics = StepMetrics::new(&result, self.objective.feedback(), &cost, &self.ledger);
         (metrics.grad_norm, metrics.learning_rate) = (grad_norm, rate);
+        if let (Method::Kto(spec), Some((_, z0))) = (self.job.method, result.z0) {
+            metrics.saturation = saturation(&result.rewards, spec.beta, z0);
+        }
         self.loss = result.loss;
         self.rewards.0 += result.rewards.iter().sum::<f64>();
         self.rewards.1 += result.rewards.len() as u64;

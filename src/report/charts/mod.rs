@@ -4,6 +4,7 @@ mod cost;
 mod differences;
 mod key;
 mod kl;
+mod kto;
 mod learning;
 mod length;
 mod pareto;
@@ -11,7 +12,10 @@ mod rewards;
 mod scatter;
 mod scores;
 mod subsets;
+mod sweep;
+mod sweep_cost;
 mod throughput;
+mod tuning;
 
 pub use differences::verdict_word;
 
@@ -50,7 +54,8 @@ pub enum Section {
 }
 
 /// All charts, in the order of the report.
-pub const ALL: [Chart; 10] = [
+pub const ALL: [Chart; 14] = [
+    sweep::CHART,
     scores::CHART,
     differences::CHART,
     subsets::CHART,
@@ -58,16 +63,25 @@ pub const ALL: [Chart; 10] = [
     length::CHART,
     learning::CHART,
     kl::CHART,
+    kto::CHART,
+    tuning::CHART,
+    sweep_cost::CHART,
     cost::CHART,
     pareto::CHART,
     throughput::CHART,
 ];
 
+/// Charts with a colour and a name an arm, which cannot be read with very many of them.
+const OF_FEW_ARMS: [&str; 7] = ["subsets", "rewards", "length", "learning", "kl", "cost", "pareto"];
+/// A sweep with more arms than this leaves those out: its own charts draw the arms as lines.
+const FEW: usize = 8;
+
 /// Every chart that the records have data for.
 pub fn draw_all(input: &Input) -> Result<Vec<Drawing>> {
     let view = View::new(input);
+    let many = view.trained().count() > FEW && super::sweep::plan(input).is_some_and(|p| p.swept());
     let mut drawings = Vec::new();
-    for chart in &ALL {
+    for chart in ALL.iter().filter(|c| !many || !OF_FEW_ARMS.contains(&c.name)) {
         drawings.extend((chart.draw)(&view)?);
     }
     Ok(drawings)
