@@ -98,6 +98,8 @@ fn side(plan: &Plan, world: World, speed: f64, worse: f64, trial: u64, which: &s
         scores: vec![],
         examples: vec![],
         samples: vec![],
+        judgments: vec![],
+        trials: vec![],
         comparisons: vec![],
     };
     for arm in ["kto", "other"] {
