@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{compare, data, methods, plan, report, score, suites, train, verify, winrate};
+use super::{compare, data, methods, plan, report, reward, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -16,6 +16,7 @@ pub fn main() -> ExitCode {
         Verb::Compare(options) => compare::run(options, &common),
         Verb::Train(options) => train::run(options, &common),
         Verb::Score(options) => score::run(options, &common),
+        Verb::Reward(options) => reward::run(options, &common),
         Verb::Report(options) => report::run(options, &common),
         Verb::Suites(verb) => suites::run(verb, &common),
         Verb::Winrate(options) => winrate::run(options, &common),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{compare, data, plan, report, score, suites, train, verify, winrate};
+use super::{compare, data, plan, report, reward, score, suites, train, verify, winrate};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -40,6 +40,8 @@ pub enum Verb {
     Train(Box<train::Options>),
     /// Write log-probs of every completion of a data set
     Score(score::Options),
+    /// Measure a reward model on held-out pairs
+    Reward(reward::Options),
     /// Draw the report again from the records of a comparison
     Report(report::Options),
     /// List, show and check suites

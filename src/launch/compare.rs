@@ -8,16 +8,15 @@ use std::time::Instant;
 use candle_core::Device;
 
 use super::observer::Observer;
+use super::online::check_arm;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained};
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
-use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::suite::{Kind, ScoredSuite};
-use crate::train::units;
 
 /// How a comparison ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -56,8 +55,7 @@ pub fn compare(
     let mut writer = RecordWriter::open(out, plan, force)?;
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
-        let feedback = build(&arm.method)?.feedback();
-        units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
+        check_arm(plan, &arm.method, &prepared.data).with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
     let runs = plan.runs();
@@ -151,6 +149,8 @@ fn one(
     if trained.aborted {
         return Ok(None);
     }
+    writer.rollouts(&trained.rollouts)?;
+    writer.phases(&trained.phases)?;
     let mut row = trained.row;
     // The weights of a run that diverged say nothing.
     if row.status == Status::Done {

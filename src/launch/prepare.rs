@@ -113,6 +113,11 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let dtype = dtype(plan.model.dtype, &device);
     observer.stage(&format!("loading {}", plan.model.source));
     let start = Decoder::load(&start_dir, dtype, &device)?;
+    ensure!(
+        start.config().scalar.is_none(),
+        "{} is a reward model: it gives scores and writes nothing, so no policy can start from it",
+        plan.model.source
+    );
     let vocabulary = start.config().vocab;
     tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
     let reference = match plan.model.reference.as_str() {

@@ -8,9 +8,9 @@ use super::prepare::Prepared;
 use super::rows::{self, Owner};
 use crate::base::error::Result;
 use crate::data::Sequence;
-use crate::model::Decoder;
-use crate::plan::{Plan, RunSpec};
-use crate::record::{RunRow, Status, StepRow};
+use crate::model::{Decoder, RewardModel};
+use crate::plan::{Method, Plan, RunSpec};
+use crate::record::{PhaseRow, RolloutRow, RunRow, Status, StepRow};
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score};
 use crate::train::{Check, Ended, Hooks, Job, Reference, train};
 
@@ -27,6 +27,9 @@ pub struct Trained {
     pub checks: Vec<Check>,
     /// The abort flag ended it before its budget was spent.
     pub aborted: bool,
+    /// Of a method that learns from rollouts.
+    pub rollouts: Vec<RolloutRow>,
+    pub phases: Vec<PhaseRow>,
 }
 
 /// Trains one run from the starting checkpoint. `step` gets each step's row as it is made.
@@ -40,8 +43,11 @@ pub fn trained(
     step: &mut dyn FnMut(&StepRow) -> Result<()>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    if super::online::is_online(&run.arm.method) {
+        return super::online::trained(prepared, run, abort, step, observer);
+    }
     let owner = Owner::of(run);
-    let mut policy = prepared.start.duplicate()?;
+    let mut policy = start(prepared, run)?;
     let memory = PeakMemory::start();
     let mut own = None;
     let cache = prepared.reference_cache(&mut own);
@@ -66,13 +72,29 @@ pub fn trained(
     row.weights = outcome.weights;
     row.start_host_mib = memory.before_mib;
     row.peak_host_mib = memory.peak_mib();
-    let aborted = outcome.ended == Ended::Aborted;
-    (row.status, row.note) = match outcome.ended {
+    let aborted = ended(&mut row, &outcome.ended);
+    Ok(Trained { policy, row, checks: outcome.checks, aborted, rollouts: vec![], phases: vec![] })
+}
+
+/// The starting checkpoint as the run trains it: a reward model gets its head.
+fn start(prepared: &Prepared, run: &RunSpec) -> Result<Decoder> {
+    match run.arm.method {
+        Method::Reward => {
+            let seed = crate::base::seed::derive(run.seed, "reward/head");
+            Ok(RewardModel::from_start(&prepared.start, prepared.tokenizer.pad(), seed)?.into_decoder())
+        }
+        _ => prepared.start.duplicate(),
+    }
+}
+
+/// Notes how training ended; whether it was the abort flag.
+pub(super) fn ended(row: &mut RunRow, ended: &Ended) -> bool {
+    (row.status, row.note) = match ended {
         Ended::Done => (Status::Done, String::new()),
-        Ended::Diverged(why) => (Status::Diverged, why),
+        Ended::Diverged(why) => (Status::Diverged, why.clone()),
         Ended::Aborted => (Status::Failed, "interrupted".to_owned()),
     };
-    Ok(Trained { policy, row, checks: outcome.checks, aborted })
+    *ended == Ended::Aborted
 }
 
 /// Scores a policy on a suite; `base` is the starting checkpoint's result on it (`None` for itself).

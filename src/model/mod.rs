@@ -11,6 +11,7 @@ pub mod gradients;
 mod layer;
 pub mod packed;
 pub mod params;
+pub mod reward;
 
 pub use cache::KvCache;
 pub use checkpoint::read_config;
@@ -19,3 +20,4 @@ pub use decoder::{Decoder, Tape};
 pub use gradients::Gradients;
 pub use packed::{Packed, Read, Segment};
 pub use params::{Param, Piece};
+pub use reward::RewardModel;

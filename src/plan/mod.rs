@@ -8,6 +8,7 @@ mod check;
 mod defaults;
 mod expand;
 mod methods;
+mod online;
 mod overlay;
 mod overrides;
 mod range;
@@ -22,6 +23,7 @@ mod tests;
 
 pub use check::{BASE_ARM, WORLD};
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
+pub use online::{OnlineSpec, RewardFrom};
 pub use overrides::Overrides;
 pub use range::Range;
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};

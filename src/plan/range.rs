@@ -13,6 +13,8 @@ pub enum Range {
     Open,
     /// 0 ≤ x < 0.5.
     Flip,
+    /// 0 ≤ x ≤ 1.
+    UpToOne,
 }
 
 impl Range {
@@ -24,6 +26,7 @@ impl Range {
                 Range::Share => (0.0..1.0).contains(&x),
                 Range::Open => x > 0.0 && x < 1.0,
                 Range::Flip => (0.0..0.5).contains(&x),
+                Range::UpToOne => (0.0..=1.0).contains(&x),
             }
     }
 
@@ -39,6 +42,7 @@ impl Range {
             Range::Share => "in [0, 1): 0 or above, below 1",
             Range::Open => "in (0, 1): above 0 and below 1",
             Range::Flip => "in [0, 0.5): 0 or above, below one half",
+            Range::UpToOne => "in [0, 1]",
         }
     }
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::online::OnlineSpec;
+
 /// A comparison: arms × seeds from one checkpoint, under one budget, scored on the same held-out suites.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -48,6 +50,14 @@ pub enum Method {
     SppoHard(BetaSpec),
     Nca(BetaSpec),
     Bco(BetaSpec),
+    /// Trains a reward model, not a policy.
+    Reward,
+    Rloo(OnlineSpec),
+    Grpo(OnlineSpec),
+    Ppo(OnlineSpec),
+    PpoOffline(OnlineSpec),
+    OnlineDpo(OnlineSpec),
+    OnlineKto(OnlineSpec),
 }
 
 /// A method whose only hyperparameter is β > 0.

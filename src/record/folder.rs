@@ -17,10 +17,13 @@ pub mod files {
     pub const EXAMPLES: &str = "examples.csv";
     pub const SAMPLES: &str = "samples.jsonl";
     pub const COMPARISONS: &str = "comparisons.csv";
+    pub const ROLLOUTS: &str = "rollouts.csv";
+    pub const PHASES: &str = "phases.csv";
     pub const LOCK: &str = ".lock";
 
     /// All that `--force` may delete, beside the report and its charts.
-    pub const ALL: [&str; 8] = [PLAN, ENVIRONMENT, RUNS, STEPS, SCORES, EXAMPLES, SAMPLES, COMPARISONS];
+    pub const ALL: [&str; 10] =
+        [PLAN, ENVIRONMENT, RUNS, STEPS, SCORES, EXAMPLES, SAMPLES, COMPARISONS, ROLLOUTS, PHASES];
 }
 
 /// Creates the folder where it is not there.

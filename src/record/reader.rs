@@ -22,6 +22,8 @@ pub struct Records {
     pub examples: Vec<ExampleRow>,
     pub samples: Vec<SampleRow>,
     pub comparisons: Vec<ComparisonRow>,
+    pub rollouts: Vec<RolloutRow>,
+    pub phases: Vec<PhaseRow>,
 }
 
 impl Records {
@@ -49,6 +51,8 @@ impl Records {
             examples: row_file(dir, files::EXAMPLES).read()?,
             samples: row_file(dir, files::SAMPLES).read()?,
             comparisons: row_file(dir, files::COMPARISONS).read()?,
+            rollouts: row_file(dir, files::ROLLOUTS).read()?,
+            phases: row_file(dir, files::PHASES).read()?,
         })
     }
 }

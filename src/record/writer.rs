@@ -19,6 +19,8 @@ pub struct RecordWriter {
     scores: RowFile,
     examples: RowFile,
     samples: RowFile,
+    rollouts: RowFile,
+    phases: RowFile,
     /// Run → its row, for runs that need not be done again.
     finished: BTreeMap<String, RunRow>,
     /// Run → its place in the plan; the starting checkpoint stands first.
@@ -52,6 +54,8 @@ impl RecordWriter {
             scores: file(files::SCORES),
             examples: file(files::EXAMPLES),
             samples: file(files::SAMPLES),
+            rollouts: file(files::ROLLOUTS),
+            phases: file(files::PHASES),
             finished: BTreeMap::new(),
             order,
             _lock: lock,
@@ -119,6 +123,14 @@ impl RecordWriter {
         self.samples.append(rows)
     }
 
+    pub fn rollouts(&mut self, rows: &[RolloutRow]) -> Result<()> {
+        self.rollouts.append(rows)
+    }
+
+    pub fn phases(&mut self, rows: &[PhaseRow]) -> Result<()> {
+        self.phases.append(rows)
+    }
+
     /// Writes a run's row: its last, which makes it finished.
     pub fn run(&mut self, row: &RunRow) -> Result<()> {
         self.runs.append(std::slice::from_ref(row))
@@ -145,8 +157,8 @@ impl RecordWriter {
     }
 
     fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        for file in [&mut self.runs, &mut self.steps, &mut self.scores, &mut self.examples, &mut self.samples]
-        {
+        let Self { runs, steps, scores, examples, samples, rollouts, phases, .. } = self;
+        for file in [runs, steps, scores, examples, samples, rollouts, phases] {
             file.arrange(&rank)?;
         }
         Ok(())

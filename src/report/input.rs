@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::base::error::{Context, Result};
-use crate::record::{ComparisonRow, ExampleRow, Records, RunRow, SampleRow, ScoreRow, StepRow};
+use crate::record::{
+    ComparisonRow, ExampleRow, PhaseRow, Records, RolloutRow, RunRow, SampleRow, ScoreRow, StepRow,
+};
 
 /// The records of one comparison, in file order: row `i` of a CSV stands on line `i + 2` of its file (the
 /// header is line 1), row `i` of `samples.jsonl` on line `i + 1`. Figures are traced by these lines.
@@ -21,6 +23,8 @@ pub struct Input {
     pub examples: Vec<ExampleRow>,
     pub comparisons: Vec<ComparisonRow>,
     pub samples: Vec<SampleRow>,
+    pub rollouts: Vec<RolloutRow>,
+    pub phases: Vec<PhaseRow>,
 }
 
 impl Input {
@@ -42,6 +46,8 @@ impl Input {
             examples: records.examples,
             comparisons: records.comparisons,
             samples: records.samples,
+            rollouts: records.rollouts,
+            phases: records.phases,
         })
     }
 
@@ -58,6 +64,7 @@ impl Input {
         comparisons: Vec<ComparisonRow>,
         samples: Vec<SampleRow>,
     ) -> Self {
-        Self { plan, environment, runs, steps, scores, examples, comparisons, samples }
+        let (rollouts, phases) = (vec![], vec![]);
+        Self { plan, environment, runs, steps, scores, examples, comparisons, samples, rollouts, phases }
     }
 }
