@@ -3,7 +3,8 @@
 
 use kto_eval::base::seed;
 use kto_eval::objective::{
-    ClassCounts, Evaluation, Feedback, LogProbs, Objective, StepContext, build, evaluate, info, methods,
+    ClassCounts, Evaluation, Feedback, LogProbs, MethodInfo, Objective, StepContext, build, evaluate, info,
+    methods,
 };
 use kto_eval::plan::*;
 use rand::RngExt;
@@ -34,11 +35,13 @@ fn every_method() -> Vec<Method> {
         Method::SppoHard(beta.clone()),
         Method::Nca(beta.clone()),
         Method::Bco(beta),
+        // Its "log-probs" are scores.
+        Method::Reward,
     ];
     let built: Vec<&str> = all.iter().map(|m| build(m).unwrap().name()).collect();
-    // Those that learn from samples, and reward models, have properties and tests of their own (tests/rlhf.rs).
-    let own = |m: &str| matches!(m, "reward" | "ppo-offline");
-    for method in methods().iter().filter(|m| m.feedback != Feedback::Prompts && !own(m.name)) {
+    // Those that learn from rollouts have properties and tests of their own (tests/rlhf.rs).
+    let rollouts = |m: &MethodInfo| m.feedback == Feedback::Prompts || m.name == "ppo-offline";
+    for method in methods().iter().filter(|m| !rollouts(m)) {
         assert!(built.contains(&method.name), "{} is listed but not tested", method.name);
     }
     all

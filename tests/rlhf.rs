@@ -1,4 +1,8 @@
 //! Reward models and learning from them: the scalar head, the surrogates, the online loop.
 
+#[path = "rlhf/online.rs"]
+mod online;
 #[path = "rlhf/reward_model.rs"]
 mod reward_model;
+#[path = "rlhf/surrogates.rs"]
+mod surrogates;

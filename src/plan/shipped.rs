@@ -22,7 +22,7 @@ macro_rules! shipped {
     };
 }
 
-shipped!["quickstart", "hh-harmless"];
+shipped!["quickstart", "hh-harmless", "rlhf"];
 
 /// The plan that runs where none is named.
 pub const DEFAULT_PLAN: &str = "quickstart";

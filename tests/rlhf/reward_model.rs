@@ -129,7 +129,8 @@ fn scores_equal_those_of_transformers_both_ways() {
         model.save(&dir.path().join(family).join("ours")).unwrap();
     }
     let ids: Vec<Vec<u32>> = sequences().iter().map(|s| s.ids.to_vec()).collect();
-    let answers = python(dir.path(), &json!({"families": FAMILIES, "folder": dir.path(), "sequences": ids}));
+    let job = json!({"families": FAMILIES, "folder": dir.path(), "sequences": ids});
+    let answers = python(dir.path(), SCRIPT, &job);
     for family in FAMILIES {
         for side in ["ours", "theirs"] {
             let model =
@@ -147,10 +148,10 @@ fn scores_equal_those_of_transformers_both_ways() {
     }
 }
 
-fn python(dir: &Path, job: &Value) -> Value {
+pub fn python(dir: &Path, text: &str, job: &Value) -> Value {
     let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "/work/venv/bin/python".to_owned());
     let (script, input) = (dir.join("script.py"), dir.join("job.json"));
-    std::fs::write(&script, SCRIPT).unwrap();
+    std::fs::write(&script, text).unwrap();
     std::fs::write(&input, job.to_string()).unwrap();
     let out = Command::new(python).arg(script).arg(input).output().unwrap();
     assert!(out.status.success(), "{}", String::from_utf8_lossy(&out.stderr));

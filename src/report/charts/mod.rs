@@ -6,7 +6,9 @@ mod key;
 mod kl;
 mod learning;
 mod length;
+mod overoptimisation;
 mod pareto;
+mod phases;
 mod rewards;
 mod scatter;
 mod scores;
@@ -50,7 +52,7 @@ pub enum Section {
 }
 
 /// All charts, in the order of the report.
-pub const ALL: [Chart; 10] = [
+pub const ALL: [Chart; 12] = [
     scores::CHART,
     differences::CHART,
     subsets::CHART,
@@ -58,7 +60,9 @@ pub const ALL: [Chart; 10] = [
     length::CHART,
     learning::CHART,
     kl::CHART,
+    overoptimisation::CHART,
     cost::CHART,
+    phases::CHART,
     pareto::CHART,
     throughput::CHART,
 ];

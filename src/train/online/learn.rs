@@ -52,7 +52,7 @@ pub struct Pass {
     pub ratios: usize,
     /// Largest |ρ − 1| of a token.
     pub furthest_ratio: f64,
-    /// Largest |d loss / d log-prob|.
+    /// Largest |d loss / d log-prob| or |d loss / d value|.
     pub steepest: f64,
     /// (n,) Σ log π of each sample.
     pub sums: Vec<f64>,
@@ -115,7 +115,7 @@ impl Pass {
         self.value_loss += share.value_loss;
         self.clipped += share.clipped;
         self.ratios += share.ratios;
-        self.steepest = share.dlogps.iter().fold(self.steepest, |s, d| s.max(d.abs()));
+        self.steepest = share.dlogps.iter().chain(&share.dvalues).fold(self.steepest, |s, d| s.max(d.abs()));
         let ratios = part.logps.iter().zip(part.old).map(|(new, old)| (new - old).exp() - 1.0);
         self.furthest_ratio = ratios.fold(self.furthest_ratio, |f, r| f.max(r.abs()));
         self.sums.extend(by_sample(part.lengths, part.logps).map(|s| s.iter().sum::<f64>()));

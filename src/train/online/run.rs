@@ -261,7 +261,14 @@ impl<'a> Run<'a> {
         let (started, before) = (Instant::now(), self.spent());
         self.rollouts += 1;
         let counted = self.phases;
-        let mut drawn = self.draw(policy, size)?;
+        let mut drawn = match self.draw(policy, size) {
+            Ok(drawn) => drawn,
+            // A policy that could be sampled from at first and no longer can has been broken by its updates.
+            Err(error) if self.ledger.steps > 0 => {
+                return Ok(Some(format!("rollout {}: no samples can be drawn: {error:#}", self.rollouts)));
+            }
+            Err(error) => return Err(error),
+        };
         self.ledger.labels += drawn.labels;
         let ended =
             self.look(&drawn, None).map_or_else(|| self.learn(policy, &mut drawn, hooks), |w| Ok(Some(w)))?;
@@ -420,7 +427,11 @@ impl<'a> Run<'a> {
         let (labelled, ties) = label(drawn, paired);
         drawn.metrics.ties = ties;
         let least = if objective.z0().is_some() { 2 } else { 1 };
-        if labelled.len() < least {
+        let enough = labelled.len() >= least;
+        if let Some(why) = self.symptoms.learned(enough) {
+            return Ok(Some(why));
+        }
+        if !enough {
             return Ok(None);
         }
         let units: Vec<&Unit> = labelled.iter().collect();

@@ -2,7 +2,7 @@
 
 /// Rollouts in a row before a constant reward, nothing but empty samples, or samples that never end are a failure:
 /// one such batch is chance.
-const PATIENCE: u64 = 10;
+const PATIENCE: u64 = 5;
 /// Nats a token, of log π/π_ref over a rollout: a policy there has nothing left of its reference.
 const MOST_KL: f64 = 20.0;
 
@@ -12,6 +12,7 @@ pub struct Symptoms {
     constant: u64,
     empty: u64,
     endless: u64,
+    idle: u64,
 }
 
 /// A rollout as the symptoms see it.
@@ -50,9 +51,20 @@ impl Symptoms {
         if self.constant >= n {
             return Some(format!("the reward was {first} for every sample of each of the last {n} rollouts"));
         }
-        let kl = seen.kl_per_token?;
+        self.far(seen.kl_per_token?)
+    }
+
+    fn far(&self, kl: f64) -> Option<String> {
         (!kl.is_finite() || kl > MOST_KL)
             .then(|| format!("the KL divergence from the reference exploded: {kl:.3} nats a token"))
+    }
+
+    /// Takes note of whether a rollout gave anything to learn from; `Some` as for [`Symptoms::look`].
+    pub fn learned(&mut self, anything: bool) -> Option<String> {
+        self.idle = if anything { 0 } else { self.idle + 1 };
+        let n = PATIENCE;
+        (self.idle >= n)
+            .then(|| format!("in each of the last {n} rollouts no two samples of a prompt differ in reward"))
     }
 }
 
