@@ -2,9 +2,10 @@
 
 use std::path::{Path, PathBuf};
 
+use super::contest;
 use crate::base::error::Result;
 use crate::plan::{Budget, Plan};
-use crate::record::{Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
+use crate::record::{JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
 use crate::report::{self, Input};
 use crate::stats;
 
@@ -14,6 +15,8 @@ pub struct Judged {
     /// For a terminal: the table of arms, then the verdicts.
     pub summary: String,
     pub report: PathBuf,
+    /// What the language model that judged was asked, and which suites the training data holds parts of.
+    pub notes: Vec<String>,
     /// Why there are no verdicts: the budgets did not match, or a sentinel won.
     pub invalid: Option<String>,
 }
@@ -33,16 +36,24 @@ pub fn judge(dir: &Path) -> Result<Judged> {
     records.comparisons =
         stats::verdicts(&records.examples, &contestants, &records.plan.verdict, invalid.as_deref());
     replace_comparisons(dir, &records.comparisons)?;
+    contest::write(dir, &records)?;
+    let notes = notes(dir, &records)?;
     let input = Input::of(records)?;
     let paths = report::write(&input, dir)?;
-    Ok(Judged { summary: report::terminal_summary(&input), report: paths.html, invalid })
+    Ok(Judged { summary: report::terminal_summary(&input), report: paths.html, notes, invalid })
+}
+
+fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
+    let judge = JudgeUsage::read(dir)?.map(|used| used.to_string());
+    let overlaps = records.environment.contamination.iter().map(|o| format!("contamination: {o}"));
+    Ok(judge.into_iter().chain(overlaps).collect())
 }
 
 /// How far apart the arms ended, where that is too far for a comparison.
 fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
     let spent: Vec<(&str, f64)> = runs
         .iter()
-        .filter(|r| r.status == Status::Done)
+        .filter(|r| r.status == Status::Done && !unreported(plan, r))
         .map(|r| (r.run.as_str(), amount(r, plan.budget)))
         .collect();
     let (least, low) = *spent.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -57,6 +68,13 @@ fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
             100.0 * BUDGET_TOLERANCE
         )
     })
+}
+
+/// An external trainer that does not say what it spent: it cannot be held to the budget, and its silence does
+/// not make the other arms' comparison invalid.
+fn unreported(plan: &Plan, row: &RunRow) -> bool {
+    let external = plan.arms.iter().any(|a| a.name == row.arm && a.trainer.is_some());
+    external && amount(row, plan.budget) == 0.0
 }
 
 fn amount(row: &RunRow, budget: Budget) -> f64 {

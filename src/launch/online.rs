@@ -62,6 +62,10 @@ pub(super) fn trained(
     step: &mut dyn FnMut(&StepRow) -> Result<()>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    if run.arm.train.lora.is_on() {
+        return Err(anyhow!("{} does not train adapters yet", run.arm.method.name()))
+            .hint("leave `lora` out of this arm");
+    }
     let owner = Owner::of(run);
     let mut policy = prepared.start.duplicate()?;
     let memory = PeakMemory::start();

@@ -7,13 +7,17 @@ mod environment;
 mod folder;
 mod reader;
 pub mod schema;
+mod scores;
 mod table;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod writer;
 
-pub use environment::Environment;
+pub use environment::{Environment, Overlap};
 pub use folder::files;
 pub use reader::Records;
 pub use schema::*;
-pub use writer::{RecordWriter, replace_comparisons};
+pub use scores::{LogpRow, ScoreFolder};
+pub use usage::JudgeUsage;
+pub use writer::{RecordWriter, replace_comparisons, replace_contests};

@@ -205,7 +205,7 @@ def stub(**kw):
         _metrics={"train": defaultdict(list), "eval": defaultdict(list)}, args=args,
         model=types.SimpleNamespace(training=True), top_entropy_quantile=1.0, off_policy_mask_threshold=None,
         importance_sampling_level="token", use_vllm=False, vllm_importance_sampling_correction=False,
-        current_gradient_accumulation_steps=1, max_completion_length=width,
+        current_gradient_accumulation_steps=1, _entropy_bonus_enabled=False, max_completion_length=width,
         _get_per_token_logps_and_entropies=lambda *a, **k: (new, torch.zeros_like(new).detach(), None), **kw)
 rewards, k = torch.tensor(job["rewards"], dtype=torch.float64), job["samples"]
 base = {"prompt_ids": torch.zeros(len(lengths), 1, dtype=torch.long), "prompt_mask": torch.ones(len(lengths), 1, dtype=torch.long),

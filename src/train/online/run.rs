@@ -316,18 +316,12 @@ impl<'a> Run<'a> {
     }
 
     fn look(&mut self, drawn: &Drawn, kl_per_token: Option<f64>) -> Option<String> {
+        if let Some(kl) = kl_per_token {
+            return self.symptoms.far(kl);
+        }
         let own = self.source.is_some();
         let RolloutMetrics { empty, unfinished, .. } = drawn.metrics;
-        // Counted once a rollout: the second look is at the KL alone.
-        let again = kl_per_token.is_some();
-        self.symptoms.look(&Seen {
-            rewards: if again { &[] } else { &drawn.rewards },
-            empty,
-            unfinished,
-            kl_per_token,
-            own: own && !again,
-            varies: own,
-        })
+        self.symptoms.look(&Seen { rewards: &drawn.rewards, empty, unfinished, own })
     }
 
     fn learn(
@@ -452,6 +446,7 @@ impl<'a> Run<'a> {
             micro_tokens: self.job.spec.micro_tokens,
             classes,
             reward_shift: 0.0,
+            dropout: None,
         };
         self.gradients.zero_()?;
         let result = compute_step(policy, objective.as_ref(), &input, &mut self.gradients)?;

@@ -21,12 +21,8 @@ pub struct Seen<'a> {
     /// Shares of samples.
     pub empty: f64,
     pub unfinished: f64,
-    /// Absent before log-probs are known.
-    pub kl_per_token: Option<f64>,
-    /// The samples are the policy's own.
+    /// The samples are the policy's own: given ones may be of one class, and are as they are.
     pub own: bool,
-    /// Whether the reward ought to differ between samples at all (offline data may have one class in a batch).
-    pub varies: bool,
 }
 
 impl Symptoms {
@@ -36,7 +32,7 @@ impl Symptoms {
             return Some(format!("the reward of sample {} of {} is {r}", i + 1, seen.rewards.len()));
         }
         let first = seen.rewards.first().copied().unwrap_or(0.0);
-        let constant = seen.varies && seen.rewards.len() > 1 && seen.rewards.iter().all(|r| *r == first);
+        let constant = seen.own && seen.rewards.len() > 1 && seen.rewards.iter().all(|r| *r == first);
         let count = |held: bool, n: u64| if held { n + 1 } else { 0 };
         self.constant = count(constant, self.constant);
         self.empty = count(seen.own && seen.empty == 1.0, self.empty);
@@ -51,10 +47,11 @@ impl Symptoms {
         if self.constant >= n {
             return Some(format!("the reward was {first} for every sample of each of the last {n} rollouts"));
         }
-        self.far(seen.kl_per_token?)
+        None
     }
 
-    fn far(&self, kl: f64) -> Option<String> {
+    /// Takes a look at how far the policy is from its reference, nats a token; `Some` as for [`Symptoms::look`].
+    pub fn far(&self, kl: f64) -> Option<String> {
         (!kl.is_finite() || kl > MOST_KL)
             .then(|| format!("the KL divergence from the reference exploded: {kl:.3} nats a token"))
     }
@@ -73,7 +70,7 @@ mod tests {
     use super::*;
 
     fn seen(rewards: &[f64]) -> Seen<'_> {
-        Seen { rewards, empty: 0.0, unfinished: 0.0, kl_per_token: Some(0.1), own: true, varies: true }
+        Seen { rewards, empty: 0.0, unfinished: 0.0, own: true }
     }
 
     #[test]
@@ -82,8 +79,8 @@ mod tests {
         let mut s = Symptoms::default();
         assert_eq!(s.look(&seen(&good)), None);
         assert!(s.look(&seen(&[0.0, f64::NAN])).unwrap().contains("reward of sample 2 of 2 is NaN"));
-        assert!(s.look(&Seen { kl_per_token: Some(25.0), ..seen(&good) }).unwrap().contains("KL"));
-        assert!(s.look(&Seen { kl_per_token: Some(f64::NAN), ..seen(&good) }).unwrap().contains("KL"));
+        assert!(s.far(25.0).unwrap().contains("KL"));
+        assert!(s.far(f64::NAN).unwrap().contains("KL") && s.far(0.1).is_none());
         type Case = (fn() -> Seen<'static>, &'static str);
         let cases: [Case; 3] = [
             (|| seen(&[0.5, 0.5]), "the reward was 0.5"),
