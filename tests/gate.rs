@@ -191,6 +191,8 @@ fn side(
         samples: vec![],
         judgments: vec![],
         trials: vec![],
+        rollouts: vec![],
+        phases: vec![],
         comparisons: vec![],
     };
     let mut changed = plan.runs();

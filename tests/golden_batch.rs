@@ -63,7 +63,7 @@ impl Fixture {
         let units: Vec<&Unit> = match objective.feedback() {
             Feedback::Paired => &self.pairs,
             Feedback::Unpaired => &self.singles,
-            Feedback::Completions => &chosen,
+            _ => &chosen,
         }
         .iter()
         .collect();

@@ -3,8 +3,8 @@
 use candle_core::{DType, Device};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
-use kto_eval::model::{Decoder, DecoderConfig, Gradients, Size};
-use kto_eval::objective::{ClassCounts, Feedback, build, methods};
+use kto_eval::model::{Decoder, DecoderConfig, Gradients, RewardModel, Size};
+use kto_eval::objective::{ClassCounts, Feedback, MethodInfo, build, methods};
 use kto_eval::plan::*;
 use kto_eval::train::{
     Reference, ReferenceCache, StepInput, StepResult, Unit, compute_step, mismatched_sequences,
@@ -37,9 +37,13 @@ fn every_method() -> Vec<Method> {
         Method::SppoHard(beta.clone()),
         Method::Nca(beta.clone()),
         Method::Bco(beta),
+        Method::Reward,
     ];
     let names: Vec<&str> = all.iter().map(|m| build(m).unwrap().name()).collect();
-    assert!(methods().iter().all(|m| names.contains(&m.name)), "every method of the list is tested");
+    // Those that learn from rollouts are tested in tests/rlhf.rs.
+    let rollouts = |m: &MethodInfo| m.feedback == Feedback::Prompts || m.name == "ppo-offline";
+    let listed = || methods().iter().filter(|m| !rollouts(m));
+    assert!(listed().all(|m| names.contains(&m.name)), "every method of the list is tested");
     all
 }
 
@@ -47,6 +51,14 @@ fn decoder(seed: u64, dtype: DType) -> Decoder {
     let size =
         Size { vocab: 50, hidden: 32, layers: 2, heads: 4, kv_heads: 2, intermediate: 48, context: 64 };
     Decoder::random(DecoderConfig::llama(size).unwrap(), seed, dtype, &Device::Cpu).unwrap()
+}
+
+/// The policy as the method trains it: a reward model has its head.
+fn policy(method: &Method, dtype: DType) -> Decoder {
+    match method {
+        Method::Reward => RewardModel::from_start(&decoder(1, dtype), 0, 3).unwrap().into_decoder(),
+        _ => decoder(1, dtype),
+    }
 }
 
 /// 16 units of 8 prompt and 12 completion tokens, so that a token limit splits them evenly.
@@ -71,7 +83,7 @@ fn units(feedback: Feedback) -> Vec<Unit> {
 }
 
 fn run(method: &Method, dtype: DType, micro_tokens: usize) -> (StepResult, Vec<f64>) {
-    let (policy, reference) = (decoder(1, dtype), decoder(2, dtype));
+    let (policy, reference) = (policy(method, dtype), decoder(2, dtype));
     let objective = build(method).unwrap();
     let cache = ReferenceCache::open("test", None);
     let units = units(objective.feedback());
@@ -135,7 +147,7 @@ fn the_gradient_of_a_step_is_its_finite_difference() {
         }
         let (_, gradient) = run(&method, DType::F64, 200);
         let objective = build(&method).unwrap();
-        let mut policy = decoder(1, DType::F64);
+        let mut policy = policy(&method, DType::F64);
         let reference = decoder(2, DType::F64);
         let cache = ReferenceCache::open("test", None);
         let units = units(objective.feedback());
@@ -155,7 +167,7 @@ fn the_gradient_of_a_step_is_its_finite_difference() {
         let expected: f64 = gradient.iter().zip(&direction).map(|(g, d)| g * d).sum();
         let mut loss_at = |h: f64| {
             let mut at = 0;
-            let start = decoder(1, DType::F64);
+            let start = self::policy(&method, DType::F64);
             for (param, original) in policy.params_mut().iter_mut().zip(start.params()) {
                 let n = original.tensor.elem_count();
                 let step: Vec<f64> = direction[at..at + n].iter().map(|d| d * h).collect();

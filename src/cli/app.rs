@@ -6,8 +6,8 @@ use clap::Parser;
 
 use super::args::{Cli, Verb};
 use super::{
-    baseline, bench, compare, data, gate, gather, init, merge, methods, plan, report, score, suites, train,
-    verify, winrate,
+    baseline, bench, compare, data, gate, gather, init, merge, methods, plan, report, reward, score, suites,
+    train, verify, winrate,
 };
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
@@ -20,6 +20,7 @@ pub fn main() -> ExitCode {
         Verb::Train(options) => train::run(options, &common),
         Verb::Score(options) => score::run(options, &common),
         Verb::Gather(options) => gather::run(options, &common),
+        Verb::Reward(options) => reward::run(options, &common),
         Verb::Report(options) => report::run(options, &common),
         Verb::Suites(verb) => suites::run(verb, &common),
         Verb::Winrate(options) => winrate::run(options, &common),

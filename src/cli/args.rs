@@ -6,8 +6,8 @@ use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
 use super::{
-    baseline, bench, compare, data, gate, gather, init, merge, plan, report, score, suites, train, verify,
-    winrate,
+    baseline, bench, compare, data, gate, gather, init, merge, plan, report, reward, score, suites, train,
+    verify, winrate,
 };
 use crate::base::error::{Context, Result};
 use crate::launch;
@@ -46,6 +46,8 @@ pub enum Verb {
     Score(score::Options),
     /// Merge the records of shards into one comparison, and judge it
     Gather(gather::Options),
+    /// Measure a reward model on held-out pairs
+    Reward(reward::Options),
     /// Draw the report again from the records of a comparison
     Report(report::Options),
     /// List, show and check suites

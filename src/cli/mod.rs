@@ -19,6 +19,7 @@ mod methods;
 mod output;
 mod plan;
 mod report;
+mod reward;
 mod score;
 mod screen;
 mod suites;

@@ -100,6 +100,8 @@ fn side(plan: &Plan, world: World, speed: f64, worse: f64, trial: u64, which: &s
         samples: vec![],
         judgments: vec![],
         trials: vec![],
+        rollouts: vec![],
+        phases: vec![],
         comparisons: vec![],
     };
     for arm in ["kto", "other"] {

@@ -12,18 +12,18 @@ use super::items::done_elsewhere;
 use super::keep::{forget, is_out_of_room};
 use super::llm::usage;
 use super::observer::Observer;
+use super::online::check_arm;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
 use super::run::{scored, trained_in};
 use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
-use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::suite::judge::llm::LlmJudge;
 use crate::suite::{Kind, ScoredSuite, Suite};
-use crate::train::{Interval, units};
+use crate::train::Interval;
 
 /// What a comparison's results do not depend on.
 #[derive(Clone, Copy, Debug, Default)]
@@ -86,9 +86,7 @@ pub fn compare(
             external::check_program(&arm.name, trainer)?;
             continue;
         }
-        let feedback = build(&arm.method)?.feedback();
-        units(prepared.data.of(&arm.data).as_data(), feedback)
-            .with_context(|| format!("arm {}", arm.name))?;
+        check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
     let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {
@@ -213,6 +211,8 @@ fn one(
     if trained.aborted {
         return Ok(None);
     }
+    writer.rollouts(&trained.rollouts)?;
+    writer.phases(&trained.phases)?;
     let mut row = trained.row;
     // The weights of a run that diverged say nothing.
     if row.status == Status::Done {

@@ -125,6 +125,11 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     let adapted = decoder.adapter().is_some();
     let start = whole(decoder)?;
+    ensure!(
+        start.config().scalar.is_none(),
+        "{} is a reward model: it gives scores and writes nothing, so no policy can start from it",
+        plan.model.source
+    );
     // A target module that is not there is found now, not when its arm's turn comes.
     for arm in plan.arms.iter().filter(|arm| arm.train.lora.is_on()) {
         start.with_adapter(&arm.train.lora, 0).with_context(|| format!("arm {}", arm.name))?;

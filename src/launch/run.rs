@@ -10,9 +10,9 @@ use super::rows::{self, Owner};
 use super::stages::sft_first;
 use crate::base::error::Result;
 use crate::data::{Dataset, Sequence};
-use crate::model::Decoder;
-use crate::plan::{Plan, RunSpec};
-use crate::record::{RecordWriter, RunRow, Status, StepRow};
+use crate::model::{Decoder, RewardModel};
+use crate::plan::{Method, Plan, RunSpec};
+use crate::record::{PhaseRow, RecordWriter, RolloutRow, RunRow, Status, StepRow};
 use crate::suite::judge::Judge;
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
 use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, TrainOutcome, train_from};
@@ -30,6 +30,9 @@ pub struct Trained {
     pub checks: Vec<Check>,
     /// The abort flag ended it before its budget was spent.
     pub aborted: bool,
+    /// Of a method that learns from rollouts.
+    pub rollouts: Vec<RolloutRow>,
+    pub phases: Vec<PhaseRow>,
 }
 
 /// Trains one run from the starting checkpoint. `step` gets each step's row as it is made.
@@ -68,18 +71,16 @@ fn execute(
     keeper: &mut dyn Keeper,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
+    if super::online::is_online(&run.arm.method) {
+        return super::online::trained(prepared, run, abort, &mut |row| keeper.step(row), observer);
+    }
     let owner = Owner::of(run);
-    let lora = &run.arm.train.lora;
-    // With an adapter the weights stay as they are, and stay shared with the reference.
-    let mut policy = match lora.is_on() {
-        true => prepared.start.with_adapter(lora, run.seed)?,
-        false => prepared.start.duplicate()?,
-    };
+    let mut policy = start(prepared, run)?;
     let memory = PeakMemory::start();
     let first = match sft_first(&mut policy, prepared, run, abort, &mut |row| keeper.step(row), observer)? {
         None => None,
         Some(first) if first.outcome.ended == Ended::Done => Some(first),
-        Some(first) => return Ok(ended(policy, run, first.outcome, memory)),
+        Some(first) => return Ok(finished(policy, run, first.outcome, memory)),
     };
     let mut own = None;
     let reference = match &first {
@@ -107,10 +108,10 @@ fn execute(
     let mut ledger = spent;
     ledger.add(&outcome.ledger);
     outcome.ledger = ledger;
-    Ok(ended(policy, run, outcome, memory))
+    Ok(finished(policy, run, outcome, memory))
 }
 
-fn ended(policy: Decoder, run: &RunSpec, outcome: TrainOutcome, memory: PeakMemory) -> Trained {
+fn finished(policy: Decoder, run: &RunSpec, outcome: TrainOutcome, memory: PeakMemory) -> Trained {
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.ledger);
     row.trained_parameters = policy.num_trained() as u64;
@@ -118,13 +119,31 @@ fn ended(policy: Decoder, run: &RunSpec, outcome: TrainOutcome, memory: PeakMemo
     row.weights = outcome.weights;
     row.start_host_mib = memory.before_mib;
     row.peak_host_mib = memory.peak_mib();
-    let aborted = outcome.ended == Ended::Aborted;
-    (row.status, row.note) = match outcome.ended {
+    let aborted = ended(&mut row, &outcome.ended);
+    Trained { policy, row, checks: outcome.checks, aborted, rollouts: vec![], phases: vec![] }
+}
+
+/// The starting checkpoint as the run trains it: a reward model gets its head.
+fn start(prepared: &Prepared, run: &RunSpec) -> Result<Decoder> {
+    match run.arm.method {
+        Method::Reward => {
+            let seed = crate::base::seed::derive(run.seed, "reward/head");
+            Ok(RewardModel::from_start(&prepared.start, prepared.tokenizer.pad(), seed)?.into_decoder())
+        }
+        // With an adapter the weights stay as they are, and stay shared with the reference.
+        _ if run.arm.train.lora.is_on() => prepared.start.with_adapter(&run.arm.train.lora, run.seed),
+        _ => prepared.start.duplicate(),
+    }
+}
+
+/// Notes how training ended; whether it was the abort flag.
+pub(super) fn ended(row: &mut RunRow, ended: &Ended) -> bool {
+    (row.status, row.note) = match ended {
         Ended::Done => (Status::Done, String::new()),
-        Ended::Diverged(why) => (Status::Diverged, why),
+        Ended::Diverged(why) => (Status::Diverged, why.clone()),
         Ended::Aborted => (Status::Failed, "interrupted".to_owned()),
     };
-    Trained { policy, row, checks: outcome.checks, aborted }
+    *ended == Ended::Aborted
 }
 
 /// Scores a policy on a suite; `base` is the starting checkpoint's result on it (`None` for itself).

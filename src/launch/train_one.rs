@@ -9,10 +9,11 @@ use super::keep::forget;
 use super::merge::{copy_files, same_folder};
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
+use super::reward_model::{margins, reward_quality};
 use super::run::trained_in;
 use crate::base::error::{HintExt, Result, anyhow, bail};
-use crate::model::Decoder;
-use crate::plan::{Plan, RunSpec, WORLD};
+use crate::model::{Decoder, RewardModel};
+use crate::plan::{DataSpec, Method, Plan, RunSpec, WORLD};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::train::{Interval, Outcome};
 
@@ -61,6 +62,11 @@ pub fn train_one(
         };
         observer.note(&format!("{mark}: {} {}", check.name, check.detail));
     }
+    writer.rollouts(&trained.rollouts)?;
+    writer.phases(&trained.phases)?;
+    if trained.row.status == Status::Done && run.arm.method == Method::Reward {
+        measure(&trained.policy, &prepared, &run.data, observer)?;
+    }
     if trained.row.status == Status::Done {
         save(&trained.policy, &prepared, &run.model.source, folder.model)?;
     }
@@ -68,6 +74,22 @@ pub fn train_one(
     forget(folder.records, &run.id)?;
     observer.run_ends(&trained.row);
     Ok(Some(trained.row))
+}
+
+/// Says how a new reward model does on the held-out split, where the data have one.
+fn measure(
+    trained: &Decoder,
+    prepared: &Prepared,
+    data: &DataSpec,
+    observer: &mut dyn Observer,
+) -> Result<()> {
+    let model = RewardModel::new(trained.duplicate()?)?;
+    let heldout = DataSpec { split: "test".to_owned(), max_examples: 0, ..data.clone() };
+    match margins(&model, &heldout, &prepared.tokenizer, observer) {
+        Ok((_, margins)) => observer.note(&reward_quality(&margins)?.to_string()),
+        Err(error) => observer.note(&format!("not measured on held-out pairs: {error:#}")),
+    }
+    Ok(())
 }
 
 /// Weights and configuration, or the adapter, and the tokenizer beside them.

@@ -6,6 +6,7 @@ use candle_core::Device;
 use serde::Serialize;
 
 use super::observer::Observer;
+use super::online::check_arm;
 use super::prepare::prepare;
 use super::run::trained;
 use crate::base::error::{Context, Result, bail};
@@ -31,6 +32,10 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Verified>> {
     let prepared = prepare(plan, device, observer)?;
+    // What an external trainer can use is its own affair.
+    for arm in plan.arms.iter().filter(|arm| arm.trainer.is_none()) {
+        check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
+    }
     let mut verified = vec![];
     let runs = plan.runs();
     for run in runs.into_iter().filter(|r| r.seed == plan.seeds[0]) {

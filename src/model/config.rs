@@ -103,9 +103,31 @@ pub struct DecoderConfig {
     pub embedding_scale: f64,
     /// The vocabulary projection is the embedding table.
     pub tied: bool,
+    /// A projection of the last hidden states to one number: a reward model's or a critic's.
+    pub scalar: Option<ScalarHead>,
     pub init_std: f64,
     /// `config.json` as read or made; written back on saving.
     pub source: Map<String, Value>,
+}
+
+/// What a scalar head is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ScalarHead {
+    /// The score of a sequence, in place of the vocabulary projection: Hugging Face's sequence classification
+    /// with one label.
+    Score,
+    /// The value of a state, beside the vocabulary projection; never saved.
+    Value,
+}
+
+impl ScalarHead {
+    /// The tensor's name in a checkpoint.
+    pub fn tensor(self) -> &'static str {
+        match self {
+            Self::Score => "score.weight",
+            Self::Value => "value.weight",
+        }
+    }
 }
 
 /// Size of a Llama-shaped model to be made at random.

@@ -4,7 +4,7 @@ use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 
 use super::adapter::{Adapter, Dropout};
-use super::config::{DecoderConfig, LayerKind, NormKind, Rope};
+use super::config::{DecoderConfig, LayerKind, NormKind, Rope, ScalarHead};
 use super::gradients::Gradients;
 use super::layer::{self, LayerTape};
 use super::packed::Packed;
@@ -16,7 +16,7 @@ use crate::kernels::attention::{Shape, Tree};
 use crate::kernels::head::{self, Head, Target};
 use crate::kernels::norm::{self, Norm, NormGrads};
 use crate::kernels::rope::{self, Angles};
-use crate::kernels::{embedding, plain};
+use crate::kernels::{embedding, linear, plain};
 
 /// A decoder-only transformer: weights and how they are wired.
 pub struct Decoder {
@@ -37,7 +37,8 @@ pub struct Tape {
     layers: Vec<LayerTape>,
     /// (m, c) input of the last normalisation, at the rows that are read.
     last: Tensor,
-    saved: head::Saved,
+    /// Absent where no log-prob was computed.
+    saved: Option<head::Saved>,
 }
 
 /// A packed batch in the terms of the kernels.
@@ -161,6 +162,53 @@ impl Decoder {
         Self { checkpointing: self.checkpointing, adapter, ..shared }
     }
 
+    /// A copy that shares no memory, with a scalar head of weights drawn from N(0, `std`²).
+    ///
+    /// # Errors
+    /// The model has a scalar head already.
+    pub(super) fn with_scalar(
+        &self,
+        head: ScalarHead,
+        source: serde_json::Map<String, serde_json::Value>,
+        seed: u64,
+        std: f64,
+    ) -> Result<Self> {
+        ensure!(self.config.scalar.is_none(), "the model has a scalar head already");
+        let tied = self.config.tied || head == ScalarHead::Score;
+        let config = DecoderConfig { scalar: Some(head), tied, source, ..self.config.clone() };
+        let mut params = Vec::new();
+        for spec in layout(&config).0 {
+            let of_spec = |p: &&Param| p.pieces == spec.pieces;
+            let tensor = match self.params.iter().find(of_spec) {
+                Some(param) => param.tensor.copy()?,
+                None => {
+                    let numbers = normal(seed, &format!("init {}", head.tensor()), config.hidden, std);
+                    let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?;
+                    tensor.to_dtype(self.dtype)?.to_device(&self.device)?
+                }
+            };
+            params.push(Param { pieces: spec.pieces, role: spec.role, tensor });
+        }
+        let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
+        copy.checkpointing = self.checkpointing;
+        Ok(copy)
+    }
+
+    /// A copy without its scalar head: the policy that stood beside a critic.
+    ///
+    /// # Errors
+    /// The weights cannot be copied.
+    pub fn without_scalar(&self) -> Result<Self> {
+        let mut config = self.config.clone();
+        let name = config.scalar.take().map(ScalarHead::tensor);
+        let kept = self.params.iter().filter(|p| p.pieces.first().map(|p| p.name.as_str()) != name);
+        let params =
+            kept.map(|p| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() })).collect::<Result<_>>()?;
+        let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
+        copy.checkpointing = self.checkpointing;
+        Ok(copy)
+    }
+
     /// Log-probs (r,) of the batch's reads; nothing is kept.
     pub fn logps(&self, batch: &Packed) -> Result<Vec<f64>> {
         let parts = self.batch(batch)?;
@@ -180,18 +228,69 @@ impl Decoder {
     /// As [`Self::forward`], with the adapter's dropout as drawn for the step.
     pub fn forward_training(&self, batch: &Packed, dropout: Option<Dropout>) -> Result<(Vec<f64>, Tape)> {
         let parts = Batch { dropout, ..self.batch(batch)? };
+        let (x, layers) = self.run_layers(batch, &parts)?;
+        let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
+        let (logps, saved) = head::forward(&normed, self.head(), &parts.targets, true)?;
+        let (ids, positions) = (batch.ids.clone(), batch.positions.clone());
+        Ok((logps, Tape { ids, positions, batch: parts, layers, last: x, saved: Some(saved) }))
+    }
+
+    /// [`Decoder::forward`] with the scalar head's number at each read: (r,) log-probs, empty unless asked for,
+    /// (r,) scalars, and what backward needs.
+    ///
+    /// # Errors
+    /// The model has no scalar head.
+    pub fn forward_scalars(&self, batch: &Packed, logps: bool) -> Result<(Vec<f64>, Vec<f64>, Tape)> {
+        let parts = self.batch(batch)?;
+        let (x, layers) = self.run_layers(batch, &parts)?;
+        let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
+        let scalars = self.scalars_of(&normed, &parts)?;
+        let (logps, saved) = match logps {
+            true => head::forward(&normed, self.head(), &parts.targets, true).map(|(l, s)| (l, Some(s)))?,
+            false => (Vec::new(), None),
+        };
+        let (ids, positions) = (batch.ids.clone(), batch.positions.clone());
+        Ok((logps, scalars, Tape { ids, positions, batch: parts, layers, last: x, saved }))
+    }
+
+    /// (r,) the scalar head's number at each read; nothing is kept.
+    ///
+    /// # Errors
+    /// The model has no scalar head.
+    pub fn scalars(&self, batch: &Packed) -> Result<Vec<f64>> {
+        let parts = self.batch(batch)?;
+        let mut x = self.embed(&batch.ids, &batch.positions)?;
+        for index in 0..self.config.layers.len() {
+            x = layer::forward(self, index, x, &parts, false)?.0;
+        }
+        self.scalars_of(&norm::forward(&x, self.norm(self.ids.last_norm))?, &parts)
+    }
+
+    /// Every layer with its tape: (m, c) before the last normalisation.
+    fn run_layers(&self, batch: &Packed, parts: &Batch) -> Result<(Tensor, Vec<LayerTape>)> {
         let mut x = self.embed(&batch.ids, &batch.positions)?;
         let mut layers = Vec::with_capacity(self.config.layers.len());
         for index in 0..self.config.layers.len() {
             let input = x.clone();
-            let (out, tape) = layer::forward(self, index, x, &parts, !self.checkpointing)?;
+            let (out, tape) = layer::forward(self, index, x, parts, !self.checkpointing)?;
             layers.push(tape.unwrap_or(LayerTape::Input(input)));
             x = out;
         }
-        let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
-        let (logps, saved) = head::forward(&normed, self.head(), &parts.targets, true)?;
-        let (ids, positions) = (batch.ids.clone(), batch.positions.clone());
-        Ok((logps, Tape { ids, positions, batch: parts, layers, last: x, saved }))
+        Ok((x, layers))
+    }
+
+    fn scalar_weight(&self) -> Result<(usize, &Tensor)> {
+        match self.ids.scalar {
+            Some(index) => Ok((index, self.weight(index))),
+            None => bail!("the model has no scalar head: it is no reward model and has no critic"),
+        }
+    }
+
+    /// normed (m, c) → (r,)
+    fn scalars_of(&self, normed: &Tensor, parts: &Batch) -> Result<Vec<f64>> {
+        let by_row = linear::forward(normed, self.scalar_weight()?.1, None)?; // (m, 1)
+        let by_row: Vec<f64> = by_row.flatten_all()?.to_dtype(DType::F64)?.to_vec1()?;
+        Ok(parts.targets.iter().map(|&(row, _)| by_row[row as usize]).collect())
     }
 
     /// Adds the gradients of Σ `dlogps`·log-probs.
@@ -199,20 +298,55 @@ impl Decoder {
     /// # Errors
     /// If `dlogps` does not have one number for each read, or `grads` is another model's.
     pub fn backward(&self, tape: Tape, dlogps: &[f64], grads: &mut Gradients) -> Result<()> {
+        self.backward_scalars(tape, dlogps, &[], grads)
+    }
+
+    /// Adds the gradients of Σ `dlogps`·log-probs + Σ `dscalars`·scalars; either may be empty where it was not
+    /// computed.
+    ///
+    /// # Errors
+    /// As [`Decoder::backward`].
+    pub fn backward_scalars(
+        &self,
+        tape: Tape,
+        dlogps: &[f64],
+        dscalars: &[f64],
+        grads: &mut Gradients,
+    ) -> Result<()> {
         let Tape { ids, positions, batch, layers, last, saved } = tape;
-        ensure!(
-            dlogps.len() == batch.targets.len(),
-            "{} gradients for {} log-probs",
-            dlogps.len(),
-            batch.targets.len()
-        );
+        for (what, given, wanted) in
+            [("log-probs", dlogps, saved.is_some()), ("scalars", dscalars, !dscalars.is_empty())]
+        {
+            let reads = if wanted { batch.targets.len() } else { 0 };
+            ensure!(given.len() == reads, "{} gradients for {reads} {what}", given.len());
+        }
         ensure!(
             grads.tensors.len() == self.trained().len() && grads.frozen == self.adapter.is_some(),
             "gradients of another model"
         );
         let normed = norm::forward(&last, self.norm(self.ids.last_norm))?;
-        let dweight = grads.weight(self.ids.head);
-        let dx = head::backward(dlogps, &normed, self.head(), &batch.targets, saved, dweight)?;
+        let mut dx = None;
+        if let Some(saved) = saved {
+            let dweight = grads.weight(self.ids.head);
+            dx = Some(head::backward(dlogps, &normed, self.head(), &batch.targets, saved, dweight)?);
+        }
+        if !dscalars.is_empty() {
+            let (index, weight) = self.scalar_weight()?;
+            let mut by_row = vec![0.0; batch.rows.len()];
+            for (&(row, _), d) in batch.targets.iter().zip(dscalars) {
+                by_row[row as usize] += d;
+            }
+            let dy = Tensor::from_vec(by_row, (batch.rows.len(), 1), &self.device)?.to_dtype(self.dtype)?;
+            if let Some(dweight) = grads.weight(index) {
+                linear::backward_weight(&dy, &normed, dweight)?;
+            }
+            let dscalar = linear::backward_input(&dy, weight)?;
+            dx = Some(match dx {
+                Some(dx) => plain::add(dx, &dscalar)?,
+                None => dscalar,
+            });
+        }
+        let Some(dx) = dx else { bail!("a backward pass without any gradient") };
         drop(normed);
         let mut dx = self.norm_backward(&dx, &last, self.ids.last_norm, None, grads)?;
         drop(last);
@@ -256,7 +390,12 @@ impl Decoder {
         read.sort_unstable();
         read.dedup();
         let (all, read) = (batch.ids.len() as f64, read.len() as f64);
-        let (mut products, mut attention, mut side) = (2.0 * read * (c.vocab * c.hidden) as f64, 0.0, 0.0);
+        let outputs = match c.scalar {
+            None => c.vocab,
+            Some(ScalarHead::Score) => 1,
+            Some(ScalarHead::Value) => c.vocab + 1,
+        };
+        let (mut products, mut attention, mut side) = (2.0 * read * (outputs * c.hidden) as f64, 0.0, 0.0);
         for (index, kind) in c.layers.iter().enumerate() {
             let rows = if index + 1 == c.layers.len() { read } else { all };
             let ids = &self.ids.layers[index];

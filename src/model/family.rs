@@ -88,7 +88,10 @@ impl DecoderConfig {
             Family::GptNeox => gpt_neox(&keys)?,
             _ => llama_like(&keys, *family)?,
         };
-        DecoderConfig { source: source.clone(), ..config }.checked()
+        let scalar = super::reward::scalar_head(source)?;
+        // A scored sequence needs no vocabulary projection, and its checkpoint has none.
+        let tied = config.tied || scalar.is_some();
+        DecoderConfig { source: source.clone(), scalar, tied, ..config }.checked()
     }
 }
 
@@ -145,6 +148,7 @@ fn llama_like(keys: &Keys<'_>, family: Family) -> Result<DecoderConfig> {
         final_softcap: softcap("final_logit_softcapping")?,
         embedding_scale: if gemma { (hidden as f64).sqrt() } else { 1.0 },
         tied: keys.flag("tie_word_embeddings", gemma)?,
+        scalar: None,
         init_std: keys.number("initializer_range")?.unwrap_or(0.02),
         source: Map::new(),
     })
@@ -180,6 +184,7 @@ fn gpt_neox(keys: &Keys<'_>) -> Result<DecoderConfig> {
         final_softcap: None,
         embedding_scale: 1.0,
         tied: keys.flag("tie_word_embeddings", false)?,
+        scalar: None,
         init_std: keys.number("initializer_range")?.unwrap_or(0.02),
         source: Map::new(),
     })
@@ -219,6 +224,7 @@ fn gpt2(keys: &Keys<'_>) -> Result<DecoderConfig> {
         final_softcap: None,
         embedding_scale: 1.0,
         tied: keys.flag("tie_word_embeddings", true)?,
+        scalar: None,
         init_std: keys.number("initializer_range")?.unwrap_or(0.02),
         source: Map::new(),
     })

@@ -13,6 +13,7 @@ mod layer;
 pub mod packed;
 pub mod params;
 pub mod peft;
+pub mod reward;
 mod shards;
 
 pub use adapter::{Adapter, Dropout};
@@ -23,4 +24,5 @@ pub use decoder::{Decoder, Tape};
 pub use gradients::Gradients;
 pub use packed::{Packed, Read, Segment};
 pub use params::{Param, Piece};
+pub use reward::RewardModel;
 pub use shards::SHARD_BYTES;

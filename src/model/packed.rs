@@ -71,6 +71,26 @@ impl Packed {
         packed
     }
 
+    /// Adds sequences that have the same prompt, as [`Packed::push_group`] does, with one read each: at its last
+    /// token that is not `pad` (at its first, where all are), which is where Hugging Face's sequence
+    /// classification reads the score. The target of such a read says nothing.
+    pub fn push_scored(&mut self, group: &[&Sequence], pad: Option<u32>) {
+        let (first, reads, start) = (self.sequences, self.reads.len(), self.ids.len());
+        self.push_group(group);
+        self.reads.truncate(reads);
+        // Where each completion begins in the batch: right after its prompt, or after its predecessor.
+        let mut completion = start + group.first().map_or(0, |s| s.prompt_len);
+        for (i, sequence) in group.iter().enumerate() {
+            let last = last_token(&sequence.ids, pad);
+            let row = match last.checked_sub(sequence.prompt_len) {
+                Some(within) => completion + within,
+                None => start + last,
+            };
+            self.reads.push(Read { row: row as u32, target: 0, sequence: (first + i) as u32 });
+            completion += sequence.completion_len();
+        }
+    }
+
     fn push_segment(&mut self, ids: &[u32], position: usize, continues: Option<usize>) {
         self.segments.push(Segment { start: self.ids.len(), len: ids.len(), continues });
         self.positions.extend((position..position + ids.len()).map(|p| p as u32));
@@ -84,5 +104,13 @@ impl Packed {
             self.reads.push(Read { row: row as u32, target, sequence: index });
         }
         self.sequences += 1;
+    }
+}
+
+/// Where a sequence's score is read: the last token that is not `pad`, or the first where all are.
+pub fn last_token(ids: &[u32], pad: Option<u32>) -> usize {
+    match pad {
+        Some(pad) => ids.iter().rposition(|&id| id != pad).unwrap_or(0),
+        None => ids.len().saturating_sub(1),
     }
 }

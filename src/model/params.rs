@@ -86,6 +86,8 @@ pub(super) struct Ids {
     pub last_norm: Pair,
     /// Index of the vocabulary projection; the embedding's where they are tied.
     pub head: usize,
+    /// (1, c)
+    pub scalar: Option<usize>,
 }
 
 /// The names of a family's tensors; those of a layer without the layer's prefix.
@@ -169,7 +171,8 @@ pub(super) fn layout(config: &DecoderConfig) -> (Vec<Spec>, Ids) {
     let layers = (0..config.layers.len()).map(|i| specs.layer(config, &names, i)).collect();
     let last_norm = specs.norm(names.last_norm.to_owned(), config.hidden);
     let head = if config.tied { embedding } else { specs.table(names.head, config.vocab, config.hidden) };
-    (specs.list, Ids { embedding, positions, layers, last_norm, head })
+    let scalar = config.scalar.map(|head| specs.table(head.tensor(), 1, config.hidden));
+    (specs.list, Ids { embedding, positions, layers, last_norm, head, scalar })
 }
 
 struct Specs {

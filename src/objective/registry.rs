@@ -2,10 +2,11 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::{
-    apo, bco, cdpo, cpo, dpo, hinge, ipo, kto, nca, orpo, robust, sft, sigmoid_norm, simpo, slic, sppo,
+    apo, bco, cdpo, cpo, dpo, hinge, ipo, kto, nca, orpo, reward, robust, sft, sigmoid_norm, simpo, slic,
+    sppo,
 };
 use crate::base::error::{HintExt, Result, anyhow, ensure, unknown};
-use crate::plan::{Method, Z0};
+use crate::plan::{DpoSpec, KtoSpec, Lambda, Method, Z0};
 
 /// The feedback that a method learns from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +17,8 @@ pub enum Feedback {
     Unpaired,
     /// Desirable or chosen completions only.
     Completions,
+    /// Prompts; the policy's own samples are labelled as training goes on.
+    Prompts,
 }
 
 /// A training objective: a pure function of log-probs.
@@ -33,6 +36,11 @@ pub trait Objective: Send + Sync {
     /// The estimator of z0, where the method has one.
     fn z0(&self) -> Option<Z0> {
         None
+    }
+
+    /// Whether the log-prob sums are really scores of whole sequences, from a reward model's head.
+    fn reads_scores(&self) -> bool {
+        false
     }
 
     /// Whether the likelihood covers the prompt too.
@@ -71,7 +79,7 @@ const fn line(
 }
 
 const METHODS: &[MethodInfo] = {
-    use Feedback::{Completions, Paired, Unpaired};
+    use Feedback::{Completions, Paired, Prompts, Unpaired};
     &[
         line(
             "sft",
@@ -102,6 +110,19 @@ const METHODS: &[MethodInfo] = {
         line("sppo-hard", "self-play preference optimization, hard labels", Paired, true, "2405.00675"),
         line("nca", "noise-contrastive alignment", Paired, true, "2402.05369"),
         line("bco", "binary classifier optimization", Unpaired, true, "2404.04656"),
+        line("reward", "Bradley-Terry reward model (`kto-eval train` only)", Paired, false, "2009.01325"),
+        line("rloo", "REINFORCE, leave-one-out baseline, on own samples", Prompts, true, "2402.14740"),
+        line("grpo", "group-relative policy optimization on own samples", Prompts, true, "2402.03300"),
+        line("ppo", "proximal policy optimization with a critic on own samples", Prompts, true, "1707.06347"),
+        line("ppo-offline", "PPO on given completions, rewarded ±1 by label", Unpaired, true, "2402.01306"),
+        line("online-dpo", "DPO on the best and worst of own samples", Prompts, true, "2402.04792"),
+        line(
+            "online-kto",
+            "KTO on own samples, above or below their prompt's mean",
+            Prompts,
+            true,
+            "2402.01306",
+        ),
     ]
 };
 
@@ -145,6 +166,18 @@ pub fn build(method: &Method) -> Result<Box<dyn Objective>> {
         Method::Nca(s) => Box::new(nca::Nca::new(s)?),
         Method::Bco(s) => Box::new(bco::Bco::new(s)?),
         Method::External => return Err(anyhow!("an external trainer has an objective of its own")),
+        Method::Reward => Box::new(reward::Reward),
+        // What labelled samples are learned from with.
+        Method::OnlineDpo(s) => Box::new(dpo::Dpo::new(&DpoSpec { beta: s.beta })?),
+        Method::OnlineKto(s) => {
+            Box::new(kto::Kto::new(&KtoSpec { beta: s.beta, lambda: Lambda::Auto, z0: Z0::Next })?)
+        }
+        Method::Rloo(_) | Method::Grpo(_) | Method::Ppo(_) | Method::PpoOffline(_) => {
+            return Err(anyhow!(
+                "{} reads single tokens, not log-prob sums: see objective::online",
+                method.name()
+            ));
+        }
     })
 }
 

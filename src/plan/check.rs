@@ -252,6 +252,17 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
         let message = format!("is {size}; {} learns from pairs, so it must be even", arm.method.name());
         return Err(source.error(&batch, message)).hint("batch_size counts completions: a pair counts two");
     }
+    if let Some(online) = arm.method.online()
+        && size % online.samples != 0
+    {
+        let message = format!(
+            "is {size}; {} draws {} samples a prompt, so it must be a multiple of that",
+            arm.method.name(),
+            online.samples
+        );
+        return Err(source.error(&batch, message))
+            .hint("batch_size counts samples: whole prompts make a step");
+    }
     if let Method::Kto(kto) = &arm.method
         && kto.z0 != Z0::Zero
         && size < 2

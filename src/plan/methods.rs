@@ -6,6 +6,7 @@
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::online;
 use super::range::Range;
 use super::source::Source;
 use super::types::Method;
@@ -38,6 +39,8 @@ pub enum Takes {
     /// One of the words; the first is the default.
     Word(&'static [&'static str]),
     Flag(bool),
+    /// A whole number, at least the first; the second is the default.
+    Count(usize, usize),
 }
 
 impl Takes {
@@ -47,6 +50,7 @@ impl Takes {
             Takes::WeightOrAuto => Value::String(AUTO.into()),
             Takes::Word(words) => Value::String(words[0].into()),
             Takes::Flag(on) => Value::Boolean(on),
+            Takes::Count(_, n) => Value::Integer(n as i64),
         }
     }
 
@@ -57,6 +61,7 @@ impl Takes {
             Takes::WeightOrAuto => format!("\"auto\" or \"counts\" or {}", Range::NonNegative.words()),
             Takes::Word(words) => words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or "),
             Takes::Flag(_) => "true or false".to_owned(),
+            Takes::Count(least, _) => format!("a whole number, {least} or above"),
         }
     }
 
@@ -70,6 +75,7 @@ impl Takes {
             }
             Takes::Word(words) => value.as_str().is_some_and(|w| words.contains(&w)),
             Takes::Flag(_) => value.as_bool().is_some(),
+            Takes::Count(least, _) => value.as_integer().is_some_and(|n| n >= least as i64),
         }
     }
 }
@@ -179,6 +185,13 @@ pub const METHODS: &[MethodKeys] = &[
     method("sppo-hard", 2, BETA),
     method("nca", 2, &[beta(0.01)]),
     method("bco", 1, BETA),
+    method("reward", 2, &[]),
+    method("rloo", 1, online::RLOO),
+    method("grpo", 1, online::GRPO),
+    method("ppo", 1, online::PPO),
+    method("ppo-offline", 1, online::PPO_OFFLINE),
+    method("online-dpo", 1, online::ONLINE_DPO),
+    method("online-kto", 1, online::ONLINE_KTO),
 ];
 
 /// An arm that names a command and no method.
@@ -227,7 +240,8 @@ impl MethodKeys {
                 let must = format!("is {value}; it must be {}", key.takes.words());
                 return Err(source.error(&format!("{path}.{}", key.name), must));
             }
-            table.insert(key.name.to_owned(), as_float(value));
+            let whole = matches!(key.takes, Takes::Count(..));
+            table.insert(key.name.to_owned(), if whole { value } else { as_float(value) });
         }
         join_lambda(&mut table).map_err(|e| source.error(&format!("{path}.lambda_desirable"), e))?;
         table.insert("name".to_owned(), Value::String(self.name.to_owned()));

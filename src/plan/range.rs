@@ -15,6 +15,8 @@ pub enum Range {
     Flip,
     /// 0 < x ≤ 1.
     Part,
+    /// 0 ≤ x ≤ 1.
+    UpToOne,
 }
 
 impl Range {
@@ -27,6 +29,7 @@ impl Range {
                 Range::Open => x > 0.0 && x < 1.0,
                 Range::Flip => (0.0..0.5).contains(&x),
                 Range::Part => x > 0.0 && x <= 1.0,
+                Range::UpToOne => (0.0..=1.0).contains(&x),
             }
     }
 
@@ -43,6 +46,7 @@ impl Range {
             Range::Open => "in (0, 1): above 0 and below 1",
             Range::Flip => "in [0, 0.5): 0 or above, below one half",
             Range::Part => "in (0, 1]: above 0, at most 1",
+            Range::UpToOne => "in [0, 1]",
         }
     }
 }

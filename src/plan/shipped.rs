@@ -34,6 +34,7 @@ shipped![
     "cost",
     "z0",
     "tuning",
+    "rlhf",
 ];
 
 /// The plan that runs where none is named.

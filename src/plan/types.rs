@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::online::OnlineSpec;
+
 /// A comparison: arms × seeds from one checkpoint, under one budget, scored on the same held-out suites.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
@@ -143,6 +145,14 @@ pub enum Method {
     Bco(BetaSpec),
     /// Whatever the arm's command does.
     External,
+    /// Trains a reward model, not a policy.
+    Reward,
+    Rloo(OnlineSpec),
+    Grpo(OnlineSpec),
+    Ppo(OnlineSpec),
+    PpoOffline(OnlineSpec),
+    OnlineDpo(OnlineSpec),
+    OnlineKto(OnlineSpec),
 }
 
 /// A method whose only hyperparameter is β > 0.

@@ -23,6 +23,8 @@ pub mod files {
     pub const WINRATES: &str = "winrates.csv";
     pub const STRENGTHS: &str = "strengths.csv";
     pub const TRAINERS: &str = "trainers.csv";
+    pub const ROLLOUTS: &str = "rollouts.csv";
+    pub const PHASES: &str = "phases.csv";
     pub const LOCK: &str = ".lock";
     /// A record folder a shard: see `plan::Shard`.
     pub const SHARDS: &str = "shards";
@@ -45,6 +47,8 @@ pub mod files {
         WINRATES,
         STRENGTHS,
         TRAINERS,
+        ROLLOUTS,
+        PHASES,
     ];
 }
 

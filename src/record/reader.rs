@@ -27,6 +27,8 @@ pub struct Records {
     pub comparisons: Vec<ComparisonRow>,
     /// Empty where nothing was tuned.
     pub trials: Vec<TrialRow>,
+    pub rollouts: Vec<RolloutRow>,
+    pub phases: Vec<PhaseRow>,
 }
 
 impl Records {
@@ -56,6 +58,8 @@ impl Records {
             judgments: row_file(dir, files::JUDGMENTS).read()?,
             comparisons: row_file(dir, files::COMPARISONS).read()?,
             trials: read_trials(dir)?,
+            rollouts: row_file(dir, files::ROLLOUTS).read()?,
+            phases: row_file(dir, files::PHASES).read()?,
         })
     }
 }

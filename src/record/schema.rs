@@ -308,3 +308,60 @@ pub enum Verdict {
     /// The budgets did not match, a sentinel won, or an arm has no rows: no verdict.
     Invalid,
 }
+
+/// `rollouts.csv`: a row per rollout of a method that learns from samples. Empty cells: not applicable.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct RolloutRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    pub rollout: u64,
+    /// First optimizer step that learns from it; 0: none does.
+    pub step: u64,
+    pub prompts: u64,
+    pub samples: u64,
+    /// Mean reward that is learned from, KL penalty aside: the proxy, where a reward model gives it.
+    pub reward: f64,
+    pub reward_deviation: f64,
+    /// Mean gold reward of the same samples, where the world knows it.
+    pub gold: Option<f64>,
+    /// Mean over samples of log π/π_ref, nats.
+    pub kl: Option<f64>,
+    pub kl_per_token: Option<f64>,
+    /// Mean −log π per sampled token, nats.
+    pub entropy: Option<f64>,
+    /// Mean tokens of a sample.
+    pub length: f64,
+    /// Shares of samples.
+    pub empty: f64,
+    pub unfinished: f64,
+    /// Strength of the KL penalty.
+    pub beta: f64,
+    pub advantage_deviation: Option<f64>,
+    /// Share of ratios cut off by the clip.
+    pub clipped: Option<f64>,
+    /// Largest |ratio − 1| of the first pass.
+    pub first_ratio: Option<f64>,
+    pub value_loss: Option<f64>,
+    /// Prompts whose samples all had one reward.
+    pub ties: u64,
+    /// Prompt and new tokens through forward.
+    pub sampled_tokens: u64,
+    pub seconds: f64,
+}
+
+/// `phases.csv`: a row per phase of a run that learns from samples; they add up to the run's FLOPs.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct PhaseRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    /// `reward-model`, `sampling`, `scoring`, `log-probs` or `optimisation`.
+    pub phase: String,
+    /// Tokens through forward only.
+    pub forward_tokens: u64,
+    /// Tokens through forward and backward.
+    pub trained_tokens: u64,
+    pub flops: f64,
+    pub seconds: f64,
+}

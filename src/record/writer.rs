@@ -22,6 +22,8 @@ pub struct RecordWriter {
     examples: RowFile,
     samples: RowFile,
     judgments: RowFile,
+    rollouts: RowFile,
+    phases: RowFile,
     /// Run → its row, for runs that need not be done again.
     finished: BTreeMap<String, RunRow>,
     /// Run → how many of its first steps have their rows, for runs that an earlier process left unfinished.
@@ -61,6 +63,8 @@ impl RecordWriter {
             examples: file(files::EXAMPLES),
             samples: file(files::SAMPLES),
             judgments: file(files::JUDGMENTS),
+            rollouts: file(files::ROLLOUTS),
+            phases: file(files::PHASES),
             finished: BTreeMap::new(),
             begun: BTreeMap::new(),
             base_seeds: BTreeSet::new(),
@@ -149,6 +153,14 @@ impl RecordWriter {
         TrialWriter::of(&self.dir)
     }
 
+    pub fn rollouts(&mut self, rows: &[RolloutRow]) -> Result<()> {
+        self.rollouts.append(rows)
+    }
+
+    pub fn phases(&mut self, rows: &[PhaseRow]) -> Result<()> {
+        self.phases.append(rows)
+    }
+
     pub fn judgments(&mut self, rows: &[JudgmentRow]) -> Result<()> {
         self.judgments.append(rows)
     }
@@ -231,14 +243,8 @@ impl RecordWriter {
     }
 
     fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        for file in [
-            &mut self.runs,
-            &mut self.steps,
-            &mut self.scores,
-            &mut self.examples,
-            &mut self.samples,
-            &mut self.judgments,
-        ] {
+        let Self { runs, steps, scores, examples, samples, judgments, rollouts, phases, .. } = self;
+        for file in [runs, steps, scores, examples, samples, judgments, rollouts, phases] {
             file.arrange(&rank)?;
         }
         Ok(())

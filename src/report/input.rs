@@ -5,7 +5,9 @@ use std::path::Path;
 use serde_json::Value;
 
 use crate::base::error::{Context, Result};
-use crate::record::{ComparisonRow, ExampleRow, Records, RunRow, SampleRow, ScoreRow, StepRow, TrialRow};
+use crate::record::{
+    ComparisonRow, ExampleRow, PhaseRow, Records, RolloutRow, RunRow, SampleRow, ScoreRow, StepRow, TrialRow,
+};
 
 /// The records of one comparison, in file order: row `i` of a CSV stands on line `i + 2` of its file (the
 /// header is line 1), row `i` of `samples.jsonl` on line `i + 1`. Figures are traced by these lines.
@@ -23,6 +25,8 @@ pub struct Input {
     pub samples: Vec<SampleRow>,
     /// Empty where nothing was tuned.
     pub trials: Vec<TrialRow>,
+    pub rollouts: Vec<RolloutRow>,
+    pub phases: Vec<PhaseRow>,
 }
 
 impl Input {
@@ -45,6 +49,8 @@ impl Input {
             comparisons: records.comparisons,
             samples: records.samples,
             trials: records.trials,
+            rollouts: records.rollouts,
+            phases: records.phases,
         })
     }
 
@@ -61,6 +67,19 @@ impl Input {
         comparisons: Vec<ComparisonRow>,
         samples: Vec<SampleRow>,
     ) -> Self {
-        Self { plan, environment, runs, steps, scores, examples, comparisons, samples, trials: Vec::new() }
+        let (rollouts, phases, trials) = (vec![], vec![], vec![]);
+        Self {
+            plan,
+            environment,
+            runs,
+            steps,
+            scores,
+            examples,
+            comparisons,
+            samples,
+            trials,
+            rollouts,
+            phases,
+        }
     }
 }

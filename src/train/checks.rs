@@ -122,6 +122,11 @@ impl Watch {
         Ok(())
     }
 
+    /// The step-0 identity was looked at elsewhere, and held.
+    pub fn identical(&mut self, detail: String) {
+        self.identity = Some(detail);
+    }
+
     /// Looks at a step before its update; `norms` are the gradient norms per tensor, asked for only while a
     /// tensor is still without one. `Some`: the run has diverged, and this is why.
     ///

@@ -1,6 +1,6 @@
 //! What training spends, in every currency.
 
-use super::micro::push_unit;
+use super::micro::{push_scored_unit, push_unit};
 use super::units::Unit;
 use crate::data::Sequence;
 use crate::model::{Decoder, Packed};
@@ -19,7 +19,7 @@ pub struct Ledger {
     pub labels: u64,
     /// Policy tokens forward and backward, as sequences (the prompt counted for each completion).
     pub policy_tokens: u64,
-    /// The part of them that the loss reads.
+    /// The part of them that the loss reads (one a sequence for a reward model).
     pub completion_tokens: u64,
     /// Tokens really computed: a pair's prompt once.
     pub computed_tokens: u64,
@@ -87,8 +87,12 @@ pub fn step_cost(
         units.iter().flat_map(|u| &u.sequences).map(|s| f(s) as u64).sum()
     };
     let mut packed = Packed::default();
+    let scored = objective.reads_scores();
     for unit in units {
-        push_unit(&mut packed, unit);
+        match scored {
+            true => push_scored_unit(&mut packed, unit, policy.pad_token()),
+            false => push_unit(&mut packed, unit),
+        }
     }
     let examples = units.iter().map(|u| u.sequences.len() as u64).sum();
     let policy_tokens = sum(&|s| s.ids.len());
@@ -108,7 +112,7 @@ pub fn step_cost(
         examples,
         labels: if objective.feedback() == Feedback::Paired { units.len() as u64 } else { examples },
         policy_tokens,
-        completion_tokens: sum(&|s| s.completion_len()),
+        completion_tokens: if scored { examples } else { sum(&|s| s.completion_len()) },
         computed_tokens: packed.ids.len() as u64,
         kl_tokens,
         reference_tokens,

@@ -32,6 +32,25 @@ pub fn micros(units: &[&Unit], micro_tokens: usize, prompts: bool) -> Vec<Micro>
     micros
 }
 
+/// As [`micros`], with one read a sequence, where a reward model's score stands.
+pub fn scored_micros(units: &[&Unit], micro_tokens: usize, pad: Option<u32>) -> Vec<Micro> {
+    let mut micros = micros(units, micro_tokens, false);
+    for micro in &mut micros {
+        let mut packed = Packed::default();
+        units[micro.units.clone()].iter().for_each(|u| push_scored_unit(&mut packed, u, pad));
+        micro.packed = packed;
+    }
+    micros
+}
+
+/// Adds a unit as [`push_unit`] does, with the reads of scores.
+pub fn push_scored_unit(packed: &mut Packed, unit: &Unit, pad: Option<u32>) {
+    let sequences: Vec<&Sequence> = unit.sequences.iter().collect();
+    for group in sequences.chunk_by(|a, b| a.prompt() == b.prompt()) {
+        packed.push_scored(group, pad);
+    }
+}
+
 /// Sequences in packed batches of at most `tokens` tokens, in order; neighbours with the same prompt share
 /// it. Sequence i of the batches, counted through, is `sequences[i]`.
 pub fn packs(sequences: &[&Sequence], tokens: usize) -> Vec<Packed> {

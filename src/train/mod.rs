@@ -8,6 +8,7 @@ mod cost;
 mod metrics;
 mod micro;
 mod mismatch;
+pub mod online;
 mod reference;
 mod run;
 mod schedule;

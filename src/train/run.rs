@@ -385,6 +385,6 @@ impl<'a> Run<'a> {
 
 /// What gradients are multiplied by so that their global norm is at most `max` (0: no limit), as in
 /// `torch.nn.utils.clip_grad_norm_`.
-fn clip(norm: f64, max: f64) -> f64 {
+pub(super) fn clip(norm: f64, max: f64) -> f64 {
     if max > 0.0 { (max / (norm + 1e-6)).min(1.0) } else { 1.0 }
 }

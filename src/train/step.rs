@@ -1,6 +1,6 @@
 //! One optimizer step's loss and gradient, over micro-batches.
 
-use super::micro::{micros, packs, sums};
+use super::micro::{micros, packs, scored_micros, sums};
 use super::reference::Reference;
 use super::units::Unit;
 use crate::base::error::{Context, Result, ensure};
@@ -64,9 +64,17 @@ pub fn compute_step(
     }
     let context = context(objective, input, result.z0);
     let (mut at, mut first_row) = (0, 0);
-    for micro in micros(input.units, input.micro_tokens, objective.needs_prompt()) {
+    let scored = objective.reads_scores();
+    let batches = match scored {
+        true => scored_micros(input.units, input.micro_tokens, policy.pad_token()),
+        false => micros(input.units, input.micro_tokens, objective.needs_prompt()),
+    };
+    for micro in batches {
         let dropout = input.dropout.map(|seed| Dropout { seed, first_row });
-        let (logps, tape) = policy.forward_training(&micro.packed, dropout)?;
+        let (logps, tape) = match scored {
+            true => policy.forward_scalars(&micro.packed, false).map(|(_, scores, tape)| (scores, tape))?,
+            false => policy.forward_training(&micro.packed, dropout)?,
+        };
         first_row += micro.packed.ids.len() as u64;
         let (completions, prompts) = micro.split(&logps);
         let mut part = describe(&input.units[micro.units.clone()]);
@@ -75,7 +83,11 @@ pub fn compute_step(
         (part.policy, part.prompt, at) = (completions, prompts, end);
 
         let value = evaluate(objective, &part, &context)?;
-        policy.backward(tape, &micro.spread(&value.gradient, &value.prompt_gradient), gradients)?;
+        let gradient = micro.spread(&value.gradient, &value.prompt_gradient);
+        match scored {
+            true => policy.backward_scalars(tape, &[], &gradient, gradients)?,
+            false => policy.backward(tape, &gradient, gradients)?,
+        }
 
         result.loss += value.loss;
         result.steepest = value.gradient.iter().fold(result.steepest, |s, g| s.max(g.abs()));

@@ -57,6 +57,9 @@ pub fn units(data: TrainData<'_>, feedback: Feedback) -> Result<Vec<Unit>> {
             .iter()
             .flat_map(|p| [single(&p.id, &p.chosen, true), single(&p.id, &p.rejected, false)])
             .collect(),
+        (_, Feedback::Prompts) => {
+            return Err(anyhow!("the method draws its own samples; it does not train on given completions"));
+        }
         (TrainData::Paired(pairs), Feedback::Completions) => {
             pairs.iter().map(|p| single(&p.id, &p.chosen, true)).collect()
         }

@@ -58,7 +58,14 @@ pub fn trained(
         // Nobody's fault: the run begins anew next time. Its weights are never looked at.
         Ended::Interrupted => {
             let policy = prepared.start.duplicate()?;
-            return Ok(Trained { policy, row, checks: vec![], aborted: true });
+            return Ok(Trained {
+                policy,
+                row,
+                checks: vec![],
+                aborted: true,
+                rollouts: vec![],
+                phases: vec![],
+            });
         }
         ended => return Err(failure(&format!("ended with {ended}"), trainer, ended, &log, &ran)),
     }
@@ -75,7 +82,7 @@ pub fn trained(
     if !trainer.keep_model {
         std::fs::remove_dir_all(&out).ok();
     }
-    Ok(Trained { policy, row, checks: vec![], aborted: false })
+    Ok(Trained { policy, row, checks: vec![], aborted: false, rollouts: vec![], phases: vec![] })
 }
 
 fn command(

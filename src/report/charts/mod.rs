@@ -7,7 +7,9 @@ mod kl;
 mod kto;
 mod learning;
 mod length;
+mod overoptimisation;
 mod pareto;
+mod phases;
 mod rewards;
 mod scatter;
 mod scores;
@@ -54,7 +56,7 @@ pub enum Section {
 }
 
 /// All charts, in the order of the report.
-pub const ALL: [Chart; 14] = [
+pub const ALL: [Chart; 16] = [
     sweep::CHART,
     scores::CHART,
     differences::CHART,
@@ -66,7 +68,9 @@ pub const ALL: [Chart; 14] = [
     kto::CHART,
     tuning::CHART,
     sweep_cost::CHART,
+    overoptimisation::CHART,
     cost::CHART,
+    phases::CHART,
     pareto::CHART,
     throughput::CHART,
 ];

@@ -1,0 +1,155 @@
+//! One online run: what the loop in `train::online` needs, and what it found, as rows.
+
+use std::sync::atomic::AtomicBool;
+
+use super::memory::PeakMemory;
+use super::observer::Observer;
+use super::prepare::{Prepared, TrainingSet};
+use super::rows::{self, Owner};
+use super::run::{Trained, ended};
+use crate::base::error::{HintExt, Result, anyhow};
+use crate::data::world::gold_reward;
+use crate::model::generate::Text;
+use crate::plan::{Arm, Method, Plan, RewardFrom, RunSpec, WORLD};
+use crate::record::{PhaseRow, RolloutRow, StepRow};
+use crate::train::online::{
+    GoldReward, OnlineHooks, OnlineJob, Phases, RolloutMetrics, prompts, train_online,
+};
+use crate::train::units;
+
+/// Whether a run of this method goes through the online loop.
+pub(super) fn is_online(method: &Method) -> bool {
+    method.rollouts().is_some()
+}
+
+/// Refuses, before anything is spent, an arm that the data cannot feed or that is no contestant.
+///
+/// # Errors
+/// Single completions where pairs are needed, a gold reward outside the world, a reward model as an arm.
+pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()> {
+    let method = &arm.method;
+    if arm.sft_first > 0.0 && is_online(method) {
+        return Err(anyhow!("{} has no SFT stage of its own", method.name()))
+            .hint("leave `sft_first` out of this arm, or name an SFT checkpoint as model.source");
+    }
+    if *method == Method::Reward {
+        return Err(anyhow!(
+            "method reward trains a reward model, which writes nothing and cannot be compared"
+        ))
+        .hint("train one with `kto-eval train --method reward`; an online arm trains its own");
+    }
+    let Some(online) = method.online() else {
+        let feedback = crate::objective::info(method.name())?.feedback;
+        return units(data.as_data(), feedback).map(drop);
+    };
+    match (online.reward, data) {
+        (RewardFrom::Gold, _) if plan.data.source != WORLD => Err(anyhow!(
+            "reward = \"gold\" needs the planted-truth world, and data.source is {}",
+            plan.data.source
+        ))
+        .hint("set reward = \"model\" for the arm"),
+        (RewardFrom::Model, TrainingSet::Unpaired(_)) => Err(anyhow!(
+            "its reward model learns from pairs, and the data has single completions with labels"
+        ))
+        .hint("take data with pairs"),
+        _ => prompts(data.as_data(), usize::MAX, &|_| Ok(String::new())).map(drop),
+    }
+}
+
+/// Trains one run on its own samples.
+///
+/// # Errors
+/// See [`train_online`].
+pub(super) fn trained(
+    prepared: &Prepared,
+    run: &RunSpec,
+    abort: &AtomicBool,
+    step: &mut dyn FnMut(&StepRow) -> Result<()>,
+    observer: &mut dyn Observer,
+) -> Result<Trained> {
+    if run.arm.train.lora.is_on() {
+        return Err(anyhow!("{} does not train adapters yet", run.arm.method.name()))
+            .hint("leave `lora` out of this arm");
+    }
+    let owner = Owner::of(run);
+    let mut policy = prepared.start.duplicate()?;
+    let memory = PeakMemory::start();
+    let decode = |ids: &[u32]| prepared.tokenizer.decode(ids);
+    let gold: Option<GoldReward> = if run.data.source == WORLD { Some(gold_reward) } else { None };
+    let job = OnlineJob {
+        method: &run.arm.method,
+        spec: &run.arm.train,
+        budget: run.budget,
+        seed: run.seed,
+        max_length: run.data.max_length,
+        data: prepared.data.of(&run.data).as_data(),
+        reference: prepared.reference(),
+        text: Text { decode: &decode, eos: prepared.tokenizer.stops() },
+        pad: prepared.tokenizer.pad(),
+        gold,
+    };
+    let mut rollouts = vec![];
+    let mut hooks = OnlineHooks {
+        step: &mut |metrics| step(&rows::step(&owner, metrics)),
+        rollout: &mut |metrics| {
+            rollouts.push(rollout(&owner, metrics));
+            Ok(())
+        },
+        progress: &mut |progress| observer.training(progress),
+        abort,
+    };
+    let outcome = train_online(&mut policy, &job, &mut hooks)?;
+    let mut row = rows::run(run);
+    rows::ledger(&mut row, &outcome.train.ledger);
+    row.final_loss = outcome.train.final_loss;
+    row.weights = outcome.train.weights.clone();
+    row.start_host_mib = memory.before_mib;
+    row.peak_host_mib = memory.peak_mib();
+    let aborted = ended(&mut row, &outcome.train.ended);
+    let phases = phases(&owner, &outcome.phases);
+    let checks = outcome.train.checks;
+    Ok(Trained { policy, row, checks, aborted, rollouts, phases })
+}
+
+fn rollout(owner: &Owner, m: &RolloutMetrics) -> RolloutRow {
+    RolloutRow {
+        run: owner.run.clone(),
+        arm: owner.arm.clone(),
+        seed: owner.seed,
+        rollout: m.rollout,
+        step: m.step,
+        prompts: m.prompts,
+        samples: m.samples,
+        reward: m.reward,
+        reward_deviation: m.reward_deviation,
+        gold: m.gold,
+        kl: m.kl,
+        kl_per_token: m.kl_per_token,
+        entropy: m.entropy,
+        length: m.length,
+        empty: m.empty,
+        unfinished: m.unfinished,
+        beta: m.beta,
+        advantage_deviation: m.advantage_deviation,
+        clipped: m.clipped,
+        first_ratio: m.first_ratio,
+        value_loss: m.value_loss,
+        ties: m.ties,
+        sampled_tokens: m.sampled_tokens,
+        seconds: m.seconds,
+    }
+}
+
+fn phases(owner: &Owner, phases: &Phases) -> Vec<PhaseRow> {
+    let row = |(phase, cost): (crate::train::online::Phase, crate::train::online::PhaseCost)| PhaseRow {
+        run: owner.run.clone(),
+        arm: owner.arm.clone(),
+        seed: owner.seed,
+        phase: phase.name().to_owned(),
+        forward_tokens: cost.forward_tokens,
+        trained_tokens: cost.trained_tokens,
+        flops: cost.flops,
+        seconds: cost.seconds,
+    };
+    phases.spent().map(row).collect()
+}

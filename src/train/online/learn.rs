@@ -1,0 +1,142 @@
+//! One pass over a rollout: forward, surrogate, backward, over micro-batches.
+
+use crate::base::error::{Context, Result, ensure};
+use crate::model::{Decoder, Gradients, Packed};
+use crate::objective::online::{Advantages, Part, Rollout, Share, Surrogate, by_sample};
+use crate::train::cost::Ledger;
+use crate::train::micro::{Micro, micros, push_unit};
+use crate::train::units::Unit;
+
+/// Log-probs of the samples (and values of their states) under the policy that drew them and under the reference.
+///
+/// The batches are those of [`pass`], and so are the bits: the first pass finds ratios of exactly 1.
+///
+/// # Errors
+/// A forward pass fails.
+pub fn record(
+    policy: &Decoder,
+    reference: &Decoder,
+    units: &[Unit],
+    rewards: &[f64],
+    micro_tokens: usize,
+    critic: bool,
+) -> Result<Rollout> {
+    let units: Vec<&Unit> = units.iter().collect();
+    let samples = units.first().map_or(1, |u| u.sequences.len());
+    let lengths = units.iter().flat_map(|u| &u.sequences).map(|s| s.completion_len()).collect();
+    let mut rollout = Rollout { samples, lengths, rewards: rewards.to_vec(), ..Rollout::default() };
+    for micro in micros(&units, micro_tokens, false) {
+        let (logps, values) = look(policy, &micro, critic)?;
+        rollout.old.extend(logps);
+        rollout.values.extend(values);
+        // With its tape, although nothing runs backward: without one the last bits may differ.
+        rollout.reference.extend(reference.forward(&micro.packed)?.0);
+    }
+    rollout.check()?;
+    Ok(rollout)
+}
+
+fn look(policy: &Decoder, micro: &Micro, critic: bool) -> Result<(Vec<f64>, Vec<f64>)> {
+    Ok(match critic {
+        true => policy.forward_scalars(&micro.packed, true).map(|(logps, values, _)| (logps, values))?,
+        false => (policy.forward(&micro.packed)?.0, vec![]),
+    })
+}
+
+/// What a pass found.
+#[derive(Clone, Debug, Default)]
+pub struct Pass {
+    pub loss: f64,
+    pub value_loss: f64,
+    pub clipped: usize,
+    pub ratios: usize,
+    /// Largest |ρ − 1| of a token.
+    pub furthest_ratio: f64,
+    /// Largest |d loss / d log-prob| or |d loss / d value|.
+    pub steepest: f64,
+    /// (n,) Σ log π of each sample.
+    pub sums: Vec<f64>,
+    pub reads: u64,
+}
+
+/// Adds the gradient of the surrogate's loss over the whole rollout to `gradients`.
+///
+/// # Errors
+/// A forward or backward pass fails.
+pub fn pass(
+    policy: &Decoder,
+    surrogate: &dyn Surrogate,
+    units: &[Unit],
+    (rollout, advantages): (&Rollout, &Advantages),
+    beta: f64,
+    micro_tokens: usize,
+    gradients: &mut Gradients,
+) -> Result<Pass> {
+    let units: Vec<&Unit> = units.iter().collect();
+    let (mut found, mut token, mut sample) = (Pass::default(), 0, 0);
+    for micro in micros(&units, micro_tokens, false) {
+        let critic = surrogate.critic();
+        let (logps, values, tape) = match critic {
+            true => policy.forward_scalars(&micro.packed, true)?,
+            false => policy.forward(&micro.packed).map(|(logps, tape)| (logps, vec![], tape))?,
+        };
+        let tokens = token..token + logps.len();
+        let samples = sample..sample + micro.packed.sequences;
+        let of_critic = |v: &'_ [f64]| -> Vec<f64> { v.get(tokens.clone()).unwrap_or_default().to_vec() };
+        let (old_values, returns) = (of_critic(&rollout.values), of_critic(&advantages.returns));
+        let part = Part {
+            lengths: rollout
+                .lengths
+                .get(samples.clone())
+                .context("a pass has samples that its rollout lacks")?,
+            logps: &logps,
+            values: &values,
+            old: rollout.old.get(tokens.clone()).context("a pass has tokens that its rollout lacks")?,
+            reference: &rollout.reference[tokens.clone()],
+            old_values: &old_values,
+            advantages: &advantages.advantages[tokens.clone()],
+            returns: &returns,
+            step_samples: rollout.lengths.len(),
+            step_tokens: rollout.tokens(),
+        };
+        let share = surrogate.share(&part, beta);
+        ensure!(share.dlogps.len() == logps.len(), "{}: a gradient is missing", surrogate.name());
+        found.note(&part, &share);
+        policy.backward_scalars(tape, &share.dlogps, &share.dvalues, gradients)?;
+        found.reads += micro.completion_reads();
+        (token, sample) = (tokens.end, samples.end);
+    }
+    Ok(found)
+}
+
+impl Pass {
+    fn note(&mut self, part: &Part<'_>, share: &Share) {
+        self.loss += share.loss;
+        self.value_loss += share.value_loss;
+        self.clipped += share.clipped;
+        self.ratios += share.ratios;
+        self.steepest = share.dlogps.iter().chain(&share.dvalues).fold(self.steepest, |s, d| s.max(d.abs()));
+        let ratios = part.logps.iter().zip(part.old).map(|(new, old)| (new - old).exp() - 1.0);
+        self.furthest_ratio = ratios.fold(self.furthest_ratio, |f, r| f.max(r.abs()));
+        self.sums.extend(by_sample(part.lengths, part.logps).map(|s| s.iter().sum::<f64>()));
+    }
+}
+
+/// Cost of one forward pass over the units as packed for training, and of an update from it.
+pub fn update_cost(policy: &Decoder, units: &[Unit], of: usize) -> (f64, Ledger) {
+    let mut packed = Packed::default();
+    units.iter().for_each(|u| push_unit(&mut packed, u));
+    let sequences = || units.iter().flat_map(|u| &u.sequences);
+    let flops = policy.flops(&packed);
+    let cost = Ledger {
+        steps: 1,
+        examples: sequences().count() as u64,
+        policy_tokens: sequences().map(|s| s.ids.len() as u64).sum(),
+        completion_tokens: sequences().map(|s| s.completion_len() as u64).sum(),
+        computed_tokens: packed.ids.len() as u64,
+        flops: 3.0 * flops,
+        epochs: units.len() as f64 / of as f64,
+        ..Ledger::default()
+    };
+    (flops, cost)
+}

@@ -1,0 +1,18 @@
+//! Learning from a policy's own samples: draw, reward, compare with the reference, update. One loop for PPO, RLOO,
+//! GRPO, online DPO and online KTO; what an algorithm is stands in `objective::online` and `objective`.
+//!
+//! Policy, optimizer, schedule, checks and ledger are those of the other methods. Policy and critic share one trunk,
+//! and sampling reads the weights that the optimizer writes.
+
+mod estimate;
+mod learn;
+mod phases;
+mod reward;
+mod rollout;
+mod run;
+mod symptoms;
+
+pub use phases::{Phase, PhaseCost, Phases};
+pub use reward::{GoldReward, RewardSource, Sample, heldout_margins, train_reward_model};
+pub use rollout::{Prompt, RolloutMetrics, prompts};
+pub use run::{OnlineHooks, OnlineJob, OnlineOutcome, train_online};

@@ -1,0 +1,83 @@
+//! Who labels samples: the planted-truth world, or a reward model trained from the same checkpoint.
+
+use crate::base::error::{Result, bail};
+use crate::base::seed;
+use crate::data::Sequence;
+use crate::data::TokenizedPair;
+use crate::model::{Decoder, Packed, RewardModel};
+use crate::train::run::{Ended, Hooks, Job, TrainOutcome, train};
+
+/// A sample as a reward source sees it.
+#[derive(Clone, Copy, Debug)]
+pub struct Sample<'a> {
+    pub prompt: &'a str,
+    pub text: &'a str,
+    /// Prompt and completion as drawn.
+    pub sequence: &'a Sequence,
+}
+
+/// A prompt and a completion → the world's reward; NaN where the prompt is not of the world.
+pub type GoldReward = fn(&str, &str) -> f64;
+
+/// Gives samples their rewards.
+pub enum RewardSource {
+    /// Each sample asked about is a feedback label.
+    Gold(GoldReward),
+    Model(Box<RewardModel>),
+}
+
+impl RewardSource {
+    /// (n,) rewards. One that is not finite is the caller's to name.
+    ///
+    /// # Errors
+    /// A forward pass fails.
+    pub fn rewards(&self, samples: &[Sample<'_>]) -> Result<Vec<f64>> {
+        match self {
+            Self::Gold(gold) => Ok(samples.iter().map(|s| gold(s.prompt, s.text)).collect()),
+            Self::Model(model) => {
+                let sequences: Vec<&Sequence> = samples.iter().map(|s| s.sequence).collect();
+                model.scores(&sequences)
+            }
+        }
+    }
+
+    /// Tokens and FLOPs of one forward pass over the samples.
+    pub fn cost(&self, samples: &[Sample<'_>]) -> (usize, f64) {
+        let Self::Model(model) = self else { return (0, 0.0) };
+        let mut packed = Packed::default();
+        samples.iter().for_each(|s| packed.push_scored(&[s.sequence], model.pad()));
+        (packed.ids.len(), model.decoder().flops(&packed))
+    }
+
+    pub fn is_gold(&self) -> bool {
+        matches!(self, Self::Gold(_))
+    }
+}
+
+/// Trains a reward model from `start`, through the loop of every method; `job` says on what, with method `reward`.
+///
+/// # Errors
+/// Data without pairs, a budget smaller than a pair; a model that diverges, with the reason.
+pub fn train_reward_model(
+    start: &Decoder,
+    pad: u32,
+    job: &Job<'_>,
+    hooks: &mut Hooks<'_>,
+) -> Result<(RewardModel, TrainOutcome)> {
+    let mut model =
+        RewardModel::from_start(start, pad, seed::derive(job.seed, "reward/head"))?.into_decoder();
+    let outcome = train(&mut model, job, hooks)?;
+    if let Ended::Diverged(why) = &outcome.ended {
+        bail!("the reward model diverged: {why}");
+    }
+    Ok((RewardModel::new(model)?, outcome))
+}
+
+/// (p,) score of chosen minus score of rejected.
+///
+/// # Errors
+/// A forward pass fails, or a score is not finite.
+pub fn heldout_margins(model: &RewardModel, pairs: &[TokenizedPair]) -> Result<Vec<f64>> {
+    let sequences: Vec<&Sequence> = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]).collect();
+    Ok(model.scores(&sequences)?.chunks_exact(2).map(|s| s[0] - s[1]).collect())
+}

@@ -1,0 +1,12 @@
+//! Reward models and learning from them: the scalar head, the surrogates, the online loop.
+
+#[path = "rlhf/cli.rs"]
+mod cli;
+#[path = "rlhf/online.rs"]
+mod online;
+#[path = "cli/mod.rs"]
+mod place;
+#[path = "rlhf/reward_model.rs"]
+mod reward_model;
+#[path = "rlhf/surrogates.rs"]
+mod surrogates;
