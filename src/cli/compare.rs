@@ -9,6 +9,7 @@ use super::args::Common;
 use super::interrupt;
 use super::output::{print, print_json};
 use super::screen::Screen;
+use super::tensorboard::Tensorboard;
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch;
@@ -26,6 +27,8 @@ pub struct Options {
     /// Delete the records that the output folder holds
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    tensorboard: Tensorboard,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
@@ -35,7 +38,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     }
     let (device, out) = (common.device()?, common.folder(&plan.name));
     interrupt::listen();
-    let mut screen = Screen::new(common.quiet);
+    let mut screen = Screen::new(common.quiet).events(options.tensorboard.folder(&out));
     let finished = launch::compare(&plan, device, &out, options.force, interrupt::flag(), &mut screen);
     screen.end();
     let finished = finished?;

@@ -13,6 +13,7 @@ mod report;
 mod score;
 mod screen;
 mod suites;
+mod tensorboard;
 mod train;
 mod verify;
 mod winrate;

@@ -8,6 +8,7 @@ use super::args::Common;
 use super::interrupt;
 use super::output::print;
 use super::screen::Screen;
+use super::tensorboard::Tensorboard;
 use crate::base::error::{Result, anyhow, bail};
 use crate::base::exit::Exit;
 use crate::launch;
@@ -72,6 +73,8 @@ pub struct Options {
     /// Delete the records that the output folder holds
     #[arg(long)]
     force: bool,
+    #[command(flatten)]
+    tensorboard: Tensorboard,
 }
 
 /// What is not given on the command line.
@@ -84,7 +87,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let (device, out) = (common.device()?, common.folder(&plan.name));
     let model = options.save_model.clone().unwrap_or_else(|| out.join("model"));
     interrupt::listen();
-    let mut screen = Screen::new(common.quiet);
+    let mut screen = Screen::new(common.quiet).events(options.tensorboard.folder(&out));
     let folder = launch::TrainFolder { records: &out, model: &model, force: options.force };
     let row = launch::train_one(&plan, &spec, device, folder, interrupt::flag(), &mut screen);
     screen.end();

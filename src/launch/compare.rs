@@ -16,7 +16,7 @@ use crate::model::Decoder;
 use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec};
 use crate::record::{RecordWriter, RunRow, Status};
-use crate::suite::{Kind, ScoredSuite};
+use crate::suite::{Kind, ScoredSuite, Suite};
 use crate::train::units;
 
 /// How a comparison ended.
@@ -102,6 +102,15 @@ impl Finished {
     }
 }
 
+/// `scoring kto-s1-… on world (generation)`.
+fn scoring(who: &str, suite: &Suite) -> String {
+    let kind = match suite.kind {
+        Kind::Preference => "preference",
+        Kind::Generation => "generation",
+    };
+    format!("scoring {who} on {} ({kind})", suite.name)
+}
+
 /// Scores the starting checkpoint, once for each seed where it writes samples.
 fn score_base(
     prepared: &Prepared,
@@ -113,7 +122,7 @@ fn score_base(
     let mut base = Base::new();
     for (index, suite) in prepared.suites.iter().enumerate() {
         for &seed in &plan.seeds {
-            observer.stage(&format!("scoring {BASE_ARM} on {} (seed {seed})", suite.name));
+            observer.stage(&format!("{}, seed {seed}", scoring(BASE_ARM, suite)));
             // Nothing is drawn for a preference suite: the first seed's result is every seed's.
             let first = base.get(&(index, plan.seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
@@ -172,9 +181,11 @@ fn score_run(
 ) -> Result<()> {
     let owner = Owner::of(run);
     for (index, suite) in prepared.suites.iter().enumerate() {
-        observer.stage(&format!("scoring {} on {}", run.id, suite.name));
+        observer.stage(&scoring(&run.id, suite));
         let result = scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)?;
-        writer.scores(&rows::scores(&owner, suite, &result))?;
+        let scores = rows::scores(&owner, suite, &result);
+        observer.scored(&scores);
+        writer.scores(&scores)?;
         writer.examples(&rows::examples(&owner, suite, &result))?;
         writer.samples(&rows::samples(&owner, suite, &result))?;
     }

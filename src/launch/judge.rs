@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::base::error::Result;
 use crate::plan::{Budget, Plan};
-use crate::record::{Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
+use crate::record::{ComparisonRow, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
 use crate::report::{self, Input};
 use crate::stats;
 
@@ -27,15 +27,21 @@ const BUDGET_TOLERANCE: f64 = 0.01;
 /// Records that cannot be read, a folder that cannot be written.
 pub fn judge(dir: &Path) -> Result<Judged> {
     let mut records = Records::read(dir)?;
-    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
-    let contestants: Vec<ScoreRow> =
-        records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
-    records.comparisons =
-        stats::verdicts(&records.examples, &contestants, &records.plan.verdict, invalid.as_deref());
+    let (comparisons, invalid) = comparisons(&records);
+    records.comparisons = comparisons;
     replace_comparisons(dir, &records.comparisons)?;
     let input = Input::of(records)?;
     let paths = report::write(&input, dir)?;
     Ok(Judged { summary: report::terminal_summary(&input), report: paths.html, invalid })
+}
+
+/// Every comparison, judged from the other rows; and why there is no verdict, where there is none.
+fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
+    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
+    let contestants: Vec<ScoreRow> =
+        records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
+    let spec = &records.plan.verdict;
+    (stats::verdicts(&records.examples, &contestants, spec, invalid.as_deref()), invalid)
 }
 
 /// How far apart the arms ended, where that is too far for a comparison.
@@ -98,5 +104,9 @@ fn sentinel_won(scores: &[ScoreRow]) -> Option<String> {
 /// # Errors
 /// Records that cannot be read.
 pub fn check_report(dir: &Path) -> Result<Vec<report::Difference>> {
-    report::check(dir)
+    let records = Records::read(dir)?;
+    let (expected, _) = comparisons(&records);
+    let mut found = report::check_comparisons(&records.comparisons, &expected);
+    found.extend(report::check_input(&Input::of(records)?, dir)?);
+    Ok(found)
 }

@@ -54,9 +54,15 @@ pub fn trained(
         data: prepared.data.as_data(),
         reference: Some(Reference { decoder: prepared.reference(), cache }),
     };
+    // Both hooks tell the one observer.
+    let observer = std::cell::RefCell::new(observer);
     let mut hooks = Hooks {
-        step: &mut |metrics| step(&rows::step(&owner, metrics)),
-        progress: &mut |progress| observer.training(progress),
+        step: &mut |metrics| {
+            let row = rows::step(&owner, metrics);
+            observer.borrow_mut().step(&row);
+            step(&row)
+        },
+        progress: &mut |progress| observer.borrow_mut().training(progress),
         abort,
     };
     let outcome = train(&mut policy, &job, &mut hooks)?;

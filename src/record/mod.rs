@@ -4,7 +4,9 @@
 //! dropped when the folder is opened again.
 
 mod environment;
+mod events;
 mod folder;
+mod names;
 mod reader;
 pub mod schema;
 mod table;
@@ -13,7 +15,9 @@ mod tests;
 mod writer;
 
 pub use environment::Environment;
+pub use events::{EventFile, masked_crc};
 pub use folder::files;
+pub use names::metric_words;
 pub use reader::Records;
 pub use schema::*;
 pub use writer::{RecordWriter, replace_comparisons};

@@ -13,6 +13,7 @@ pub mod law;
 pub mod mcnemar;
 pub mod permutation;
 pub mod power;
+pub mod standing;
 pub mod table;
 pub mod verdicts;
 pub mod winrate;

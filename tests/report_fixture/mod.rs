@@ -81,12 +81,13 @@ fn run(made: &mut Input, seed: u64, arm: &Profile, s: u64) {
 
 fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8Rng) {
     let steps = 240;
-    let mut total = 0;
+    let (mut total, mut completions) = (0, 0);
     let mut last = 0.0;
     for step in 1..=steps {
         let t = step as f64 / steps as f64;
         let tokens = 3300 + (400.0 * rng.random::<f64>()) as u64;
         total += tokens;
+        completions += tokens / 2;
         let rise = 1.0 - (-3.0 * t).exp();
         let margin = 1.4 * arm.reward * rise + 0.12 * normal(rng);
         let loss = match arm.name {
@@ -134,7 +135,7 @@ fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8
         examples: steps * 32,
         labels: (steps as f64 * 32.0 * arm.labels) as u64,
         policy_tokens: total,
-        completion_tokens: total / 2,
+        completion_tokens: completions,
         computed_tokens: total * 4 / 5,
         kl_tokens: if arm.name == "kto" { total } else { 0 },
         reference_tokens: if arm.name == "sft" { 0 } else { total },

@@ -2,6 +2,7 @@
 
 mod cost;
 mod differences;
+mod headline;
 mod key;
 mod kl;
 mod learning;
@@ -44,13 +45,16 @@ pub struct Drawing {
 /// Where a drawing stands in the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Section {
+    /// Beside the verdicts.
+    Head,
     Suite(String),
     Training,
     Cost,
 }
 
 /// All charts, in the order of the report.
-pub const ALL: [Chart; 10] = [
+pub const ALL: [Chart; 11] = [
+    headline::CHART,
     scores::CHART,
     differences::CHART,
     subsets::CHART,

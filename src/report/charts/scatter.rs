@@ -74,6 +74,9 @@ pub fn draw(
         let (low, high) = (metric.unit.value(dot.y.low), metric.unit.value(dot.y.high));
         let label = format!("{}: {value} ({low} to {high}) at {}", dot.arm.name, amount(dot.x));
         canvas.mark(&label, &dot.rows, |c| {
+            // Where a point had to step aside, the axis keeps its true amount.
+            let (at, bottom) = (panel.x.at(dot.x), panel.frame.bottom);
+            c.line(&[(at, bottom), (at, bottom + 5.0)], dot.arm.style.color, 2.0);
             panel.interval_up(c, (dot.y.low, dot.y.high), *px, dot.arm.style.color);
             c.marker((*px, panel.y.at(dot.y.mean)), dot.arm.style.marker, 6.0, dot.arm.style.color);
         });
@@ -99,8 +102,9 @@ fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
 }
 
 fn side_by_side(panel: &Panel, dots: &[Dot<'_>]) -> Vec<f64> {
-    let wanted: Vec<_> = dots.iter().map(|d| panel.x.at(d.x)).collect();
-    spread(&wanted, 16.0, panel.frame.left + 12.0, panel.frame.right - 8.0)
+    // Whole pixels: amounts that are the same but for rounding stand in the order of the plan.
+    let wanted: Vec<_> = dots.iter().map(|d| panel.x.at(d.x).round()).collect();
+    spread(&wanted, 11.0, panel.frame.left + 12.0, panel.frame.right - 8.0)
 }
 
 /// The starting checkpoint's score as a dashed line across the panel.
