@@ -58,9 +58,16 @@ pub fn render(error: &anyhow::Error) -> String {
         }
     }
     for cause in error.chain() {
-        if let Some(hinted) = cause.downcast_ref::<Hinted>() {
+        let mut hints = vec![];
+        let mut hinted = cause.downcast_ref::<Hinted>();
+        while let Some(Hinted { hint, source }) = hinted {
+            hints.push(hint);
+            // What is hinted at twice stands in the chain once.
+            hinted = source.chain().next().and_then(|top| top.downcast_ref());
+        }
+        for hint in hints.iter().rev() {
             message.push_str("\nhint: ");
-            message.push_str(&hinted.hint);
+            message.push_str(hint);
         }
     }
     message
@@ -107,6 +114,9 @@ mod tests {
     fn an_error_lists_what_is_known_and_guesses_what_was_meant() {
         let text = render(&unknown("method", "kot", &["kto", "dpo", "sft"]));
         assert_eq!(text, "unknown method `kot` (known: kto, dpo, sft)\nhint: did you mean `kto`?");
+        let twice: Result<()> = Err(unknown("method", "kot", &["kto"])).hint("see `kto-eval methods`");
+        let text = render(&twice.context("plan.toml").unwrap_err());
+        assert!(text.ends_with("\nhint: did you mean `kto`?\nhint: see `kto-eval methods`"), "{text}");
         assert!(!render(&unknown("method", "xyzzy", &["kto"])).contains("hint"));
     }
 

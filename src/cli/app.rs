@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{compare, data, methods, plan, report, score, suites, train, verify, winrate};
+use super::{bench, compare, data, methods, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -20,6 +20,7 @@ pub fn main() -> ExitCode {
         Verb::Suites(verb) => suites::run(verb, &common),
         Verb::Winrate(options) => winrate::run(options, &common),
         Verb::Verify(options) => verify::run(options, &common),
+        Verb::Bench(options) => bench::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),
         Verb::Plan(verb) => plan::run(verb, &common),

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{compare, data, plan, report, score, suites, train, verify, winrate};
+use super::{bench, compare, data, plan, report, score, suites, train, verify, winrate};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -49,6 +49,8 @@ pub enum Verb {
     Winrate(winrate::Options),
     /// Read everything that a plan names and take one step with each arm
     Verify(verify::Options),
+    /// Measure speed and memory on this machine, with a plan's model and data
+    Bench(bench::Options),
     /// List the methods with their hyperparameters
     Methods,
     /// Look at data sets

@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod bench;
 mod compare;
 mod data;
 mod interrupt;

@@ -21,13 +21,23 @@ pub fn print_json(value: &impl Serialize) -> Result<()> {
 
 /// Rows in columns: left-aligned, two spaces between, the last one ragged.
 pub fn table(rows: &[Vec<String>]) -> String {
-    let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
+    columns(rows, |_, cell, width| format!("{cell:<width$}"))
+}
+
+/// Rows in columns: the first left-aligned, the others, which hold numbers, right-aligned.
+pub fn figures(rows: &[Vec<String>]) -> String {
+    columns(rows, |i, cell, width| if i == 0 { format!("{cell:<width$}") } else { format!("{cell:>width$}") })
+}
+
+fn columns(rows: &[Vec<String>], pad: impl Fn(usize, &str, usize) -> String) -> String {
+    let count = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
-    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let widths: Vec<usize> = (0..count).map(width).collect();
     let mut out = String::new();
     for row in rows {
-        let line: String = row.iter().zip(&widths).map(|(cell, &w)| format!("{cell:<w$}  ")).collect();
-        out += line.trim_end();
+        let cells: Vec<String> =
+            row.iter().zip(&widths).enumerate().map(|(i, (c, &w))| pad(i, c, w)).collect();
+        out += cells.join("  ").trim_end();
         out.push('\n');
     }
     out

@@ -4,7 +4,7 @@ use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
 use super::plain;
-use super::real::{Real, View, matmul};
+use super::real::{Real, View, matmul, product};
 use crate::base::error::Result;
 
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
@@ -59,12 +59,15 @@ fn forward_cpu<T: Real>(
 ) -> Result<Tensor> {
     let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
-    let mut out = match base {
-        Some(base) => cpu::slice::<T>(base)?.to_vec(),
-        None => vec![T::ZERO; t * n],
-    };
     let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    matmul(&mut out, n, base.is_some(), a, b, cpu::all_threads());
+    let mut out = match base {
+        Some(base) => {
+            let mut out = cpu::slice::<T>(base)?.to_vec();
+            matmul(&mut out, n, true, a, b, cpu::all_threads());
+            out
+        }
+        None => product(a, b, cpu::all_threads()),
+    };
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
         let bias: &[T] = &bias;
@@ -82,8 +85,7 @@ fn forward_cpu<T: Real>(
 fn backward_input_cpu<T: Real>(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((t, n), (_, k)) = (dy.dims2()?, weight.dims2()?);
     let (dys, ws) = (cpu::slice::<T>(dy)?, cpu::slice::<T>(weight)?);
-    let mut out = vec![T::ZERO; t * k];
-    matmul(&mut out, k, false, View::new(&dys, t, n, n), View::new(&ws, n, k, k), cpu::all_threads());
+    let out = product(View::new(&dys, t, n, n), View::new(&ws, n, k, k), cpu::all_threads());
     Ok(Tensor::from_vec(out, (t, k), dy.device())?)
 }
 

@@ -150,7 +150,7 @@ pub struct View<'a, T> {
 impl<'a, T> View<'a, T> {
     /// `rows × cols` with rows `stride` apart.
     pub fn new(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Self {
-        debug_assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len());
+        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "a view beyond its data");
         Self { data, rows, cols, row_stride: stride, col_stride: 1 }
     }
     pub fn transposed(self) -> Self {
@@ -174,14 +174,46 @@ pub fn matmul<T: Real>(
         return;
     }
     assert!((m - 1) * stride + n <= out.len() && n <= stride, "the product does not fit its place");
-    // SAFETY: `View::new` and the assertion above hold every access inside the three slices, `out` is
-    // borrowed mutably and so apart from the other two, and T is f32 or f64, which `gemm` knows.
+    // SAFETY: the assertion above holds every access to `out` inside it, and it is borrowed mutably.
+    unsafe { write_product(out.as_mut_ptr(), stride, accumulate, a, b, parallelism) }
+}
+
+/// a·b in memory of its own, row-major; nothing is written twice.
+pub fn product<T: Real>(a: View<'_, T>, b: View<'_, T>, parallelism: Parallelism) -> Vec<T> {
+    assert_eq!(a.cols, b.rows, "inner sizes of a matrix product");
+    let (m, n) = (a.rows, b.cols);
+    if m == 0 || n == 0 || a.cols == 0 {
+        return vec![T::ZERO; m * n];
+    }
+    let mut out = Vec::with_capacity(m * n);
+    // SAFETY: `out` has room for m rows of n numbers, all of which the product writes and none of which it
+    // reads, since it does not accumulate.
+    unsafe {
+        write_product(out.as_mut_ptr(), n, false, a, b, parallelism);
+        out.set_len(m * n);
+    }
+    out
+}
+
+/// # Safety
+/// `out` must be valid for writes (and, if `accumulate`, reads) of `a.rows` rows of `b.cols` numbers `stride`
+/// apart, and lie apart from both factors.
+unsafe fn write_product<T: Real>(
+    out: *mut T,
+    stride: usize,
+    accumulate: bool,
+    a: View<'_, T>,
+    b: View<'_, T>,
+    parallelism: Parallelism,
+) {
+    // SAFETY: `View::new` holds every access to the factors inside their slices, the caller answers for `out`,
+    // and T is f32 or f64, which `gemm` knows.
     unsafe {
         gemm::gemm(
-            m,
-            n,
+            a.rows,
+            b.cols,
             a.cols,
-            out.as_mut_ptr(),
+            out,
             1,
             stride as isize,
             accumulate,

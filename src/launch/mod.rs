@@ -1,6 +1,7 @@
 //! Where runs execute: what they share is prepared once, each arm × seed is trained and scored, and its rows
 //! are written as they are made.
 
+mod bench;
 mod compare;
 mod device;
 mod judge;
@@ -14,6 +15,7 @@ mod train_one;
 mod verify;
 mod world_base;
 
+pub use bench::{Bench, Phase, bench};
 pub use compare::{Finished, compare};
 pub use device::device;
 pub use judge::{Judged, check_report, judge};

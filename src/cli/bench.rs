@@ -1,0 +1,65 @@
+//! `kto-eval bench [PLAN]`: how fast this machine trains and samples with a model and data.
+
+use clap::Args;
+
+use super::args::Common;
+use super::interrupt;
+use super::output::{figures, print, print_json};
+use super::screen::Screen;
+use crate::base::error::Result;
+use crate::base::exit::Exit;
+use crate::launch::{self, Bench};
+use crate::plan::DEFAULT_PLAN;
+
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Path of a plan, or name of a shipped one: its model, data and arms are measured
+    #[arg(default_value = DEFAULT_PLAN)]
+    plan: String,
+    /// Time to spend, all phases together
+    #[arg(long, default_value_t = 45, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=36_000))]
+    seconds: u32,
+}
+
+pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    let plan = common.plan(&options.plan)?;
+    let device = common.device()?;
+    interrupt::listen();
+    let mut screen = Screen::new(common.quiet);
+    let bench = launch::bench(&plan, device, f64::from(options.seconds), interrupt::flag(), &mut screen);
+    screen.end();
+    let bench = bench?;
+    if common.json {
+        print_json(&bench)?;
+    } else {
+        print(&shown(&bench))?;
+    }
+    Ok(Exit::Done)
+}
+
+fn shown(bench: &Bench) -> String {
+    let head = ["phase", "tokens/s", "ms", "tokens", "times", "GFLOP/s", "of peak", "extra MiB"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for p in &bench.phases {
+        rows.push(vec![
+            p.phase.clone(),
+            format!("{:.0}", p.tokens_per_second),
+            format!("{:.1}", p.seconds * 1e3),
+            p.tokens.to_string(),
+            p.repetitions.to_string(),
+            p.gflops.map_or("–".into(), |g| format!("{g:.1}")),
+            p.share_of_peak.map_or("–".into(), |s| format!("{:.0} %", 100.0 * s)),
+            format!("{:.0}", p.extra_mib),
+        ]);
+    }
+    format!(
+        "{}: {:.1} M parameters, {} with {} threads, fp32 product peak {:.0} GFLOP/s, {:.0} MiB loaded\n\n{}",
+        bench.model,
+        bench.parameters as f64 / 1e6,
+        bench.device,
+        bench.threads,
+        bench.peak_gflops,
+        bench.loaded_mib,
+        figures(&rows)
+    )
+}
