@@ -92,10 +92,9 @@ fn every_kind_of_row_that_another_contradicts_is_found() {
     input.samples[sample].opponents[0].preference = 1.0 - input.samples[sample].opponents[0].preference;
     let dir = written(&input);
     let found = places(&input, dir.path());
+    let score = format!("scores.csv:{}: standard_error", scored + 2);
     let line = format!("samples.jsonl:{}: preference against base", sample + 1);
-    for place in
-        ["scores.csv:2: standard_error", "runs.csv:3: policy_tokens", "runs.csv:4: final_loss", &line]
-    {
+    for place in [score.as_str(), "runs.csv:3: policy_tokens", "runs.csv:4: final_loss", &line] {
         assert!(found.iter().any(|f| f.starts_with(place)), "{place}: {found:?}");
     }
 }

@@ -28,7 +28,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         metrics.iter().flat_map(|m| arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
     let n = key::examples(found.iter());
     let subtitle =
-        format!("Held-out scores: mean over {seeds} with 95 % interval; rings are single seeds{budget}.");
+        format!("Held-out scores{budget}: mean over {seeds} with 95 % interval; rings are single seeds.");
     let of = |m: &Metric| format!("{} · {}", capitalised(&m.label()), m.suite);
     let canvas = scores::grid(view, (&title, &subtitle), &metrics, &arms, of);
     let left = all.len() - metrics.len();
