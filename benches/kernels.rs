@@ -167,7 +167,7 @@ fn heads(c: &mut Criterion) {
     group.bench_function("fused backward", |b| {
         b.iter_batched(
             || head::forward(&hidden, head, &targets, true).unwrap().1,
-            |saved| head::backward(&dlogps, &hidden, head, &targets, saved, &mut dw).unwrap(),
+            |saved| head::backward(&dlogps, &hidden, head, &targets, saved, Some(&mut dw)).unwrap(),
             BatchSize::LargeInput,
         )
     });

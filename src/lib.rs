@@ -4,7 +4,7 @@
 //! Data flows one way; a module may use only what stands to its left (`tests/layering.rs` holds that):
 //!
 //! ```text
-//! base ─► plan ─► data ─► kernels ─► model ─► objective ─► train ─► suite ─► record ─► stats ─► report ─► launch ─► cli
+//! base ─► plan ─► data ─► kernels ─► model ─► objective ─► train ─► suite ─► record ─► stats ─► report ─► gate ─► launch ─► cli
 //! ```
 //!
 //! `record` is the contract between running and judging: `stats` and `report` work from the rows on disk
@@ -13,6 +13,7 @@
 pub mod base;
 pub mod cli;
 pub mod data;
+pub mod gate;
 pub mod kernels;
 pub mod launch;
 pub mod model;

@@ -9,7 +9,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use kto_eval::base::error::render;
-use kto_eval::data::{load, resolve_model};
+use kto_eval::data::{Dataset, load, recipes, resolve_model};
 use kto_eval::plan::{DataFormat, DataSpec, WorldSpec};
 
 const COMMIT: &str = "0123456789abcdef0123456789abcdef01234567";
@@ -144,6 +144,107 @@ fn gzip(text: &str) -> Vec<u8> {
     encoder.finish().unwrap()
 }
 
+/// Small files of the schemas and names that the data sets with a recipe have; `make_parquet.py` made them.
+fn put_named_data_sets(put: &mut impl FnMut(&str, Vec<u8>)) {
+    let parquet = |name: &str| {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/parquet");
+        std::fs::read(folder.join(format!("{name}.parquet"))).unwrap()
+    };
+    let mut data_set = |name: &str, bytes: Vec<u8>| put(&format!("datasets/{name}"), bytes);
+    data_set("trl-lib/ultrafeedback_binarized/README.md", b"# x".to_vec());
+    data_set("trl-lib/ultrafeedback_binarized/data/train-00001-of-00002.parquet", parquet("trl-pairs-1"));
+    data_set("trl-lib/ultrafeedback_binarized/data/train-00000-of-00002.parquet", parquet("trl-pairs-0"));
+    data_set("trl-lib/ultrafeedback_binarized/data/test-00000-of-00001.parquet", parquet("trl-pairs-0"));
+    data_set("trl-lib/kto-mix-14k/data/train-00000-of-00001.parquet", parquet("kto-mix"));
+    data_set("HuggingFaceH4/ultrafeedback_binarized/data/train_prefs-00000-of-00001.parquet", parquet("h4"));
+    data_set("HuggingFaceH4/ultrafeedback_binarized/data/test_prefs-00000-of-00001.parquet", parquet("h4"));
+    data_set("HuggingFaceH4/ultrafeedback_binarized/data/train_sft-00000-of-00001.parquet", parquet("other"));
+    let argilla = "argilla/ultrafeedback-binarized-preferences/data";
+    data_set(&format!("{argilla}/train-00000-of-00001-ad860a47ccfa08f9.parquet"), parquet("argilla"));
+    let oasst = "OpenAssistant/oasst1/data";
+    data_set(&format!("{oasst}/train-00000-of-00001-b42a775f407cee45.parquet"), parquet("oasst"));
+    data_set(&format!("{oasst}/validation-00000-of-00001-134b8fd0c89408b6.parquet"), parquet("oasst"));
+    let post = |labels: i32| {
+        let row = serde_json::json!({"post_id": "p", "domain": "askculinary_train", "upvote_ratio": 0.98,
+            "history": format!("post {labels}"), "c_root_id_A": "a", "c_root_id_B": "b", "score_A": 340, "score_B": 166,
+            "human_ref_A": "of A", "human_ref_B": "of B", "labels": labels, "score_ratio": 2.0});
+        row.to_string() + "\n"
+    };
+    data_set("stanfordnlp/SHP/askculinary/train.json", (post(1) + &post(0)).into_bytes());
+    data_set("stanfordnlp/SHP/askdocs/train.json", post(1).into_bytes());
+    let row = serde_json::json!({"chosen": "\n\nHuman: q\n\nAssistant: yes", "rejected": "\n\nHuman: q\n\nAssistant: no"});
+    data_set("Anthropic/hh-rlhf/harmless-base/train.jsonl.gz", gzip(&(row.to_string() + "\n")));
+}
+
+fn named_data_sets_are_read_by_their_recipes() {
+    let read = |source: &str, config: &str, split: &str| {
+        load(&spec(source, config), split).unwrap_or_else(|e| panic!("{source}: {}", render(&e)))
+    };
+    let pairs = |source: &str, config: &str, split: &str| -> Vec<[String; 3]> {
+        let Dataset::Paired(pairs) = read(source, config, split).dataset else { panic!("{source}: pairs") };
+        pairs.into_iter().map(|p| [p.prompt, p.chosen, p.rejected]).collect()
+    };
+    let sources: Vec<&str> = recipes().iter().map(|r| r.source.as_str()).collect();
+
+    let trl = pairs("trl-lib/ultrafeedback_binarized", "", "train");
+    assert_eq!(trl.len(), 8, "both shards, in order");
+    for (i, [prompt, chosen, rejected]) in trl.iter().enumerate() {
+        assert!(prompt.contains(&format!("question {i}")) && chosen.contains(&format!("good answer {i} é")));
+        assert!(rejected.contains(&format!("bad answer {i}")), "{rejected}");
+    }
+    assert_eq!(pairs("trl-lib/ultrafeedback_binarized", "", "test").len(), 3);
+
+    let Dataset::Unpaired(mix) = read("trl-lib/kto-mix-14k", "", "train").dataset else { panic!("labels") };
+    assert_eq!(mix.iter().map(|e| e.desirable).collect::<Vec<_>>(), [true, false, true, false]);
+    assert!(mix[2].prompt.contains("q2") && mix[2].completion.contains("a2"));
+
+    let h4 = read("HuggingFaceH4/ultrafeedback_binarized", "", "train");
+    assert_eq!(
+        (h4.dataset.len(), h4.format),
+        (3, DataFormat::TrlPairedImplicit),
+        "train is train_prefs there"
+    );
+    assert_eq!(pairs("HuggingFaceH4/ultrafeedback_binarized", "", "test").len(), 3);
+
+    let argilla = pairs("argilla/ultrafeedback-binarized-preferences", "", "train");
+    assert_eq!(argilla[1], ["instruction 1", "yes 1", "no 1"]);
+
+    let shp = pairs("stanfordnlp/SHP", "askculinary", "train");
+    assert_eq!(shp, [["post 1", "of A", "of B"], ["post 0", "of B", "of A"]]);
+
+    let oasst = read("OpenAssistant/oasst1", "", "train");
+    assert!(
+        oasst.notes.iter().any(|n| n == "7 messages make 3 pairs of ranked answers"),
+        "{:?}",
+        oasst.notes
+    );
+    let oasst = pairs("OpenAssistant/oasst1", "", "test");
+    assert!(
+        oasst[0][0].contains("What is red?")
+            && oasst[0][1].contains("A colour.")
+            && oasst[0][2].contains("A number.")
+    );
+    assert!(
+        oasst[1][0].contains("A colour.") && oasst[1][0].contains("Which one?"),
+        "the whole thread is the prompt"
+    );
+    assert!(oasst[1][1].contains("of blood") && oasst[1][2].contains("sky") && oasst[2][2].contains("roses"));
+
+    assert_eq!(pairs("Anthropic/hh-rlhf", "harmless-base", "train").len(), 1);
+    for read in [
+        "trl-lib/ultrafeedback_binarized",
+        "trl-lib/kto-mix-14k",
+        "HuggingFaceH4/ultrafeedback_binarized",
+        "argilla/ultrafeedback-binarized-preferences",
+        "stanfordnlp/SHP",
+        "OpenAssistant/oasst1",
+        "Anthropic/hh-rlhf",
+    ] {
+        assert!(sources.contains(&read), "{read} has a recipe");
+    }
+    assert_eq!(sources.len(), 7, "every recipe is tested here");
+}
+
 #[test]
 fn data_sets_and_models_are_fetched_cached_and_refused_as_the_hub_answers() {
     let home = tempfile::TempDir::new().unwrap();
@@ -164,6 +265,7 @@ fn data_sets_and_models_are_fetched_cached_and_refused_as_the_hub_answers() {
     put("Org/model/model-00001-of-00001.safetensors", vec![7; 5000]);
     put("Org/pickle/config.json", b"{}".to_vec());
     put("Org/pickle/pytorch_model.bin", b"x".to_vec());
+    put_named_data_sets(&mut put);
     hub.redirected.push("Org/model/model-00001-of-00001.safetensors".to_owned());
     hub.gated.push("datasets/Org/secret".to_owned());
     hub.cut.push("datasets/Org/hh/harmless-base/train.jsonl.gz".to_owned());
@@ -205,6 +307,8 @@ fn data_sets_and_models_are_fetched_cached_and_refused_as_the_hub_answers() {
     let text = render(&resolve_model("../no/such/dir", "main").unwrap_err());
     assert!(text.contains("no such model directory"), "{text}");
     assert_eq!(resolve_model(&home.path().display().to_string(), "main").unwrap(), home.path());
+
+    named_data_sets_are_read_by_their_recipes();
 
     // Offline: the cache serves what it has, and nothing is asked.
     set("HF_HUB_OFFLINE", "1");

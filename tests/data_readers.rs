@@ -178,11 +178,11 @@ fn what_is_missing_is_answered_with_what_is_there() {
         "{text}"
     );
     let text = error(dir.path(), "test");
-    assert!(text.contains("unknown split `test` (known: train)"), "{text}");
+    assert!(text.contains("unknown split `test` (known: old, train)"), "{text}");
     let text = error(&dir.path().join("train.jsonl"), "test");
     assert!(text.contains("is the split `train`, and `test` is asked for"), "{text}");
     let text = error(&dir.path().join("old.parquet"), "train");
-    assert!(text.contains("Parquet file") && text.contains("hint: convert"), "{text}");
+    assert!(text.contains("not readable as Parquet") && text.contains("cut off or damaged"), "{text}");
     let text =
         render(&load(&DataSpec { source: "world".to_owned(), ..spec(dir.path()) }, "dev").unwrap_err());
     assert!(text.contains("unknown split `dev` (known: train, test)"), "{text}");
@@ -311,4 +311,63 @@ mod fuzz {
             prop_assert!(read(bytes).is_err());
         }
     }
+}
+
+fn parquet(name: &str) -> std::path::PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/data/parquet/{name}.parquet"))
+}
+
+#[test]
+fn parquet_files_are_read_in_every_form_and_refused_with_what_is_wrong() {
+    // What `make_parquet.py` wrote through Arrow's C++ library: lists of structs, row groups, version 2 pages, gzip.
+    let loaded = load(&spec(&parquet("trl-pairs-1")), "train").unwrap();
+    assert_eq!((loaded.rows, loaded.format), (5, DataFormat::TrlPairedImplicit));
+    let first = &pairs(loaded)[0];
+    assert_eq!(first.id, "trl-pairs-1.parquet:1");
+    assert!(first.prompt.contains("question 3") && first.chosen.contains("good answer 3 é"), "{first:?}");
+    let few = load(&DataSpec { max_examples: 2, ..spec(&parquet("trl-pairs-1")) }, "train").unwrap();
+    assert_eq!(few.dataset.len(), 2);
+    let recipe = load(&spec(&parquet("argilla")), "train").unwrap();
+    assert!(
+        recipe.notes.iter().any(|n| n.starts_with("columns read by the recipe argilla")),
+        "{:?}",
+        recipe.notes
+    );
+
+    let error = |path: &Path| render(&load(&spec(path), "train").unwrap_err());
+    let text = error(&parquet("other"));
+    assert!(
+        text.contains("other.parquet:1: columns `question`, `answer`, `score` are of no known form"),
+        "{text}"
+    );
+    assert!(text.contains("hint: known forms:"), "{text}");
+    let text = error(&parquet("label"));
+    assert!(text.contains("label.parquet:1: `label` must be true or false, found the number 1"), "{text}");
+    let text = error(&parquet("zstd"));
+    assert!(text.contains("zstd") && text.contains("Snappy, gzip or nothing"), "{text}");
+    let dir = TempDir::new().unwrap();
+    let whole = fs::read(parquet("trl-pairs-0")).unwrap();
+    for cut in [4, 100, whole.len() / 2, whole.len() - 1] {
+        let path = dir.path().join("cut.parquet");
+        fs::write(&path, &whole[..cut]).unwrap();
+        let text = error(&path);
+        assert!(
+            text.contains("cut.parquet: not readable as Parquet") && text.contains("fetch it again"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
+fn a_preference_that_is_neither_is_refused_with_its_place() {
+    let row = |labels: &str| {
+        format!(
+            "{{\"history\": \"h\", \"human_ref_A\": \"a\", \"human_ref_B\": \"b\", \"labels\": {labels}}}\n"
+        )
+    };
+    let text = read(row("1") + &row("2")).unwrap_err();
+    assert!(
+        text.contains("DIR/rows.jsonl:2: `labels` is 2; it must be 1 (human_ref_A was preferred)"),
+        "{text}"
+    );
 }

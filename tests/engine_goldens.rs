@@ -65,6 +65,48 @@ fn token_log_probs_of_the_golden_models_are_those_of_transformers() {
     }
 }
 
+/// `pip install torch --index-url https://download.pytorch.org/whl/cpu && pip install transformers`, then
+/// `KTO_EVAL_PYTHON=…/python cargo test --test engine_goldens -- --ignored`.
+#[test]
+#[ignore = "needs Python with torch and transformers (see the comment above it)"]
+fn transformers_opens_changed_checkpoints_whole_and_in_shards_with_the_same_log_probs() {
+    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let families = shared().expect("the golden models are the starts").join("golden/families");
+    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
+    let golden = json(&families.join("families.json"));
+    for name in golden["models"].as_object().unwrap().keys() {
+        let mut decoder = Decoder::load(&families.join(name), DType::F32, &Device::Cpu).unwrap();
+        let row: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % 200).collect();
+        let packed = Packed::of([&sequence(&row, 1)]);
+        let before = decoder.logps(&packed).unwrap();
+        // A step along the gradient of the row's likelihood changes every tensor.
+        let mut grads = Gradients::zeros(&decoder).unwrap();
+        let (logps, tape) = decoder.forward(&packed).unwrap();
+        decoder.backward(tape, &vec![1.0; logps.len()], &mut grads).unwrap();
+        let step = 0.05 / grads.global_norm().unwrap();
+        for (param, grad) in decoder.params_mut().iter_mut().zip(grads.tensors()) {
+            param.tensor = (&param.tensor + (grad * step).unwrap()).unwrap();
+        }
+        let mine = decoder.logps(&packed).unwrap();
+        assert!(largest_difference(&mine, &before) > 1e-3, "{name} has moved");
+        for max_bytes in [u64::MAX, 100_000] {
+            let dir = tempfile::tempdir().unwrap();
+            decoder.save_in_shards(dir.path(), max_bytes).unwrap();
+            assert_eq!(dir.path().join("model.safetensors").is_file(), max_bytes == u64::MAX);
+            let done = std::process::Command::new(&python)
+                .args([script.as_os_str(), dir.path().as_os_str()])
+                .arg(serde_json::to_string(&row).unwrap())
+                .output()
+                .unwrap();
+            assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
+            let wanted: Vec<f64> = serde_json::from_slice(&done.stdout).unwrap();
+            let error = largest_difference(&mine, &wanted);
+            println!("{name}, at most {max_bytes} bytes a file: log-probs within {error:.1e}");
+            assert!(error < 1e-4, "{name}: {error:e}");
+        }
+    }
+}
+
 /// DPO's sigmoid loss on the golden batch: value and gradient norm of every tensor, prompts shared or not.
 #[test]
 fn gradient_norms_of_dpo_are_those_of_trl() {

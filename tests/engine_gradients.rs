@@ -231,6 +231,41 @@ fn steps_through_the_cache_are_the_packed_forward() {
 }
 
 #[test]
+fn a_checkpoint_in_shards_is_the_same_model_and_leaves_no_older_weights() {
+    let packed = shared_prompts();
+    let files = |dir: &std::path::Path| {
+        let mut names: Vec<String> =
+            std::fs::read_dir(dir).unwrap().map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    };
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let dir = tempfile::tempdir().unwrap();
+        decoder.save(dir.path()).unwrap();
+        assert_eq!(files(dir.path()), ["config.json", "model.safetensors"]);
+        decoder.save_in_shards(dir.path(), 6000).unwrap();
+        let names = files(dir.path());
+        let last = format!("model-{0:05}-of-{0:05}.safetensors", names.len() - 2);
+        assert!(names.len() > 4 && names.contains(&last), "{family}: {names:?}");
+        assert!(!names.contains(&"model.safetensors".to_owned()), "the whole file would be read first");
+        for name in names.iter().filter(|n| n.contains("-of-")) {
+            let tensors = candle_core::safetensors::load(dir.path().join(name), &Device::Cpu).unwrap();
+            let bytes: usize = tensors.values().map(|t| t.elem_count() * 8).sum();
+            assert!(bytes <= 6000 || tensors.len() == 1, "{family} {name}: {bytes}");
+        }
+        let index: Value =
+            serde_json::from_slice(&std::fs::read(dir.path().join("model.safetensors.index.json")).unwrap())
+                .unwrap();
+        assert_eq!(index["metadata"]["total_size"].as_u64().unwrap(), 8 * decoder.num_params() as u64);
+        let again = Decoder::load(dir.path(), DType::F64, &Device::Cpu).unwrap();
+        assert_eq!(decoder.logps(&packed).unwrap(), again.logps(&packed).unwrap(), "{family}");
+        decoder.save(dir.path()).unwrap();
+        assert_eq!(files(dir.path()), ["config.json", "model.safetensors"]);
+    }
+}
+
+#[test]
 fn a_saved_checkpoint_is_the_same_model() {
     let packed = shared_prompts();
     for family in FAMILIES {

@@ -152,7 +152,7 @@ proptest! {
         let dy = random("dy", &[targets.len()]);
         let saved = head::forward(&hidden, head, &targets, keep).unwrap().1;
         let mut dw = weight.zeros_like().unwrap();
-        let dh = head::backward(&flat(&dy), &hidden, head, &targets, saved, &mut dw).unwrap();
+        let dh = head::backward(&flat(&dy), &hidden, head, &targets, saved, Some(&mut dw)).unwrap();
         slope_is(&hidden, &dh, &dy, of);
         let plain = |v: &[Tensor]| head::plain_forward(&v[0], Head { weight: &v[1], softcap }, &targets);
         let wanted = plain::backward(&[&hidden, &weight], &dy, plain).unwrap();

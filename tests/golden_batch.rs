@@ -74,6 +74,7 @@ impl Fixture {
             mismatched: &mismatched,
             reference: Some(Reference { decoder: &self.reference, cache: &self.cache }),
             micro_tokens: 1024,
+            dropout: None,
             classes: ClassCounts::default(),
             reward_shift: 0.0,
         };

@@ -7,7 +7,7 @@ use candle_core::{DType, Device};
 use golden::{close, golden, numbers, shared};
 use kto_eval::data::{PreferencePair, Sequence, TokenizedExample, TokenizedPair, Tokenizer, tokenize_pairs};
 use kto_eval::model::{Decoder, Packed};
-use kto_eval::plan::{Budget, KtoSpec, Lambda, Method, Order, Schedule, TrainSpec, Z0};
+use kto_eval::plan::{Budget, KtoSpec, Lambda, LoraSpec, Method, Order, Schedule, TrainSpec, Z0};
 use kto_eval::train::{Ended, Hooks, Job, Outcome, Reference, ReferenceCache, StepMetrics, TrainData, train};
 use serde_json::Value;
 use std::sync::atomic::AtomicBool;
@@ -54,6 +54,7 @@ fn spec(hyper: &Value) -> TrainSpec {
         adam_epsilon: number("eps"),
         weight_decay: number("weight_decay"),
         max_grad_norm: number("max_grad_norm"),
+        lora: LoraSpec::default(),
     }
 }
 

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The rooms in order, as `src/lib.rs` draws them.
-const ROOMS: [&str; 13] = [
+const ROOMS: [&str; 14] = [
     "base",
     "plan",
     "data",
@@ -16,6 +16,7 @@ const ROOMS: [&str; 13] = [
     "record",
     "stats",
     "report",
+    "gate",
     "launch",
     "cli",
 ];

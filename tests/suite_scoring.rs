@@ -151,9 +151,9 @@ fn samples_of_the_world_carry_their_gold_reward_and_their_outcomes() {
             std::cmp::Ordering::Equal => 0.5,
             std::cmp::Ordering::Less => 0.0,
         };
-        assert_eq!(chosen.preference, Some(expected));
+        assert_eq!(chosen.outcome.preference, Some(expected));
         wins += expected;
-        ties += usize::from(sample.opponents.iter().any(|o| o.preference == Some(0.5)));
+        ties += usize::from(sample.opponents.iter().any(|o| o.outcome.preference == Some(0.5)));
     }
     let n = prompts.len() as f64;
     assert!((all(&scored, Metric::WinRateChosen) - wins / n).abs() < 1e-12);

@@ -83,6 +83,7 @@ fn run(method: &Method, dtype: DType, micro_tokens: usize) -> (StepResult, Vec<f
         mismatched: &mismatched,
         reference: Some(Reference { decoder: &reference, cache: &cache }),
         micro_tokens,
+        dropout: None,
         classes: ClassCounts { desirable: 10, undesirable: 30 },
         reward_shift: 0.1,
     };
@@ -144,6 +145,7 @@ fn the_gradient_of_a_step_is_its_finite_difference() {
             mismatched: &[],
             reference: Some(Reference { decoder: &reference, cache: &cache }),
             micro_tokens: 200,
+            dropout: None,
             classes: ClassCounts { desirable: 10, undesirable: 30 },
             reward_shift: 0.1,
         };

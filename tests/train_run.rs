@@ -48,6 +48,7 @@ fn spec() -> TrainSpec {
         adam_epsilon: 1e-8,
         weight_decay: 0.01,
         max_grad_norm: 1.0,
+        lora: LoraSpec::default(),
     }
 }
 

@@ -3,7 +3,7 @@
 use sha2::{Digest, Sha256};
 
 /// Accumulates named parts; two inputs that differ in any part, or in where one part ends, differ in hash.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Hasher(Sha256);
 
 impl Hasher {

@@ -1,7 +1,9 @@
-//! What every room may use: errors with a remedy, exit codes, named seeds, content hashes.
+//! What every room may use: errors with a remedy, exit codes, named seeds, content hashes, the
+//! process group in front.
 
 pub mod cache;
 pub mod error;
 pub mod exit;
+pub mod foreground;
 pub mod hash;
 pub mod seed;

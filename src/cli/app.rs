@@ -5,7 +5,10 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use super::args::{Cli, Verb};
-use super::{bench, compare, data, methods, plan, report, score, suites, train, verify, winrate};
+use super::{
+    baseline, bench, compare, data, gate, init, merge, methods, plan, report, score, suites, train, verify,
+    winrate,
+};
 use crate::base::error::{Result, render};
 use crate::base::exit::Exit;
 
@@ -23,6 +26,10 @@ pub fn main() -> ExitCode {
         Verb::Bench(options) => bench::run(options, &common),
         Verb::Methods => methods::run(&common),
         Verb::Data(verb) => data::run(verb, &common),
+        Verb::Merge(options) => merge::run(options, &common),
+        Verb::Gate(options) => gate::run(options, &common),
+        Verb::Baseline(verb) => baseline::run(verb, &common),
+        Verb::Init(options) => init::run(options, &common),
         Verb::Plan(verb) => plan::run(verb, &common),
     };
     match result {

@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use candle_core::Device;
 use clap::{Args, Parser, Subcommand};
 
-use super::{bench, compare, data, plan, report, score, suites, train, verify, winrate};
+use super::{
+    baseline, bench, compare, data, gate, init, merge, plan, report, score, suites, train, verify, winrate,
+};
 use crate::base::error::{Context, Result};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
@@ -19,6 +21,7 @@ Exit codes:
 
 Environment:
   KTO_EVAL_CACHE   where base checkpoints and reference log-probs are kept (default: ~/.cache/kto-eval)
+  KTO_EVAL_JUDGE_KEY   the key of the language model that judges, where it takes one
   HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as everywhere with the Hugging Face hub";
 
 /// Does KTO match DPO and SFT at the same cost? Trains under matched budgets, scores on held-out suites, and
@@ -56,6 +59,15 @@ pub enum Verb {
     /// Look at data sets
     #[command(subcommand)]
     Data(data::Verb),
+    /// Add an adapter to the base that it names, as one checkpoint
+    Merge(merge::Options),
+    /// Has a trainer become worse, slower or larger? Hold one folder of records against another
+    Gate(gate::Options),
+    /// Save, show and list the baselines that a gate compares with
+    #[command(subcommand)]
+    Baseline(baseline::Verb),
+    /// Write a plan, a gate file and a CI workflow for a project that has none
+    Init(init::Options),
     /// Show plans
     #[command(subcommand)]
     Plan(plan::Verb),
@@ -95,7 +107,7 @@ pub struct Common {
 impl Common {
     pub fn overrides(&self) -> Overrides {
         let (set, model, data) = (self.set.clone(), self.model.clone(), self.data.clone());
-        Overrides { set, model, data, seeds: self.seed.clone() }
+        Overrides { set, model, data, seeds: self.seed.clone(), ..Overrides::default() }
     }
 
     /// A plan by path or by shipped name, with the overrides in it.

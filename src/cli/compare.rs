@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::args::Common;
 use super::interrupt;
+use super::judge::JudgeOptions;
 use super::output::{print, print_json};
 use super::screen::Screen;
 use super::tensorboard::Tensorboard;
@@ -24,6 +25,8 @@ pub struct Options {
     /// Show the resolved plan and its runs, and spend nothing
     #[arg(long)]
     dry_run: bool,
+    #[command(flatten)]
+    judge: JudgeOptions,
     /// Delete the records that the output folder holds
     #[arg(long)]
     force: bool,
@@ -32,7 +35,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
-    let plan = common.plan(&options.plan)?;
+    let plan = Plan::open(&options.plan, &options.judge.over(common.overrides()))?;
     if options.dry_run {
         return dry_run(&plan, common);
     }
@@ -59,11 +62,13 @@ pub fn show(out: &Path, judged: &launch::Judged, common: &Common) -> Result<()> 
             plan: &records.plan.name,
             report: judged.report.display().to_string(),
             invalid: judged.invalid.as_deref(),
+            notes: &judged.notes,
             runs: &records.runs,
             comparisons: &records.comparisons,
         });
     }
-    print(&format!("{}\nreport: {}\n", judged.summary.trim_end(), judged.report.display()))
+    let notes: String = judged.notes.iter().map(|n| format!("{n}\n")).collect();
+    print(&format!("{}\n{notes}report: {}\n", judged.summary.trim_end(), judged.report.display()))
 }
 
 #[derive(Serialize)]
@@ -72,6 +77,7 @@ struct Summary<'a> {
     report: String,
     /// Why there are no verdicts.
     invalid: Option<&'a str>,
+    notes: &'a [String],
     runs: &'a [crate::record::RunRow],
     comparisons: &'a [crate::record::ComparisonRow],
 }

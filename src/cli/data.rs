@@ -4,14 +4,16 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::args::Common;
-use super::output::{print, print_json};
+use super::output::{print, print_json, table};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
-use crate::data::{Dataset, Loaded, load};
+use crate::data::{Dataset, Loaded, Recipe, load, recipes};
 use crate::plan::DataSpec;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    /// List the data sets whose columns or splits are known by name
+    Recipes,
     /// Say how a data set is read, and show its first examples
     Inspect {
         /// A hub id, a file, a directory, or world
@@ -29,7 +31,7 @@ pub enum Verb {
 }
 
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
-    let Verb::Inspect { source, split, config, show } = verb;
+    let Verb::Inspect { source, split, config, show } = verb else { return list(common) };
     let spec = DataSpec { source: source.clone(), config: config.clone(), ..DataSpec::default() };
     let loaded = load(&spec, split)?;
     if common.json {
@@ -45,6 +47,17 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         }))?;
     } else {
         print(&text(source, split, &loaded, *show)?)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn list(common: &Common) -> Result<Exit> {
+    if common.json {
+        let row = |r: &Recipe| json!({"name": r.name, "source": r.source, "about": r.about});
+        print_json(&recipes().iter().map(row).collect::<Vec<_>>())?;
+    } else {
+        let row = |r: &Recipe| vec![r.name.to_owned(), r.source.clone(), r.about.clone()];
+        print(&table(&recipes().iter().map(row).collect::<Vec<_>>()))?;
     }
     Ok(Exit::Done)
 }

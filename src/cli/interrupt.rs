@@ -21,6 +21,7 @@ pub fn listen() {
 #[cfg(unix)]
 extern "C" fn handle(_: libc::c_int) {
     if INTERRUPTED.swap(true, Ordering::Relaxed) {
+        crate::base::foreground::kill();
         // SAFETY: `_exit` may be called from a signal handler.
         unsafe { libc::_exit(crate::base::exit::Exit::Interrupted as i32) };
     }

@@ -3,10 +3,15 @@
 
 mod app;
 mod args;
+mod baseline;
 mod bench;
 mod compare;
 mod data;
+mod gate;
+mod init;
 mod interrupt;
+mod judge;
+mod merge;
 mod methods;
 mod output;
 mod plan;

@@ -1,18 +1,30 @@
-//! `kto-eval score --model P [--reference R] --data FILE`.
+//! `kto-eval score --model P [--reference R] (--data FILE | --suite NAME …)`.
+
+use std::path::PathBuf;
 
 use clap::Args;
 
 use super::args::Common;
-use super::output::print;
+use super::judge::JudgeOptions;
+use super::output::{print, print_json, table};
+use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
-use crate::launch::{self, ScoreRequest};
-use crate::plan::{DataSpec, Dtype};
+use crate::launch::{self, ScoreRequest, SuiteRequest, SuiteScores};
+use crate::plan::{DataSpec, Dtype, Overrides, Plan};
+use crate::record::ScoreRow;
+use crate::suite::{ALL, find_any};
 
-/// Writes a CSV row for every completion: `example, side, prompt_tokens, completion_tokens, cut, logp,
-/// reference_logp`. Sums are over completion tokens, EOS included, in nats.
+/// Without --suite, writes a CSV row for every completion of --data: `example, side, prompt_tokens,
+/// completion_tokens, logp, reference_logp`. Sums are over completion tokens, EOS included, in nats.
+///
+/// With --suite, scores the model on suites and writes a folder: scores.csv, examples.csv, logps.csv,
+/// samples.jsonl, judgments.jsonl. A reference makes implicit rewards, divergence and win rates against it.
 #[derive(Debug, Args)]
 pub struct Options {
+    /// A suite by name (preference/world where two share one) or path; repeatable
+    #[arg(long, value_name = "SUITE")]
+    suite: Vec<String>,
     /// A second model, whose log-probs stand beside the first one's
     #[arg(long, value_name = "MODEL")]
     reference: Option<String>,
@@ -28,26 +40,27 @@ pub struct Options {
     /// Score only the first n examples; 0: all
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_examples: usize,
+    #[command(flatten)]
+    judge: JudgeOptions,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let missing = |what: &str| anyhow!("score needs --{what}");
     let model = common.model.clone().ok_or_else(|| missing("model")).hint("a hub id or a directory")?;
-    let source =
-        common.data.clone().ok_or_else(|| missing("data")).hint("a hub id, a file or a directory")?;
+    if !options.suite.is_empty() {
+        return on_suites(options, common, model);
+    }
+    let source = common
+        .data
+        .clone()
+        .ok_or_else(|| missing("data"))
+        .hint("a hub id, a file or a directory; or name suites with --suite")?;
     let request = ScoreRequest {
         model,
         reference: options.reference.clone(),
         revision: "main".to_owned(),
         dtype: Dtype::F32,
-        data: DataSpec {
-            source,
-            config: options.config.clone(),
-            split: options.split.clone(),
-            max_length: options.max_length,
-            max_examples: options.max_examples,
-            ..DataSpec::default()
-        },
+        data: DataSpec { source, ..options.data() },
     };
     let csv = launch::score_data(&request, common.device()?)?;
     match &common.out {
@@ -55,4 +68,63 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         Some(path) => std::fs::write(path, csv).with_context(|| format!("writing {}", path.display()))?,
     }
     Ok(Exit::Done)
+}
+
+impl Options {
+    fn data(&self) -> DataSpec {
+        DataSpec {
+            config: self.config.clone(),
+            split: self.split.clone(),
+            max_length: self.max_length,
+            max_examples: self.max_examples,
+            ..DataSpec::default()
+        }
+    }
+}
+
+/// Keys that --set takes here: those of [judge] and [data.world].
+const PLAN: &str = "name = \"score\"\nseeds = [0]\nbudget = { steps = 1 }\n[model]\nsource = \"-\"\n\
+                    [data]\nsource = \"world\"\n[[arm]]\nmethod = \"sft\"\n";
+
+fn on_suites(options: &Options, common: &Common, model: String) -> Result<Exit> {
+    let plain = Overrides { model: None, data: None, ..common.overrides() };
+    let plan = Plan::parse(PLAN, "score", &options.judge.over(plain))?;
+    let name = PathBuf::from(&model).file_name().map_or_else(|| model.clone(), |n| n.display().to_string());
+    let request = SuiteRequest {
+        reference: options.reference.clone(),
+        revision: "main".to_owned(),
+        dtype: Dtype::F32,
+        data: DataSpec {
+            source: common.data.clone().unwrap_or_default(),
+            world: plan.data.world,
+            ..options.data()
+        },
+        suites: options.suite.iter().map(|s| find_any(s)).collect::<Result<_>>()?,
+        judge: plan.judge,
+        seeds: plan.seeds,
+        max_examples: options.max_examples,
+        out: common.folder(&format!("score-{name}")),
+        model,
+    };
+    let mut screen = Screen::new(common.quiet);
+    let found = launch::score_suites(&request, common.device()?, &mut screen);
+    screen.end();
+    let found = found?;
+    if common.json {
+        print_json(&found.scores)?
+    } else {
+        print(&text(&found, &request))?
+    }
+    Ok(Exit::Done)
+}
+
+fn text(found: &SuiteScores, request: &SuiteRequest) -> String {
+    let number = |x: f64| if x.is_finite() { format!("{x:.4}") } else { "n/a".to_owned() };
+    let row = |s: &ScoreRow| {
+        let value = format!("{} ± {}", number(s.value), number(s.standard_error));
+        vec![s.suite.clone(), s.run.clone(), s.metric.clone(), value, s.unit.clone(), format!("n = {}", s.n)]
+    };
+    let rows: Vec<Vec<String>> = found.scores.iter().filter(|s| s.subset == ALL).map(row).collect();
+    let judge = found.judge.as_ref().map(|j| format!("{j}\n")).unwrap_or_default();
+    format!("{}{judge}rows: {}\n", table(&rows), request.out.display())
 }

@@ -4,12 +4,13 @@ use clap::Args;
 
 use super::args::Common;
 use super::interrupt;
+use super::judge::JudgeOptions;
 use super::output::{print, print_json, table};
 use super::screen::Screen;
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch;
-use crate::plan::DEFAULT_PLAN;
+use crate::plan::{DEFAULT_PLAN, Plan};
 use crate::train::Outcome;
 
 #[derive(Debug, Args)]
@@ -17,10 +18,12 @@ pub struct Options {
     /// Path of a plan, or name of a shipped one
     #[arg(default_value = DEFAULT_PLAN)]
     plan: String,
+    #[command(flatten)]
+    judge: JudgeOptions,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
-    let plan = common.plan(&options.plan)?;
+    let plan = Plan::open(&options.plan, &options.judge.over(common.overrides()))?;
     let device = common.device()?;
     interrupt::listen();
     let mut screen = Screen::new(common.quiet);

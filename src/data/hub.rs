@@ -15,6 +15,9 @@ use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use super::hinted::hinted;
 use super::layout;
 
+/// Files of an adapter in PEFT's form. The first must exist where there is no model.
+const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
 /// Files of a model that are fetched, beside its weights. The first must exist.
 const MODEL_FILES: [&str; 8] = [
     "config.json",
@@ -68,12 +71,17 @@ pub fn resolve_model(source: &str, revision: &str) -> Result<PathBuf> {
 fn fetch_model(id: &str, revision: &str) -> Result<PathBuf> {
     let hub = Hub::open(id, RepoType::Model, revision)?;
     let have = hub.files()?;
-    if !have.iter().any(|f| is_weights(f)) {
+    let there = |file: &str| have.iter().any(|h| h == file);
+    let adapter = there(ADAPTER_FILES[0]) && !there(MODEL_FILES[0]);
+    if !adapter && !have.iter().any(|f| is_weights(f)) {
         return Err(anyhow!("the hub's model {id} has no safetensors weights"))
             .hint("convert it to safetensors (transformers: save_pretrained)");
     }
-    let beside = MODEL_FILES.iter().skip(1).copied().filter(|f| have.iter().any(|h| h == f));
-    let wanted: Vec<&str> = std::iter::once(MODEL_FILES[0])
+    let beside = MODEL_FILES.iter().skip(1).copied().filter(|f| there(f));
+    let own: &[&str] = if adapter { &ADAPTER_FILES } else { &MODEL_FILES[..1] };
+    let wanted: Vec<&str> = own
+        .iter()
+        .copied()
         .chain(beside)
         .chain(have.iter().map(String::as_str).filter(|f| is_weights(f)))
         .collect();

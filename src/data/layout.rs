@@ -7,7 +7,7 @@ use crate::base::error::{HintExt, Result, anyhow, unknown};
 use super::hinted::hinted;
 
 /// Endings of files that hold rows, plain and compressed.
-const ENDINGS: [&str; 4] = [".jsonl", ".json", ".jsonl.gz", ".json.gz"];
+const ENDINGS: [&str; 5] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz"];
 
 /// The files of one split, and what had to be decided to find them.
 #[derive(Debug, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub struct Split {
 
 /// Picks the files of `split` among `files` (paths relative to the data set, with `/`):
 /// `<config>/<split>.jsonl`, `<split>.jsonl`, `data/<split>.jsonl` or shards `<split>-00000-of-00002.jsonl`;
-/// `.json` and `.gz` likewise.
+/// `.json`, `.gz` and `.parquet` likewise, and all files of a folder `<config>/<split>/`, as the hub's own
+/// conversion to Parquet has them.
 ///
 /// # Errors
 /// Unknown configuration or split, with those that there are; `shown` names the data set.
@@ -28,11 +29,12 @@ pub fn pick(files: &[String], config: &str, split: &str, shown: &str) -> Result<
         return Err(anyhow!("no file of rows in {shown}"))
             .hint(format!("rows are read from {}", ENDINGS.join(", ")));
     }
+    let holds = |folder: &str| files.iter().any(|f| f.starts_with(&format!("{folder}/{split}/")));
     let folders: BTreeSet<&str> = files.iter().filter_map(|f| f.rsplit_once('/')).map(|(d, _)| d).collect();
     let configs: Vec<&str> = folders.iter().copied().filter(|d| *d != "data").collect();
     let (roots, note) = if config.is_empty() {
-        (vec!["", "data"], None)
-    } else if folders.contains(config) {
+        (vec!["", "data", "default"], None)
+    } else if folders.contains(config) || holds(config) {
         (vec![config], None)
     } else if configs.is_empty() {
         // A flat copy of one configuration: there is nothing to confuse it with.
@@ -44,6 +46,15 @@ pub fn pick(files: &[String], config: &str, split: &str, shown: &str) -> Result<
     for root in &roots {
         let found = in_folder(&files, root, split);
         if !found.is_empty() {
+            return Ok(Split { files: found, note });
+        }
+    }
+    for root in roots.iter().filter(|root| !root.is_empty()) {
+        let folder = format!("{root}/{split}/");
+        let mut found: Vec<String> =
+            files.iter().filter(|f| f.starts_with(&folder)).map(|f| (*f).to_owned()).collect();
+        if !found.is_empty() {
+            found.sort_unstable();
             return Ok(Split { files: found, note });
         }
     }
@@ -97,12 +108,13 @@ fn stem(file: &str) -> Option<&str> {
     (!describes && !stem.is_empty() && !stem.starts_with('.')).then_some(stem)
 }
 
-/// `train` for `train-00000-of-00002`.
+/// `train` for `train-00000-of-00002`, and for `train-00000-of-00002-<hash>`.
 fn shard_of(stem: &str) -> Option<&str> {
     let (rest, of) = stem.rsplit_once("-of-")?;
     let (split, index) = rest.rsplit_once('-')?;
     let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
-    (digits(of) && digits(index)).then_some(split)
+    let (of, hash) = of.split_once('-').unwrap_or((of, "0"));
+    (hash.bytes().all(|b| b.is_ascii_hexdigit()) && digits(of) && digits(index)).then_some(split)
 }
 
 #[cfg(test)]
@@ -126,6 +138,16 @@ mod tests {
         assert_eq!(picked(&hub, "harmless-base", "train").unwrap(), ["harmless-base/train.jsonl.gz"]);
         assert_eq!(picked(&["train.jsonl", "test.json"], "", "test").unwrap(), ["test.json"]);
         assert_eq!(picked(&["data/train.json"], "", "train").unwrap(), ["data/train.json"]);
+        let hashed =
+            ["data/test-00000-of-00001-8c7c51afc6d45980.parquet", "data/train-00000-of-00001-0a.parquet"];
+        assert_eq!(picked(&hashed, "", "train").unwrap(), [hashed[1]]);
+        let converted =
+            ["default/train/0001.parquet", "default/train/0000.parquet", "default/test/0000.parquet"];
+        assert_eq!(picked(&converted, "", "train").unwrap(), [converted[1], converted[0]]);
+        assert_eq!(
+            picked(&["x/train/0.parquet", "y/train/0.parquet"], "y", "train").unwrap(),
+            ["y/train/0.parquet"]
+        );
         let shards = ["train-00001-of-00002.jsonl", "train-00000-of-00002.jsonl", "training.jsonl"];
         assert_eq!(picked(&shards, "", "train").unwrap(), [shards[1], shards[0]]);
     }

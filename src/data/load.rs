@@ -8,6 +8,7 @@ use crate::plan::{DataFormat, DataSpec};
 
 use super::hinted::hinted;
 use super::reader::Reader;
+use super::recipe::split_name;
 use super::template::Template;
 use super::types::Dataset;
 use super::world::World;
@@ -85,6 +86,7 @@ pub fn find(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String
     if !hub::is_id(&spec.source) {
         return Err(missing(path));
     }
+    let split = split_name(&spec.source, split);
     hub::resolve_dataset(&spec.source, &spec.revision, &spec.config, split).with_context(|| {
         format!("`{}` is no file or directory here, so it was taken as a hub id", spec.source)
     })

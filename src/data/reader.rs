@@ -5,12 +5,13 @@ use std::collections::hash_map::Entry;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use crate::plan::{DataFormat, DataSpec};
 
 use super::load::Loaded;
+use super::recipe::{Recipe, for_columns};
 use super::rows::{Example, parse};
 use super::template::Template;
 use super::types::{Dataset, PreferencePair, UnpairedExample};
@@ -32,6 +33,10 @@ pub struct Reader<'a> {
     template: &'a Template,
     format: DataFormat,
     most: usize,
+    /// Settled by the first row.
+    recipe: Option<&'static Recipe>,
+    /// Rows that are messages of a tree, until all are there.
+    messages: Vec<Map<String, Value>>,
     held: Vec<Row>,
     pairs: Vec<PreferencePair>,
     unpaired: Vec<UnpairedExample>,
@@ -50,6 +55,8 @@ impl<'a> Reader<'a> {
             template,
             format: spec.format,
             most,
+            recipe: None,
+            messages: Vec::new(),
             held: Vec::new(),
             pairs: Vec::new(),
             unpaired: Vec::new(),
@@ -72,8 +79,28 @@ impl<'a> Reader<'a> {
         Ok(flow)
     }
 
-    fn take(&mut self, row: Row) -> Result<ControlFlow<()>> {
+    fn take(&mut self, mut row: Row) -> Result<ControlFlow<()>> {
         self.rows += 1;
+        let Value::Object(columns) = row.value else { bail!("{}: a row must be an object", row.place) };
+        if self.rows == 1 {
+            self.recipe = for_columns(&columns);
+            self.notes
+                .extend(self.recipe.map(|r| format!("columns read by the recipe {}: {}", r.name, r.about)));
+        }
+        match self.recipe {
+            Some(recipe) if recipe.tree.is_some() => {
+                self.messages.push(columns);
+                return Ok(ControlFlow::Continue(()));
+            }
+            Some(recipe) => {
+                row.value = Value::Object(recipe.apply(columns).with_context(|| row.place.clone())?)
+            }
+            None => row.value = Value::Object(columns),
+        }
+        self.accept(row)
+    }
+
+    fn accept(&mut self, row: Row) -> Result<ControlFlow<()>> {
         if self.format == DataFormat::Auto {
             self.held.push(row);
             if self.held.len() < DETECT_ROWS.min(self.most) {
@@ -144,9 +171,25 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// Takes the pairs that a tree's messages make.
+    fn take_pairs(&mut self, shown: &str) -> Result<()> {
+        let Some(tree) = self.recipe.and_then(|r| r.tree.as_ref()) else { return Ok(()) };
+        let pairs = tree.pairs(&std::mem::take(&mut self.messages)).with_context(|| shown.to_owned())?;
+        self.notes.push(format!("{} messages make {} pairs of ranked answers", self.rows, pairs.len()));
+        for value in pairs {
+            let id = value["id"].as_str().unwrap_or_default().to_owned();
+            let place = format!("{shown}: answers {id}");
+            if self.accept(Row { id, place, value })?.is_break() {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     pub fn finish(mut self, files: &[PathBuf]) -> Result<Loaded> {
-        self.settle()?;
         let shown = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
+        self.take_pairs(&shown)?;
+        self.settle()?;
         if self.rows == 0 {
             bail!("{shown}: the split is empty");
         }

@@ -1,4 +1,4 @@
-//! Rows of JSON from a file, one at a time: one object a line, or one array of objects; plain or gzip.
+//! Rows from a file, one at a time: JSON, one object a line or one array of objects, plain or gzip; Parquet.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -12,7 +12,7 @@ use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::base::error::{Context, HintExt, Result, anyhow, bail};
+use crate::base::error::{Context, Result, anyhow, bail};
 
 use super::hinted::hinted;
 
@@ -41,7 +41,8 @@ pub fn read_rows(path: &Path, on_row: &mut OnRow) -> Result<()> {
     let mut raw = BufReader::with_capacity(1 << 16, file);
     let head = raw.fill_buf().with_context(|| format!("reading {shown}"))?;
     if head.starts_with(b"PAR1") {
-        return Err(anyhow!("{shown} is a Parquet file, which is not read")).hint("convert it to JSON Lines");
+        let file = raw.into_inner();
+        return super::parquet::read_rows(file, path, on_row);
     }
     let reader: Box<dyn BufRead> = if head.starts_with(&[0x1f, 0x8b]) {
         Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(raw)))

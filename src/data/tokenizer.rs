@@ -21,6 +21,11 @@ const FILES: [&str; 8] = [
     "tokenizer.model",
 ];
 
+/// The files of a tokenizer that `dir` holds.
+pub fn tokenizer_files(dir: &Path) -> Vec<PathBuf> {
+    FILES.iter().map(|f| dir.join(f)).filter(|p| p.is_file()).collect()
+}
+
 /// A tokenizer with its special tokens.
 pub struct Tokenizer {
     inner: tokenizers::Tokenizer,
@@ -144,7 +149,7 @@ impl Tokenizer {
 
     /// The tokenizer's files, to be copied beside a checkpoint.
     pub fn files(&self) -> Vec<PathBuf> {
-        FILES.iter().map(|f| self.dir.join(f)).filter(|p| p.is_file()).collect()
+        tokenizer_files(&self.dir)
     }
 
     fn read_template(&self, read: &Special) -> Result<Option<Template>> {

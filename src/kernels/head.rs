@@ -43,22 +43,27 @@ pub fn forward(hidden: &Tensor, head: Head<'_>, targets: &[Target], keep: bool) 
     Ok((logps, Saved { lse: Vec::new(), probs: None }))
 }
 
-/// dlogps (r,) → dhidden (m, c); adds to dweight (v, c).
+/// dlogps (r,) → dhidden (m, c); adds to dweight (v, c) where the projection is trained.
 pub fn backward(
     dlogps: &[f64],
     hidden: &Tensor,
     head: Head<'_>,
     targets: &[Target],
     saved: Saved,
-    dweight: &mut Tensor,
+    dweight: Option<&mut Tensor>,
 ) -> Result<Tensor> {
     if cpu::applies(hidden) {
-        return dispatch!(hidden.dtype(), backward_cpu(dlogps, hidden, head, targets, saved, dweight));
+        return dispatch!(
+            hidden.dtype(),
+            backward_cpu(dlogps, hidden, head, targets, saved, dweight.as_deref())
+        );
     }
     let dy = Tensor::new(dlogps, hidden.device())?.to_dtype(DType::F32)?;
     let f = |v: &[Tensor]| plain_forward(&v[0], Head { weight: &v[1], ..head }, targets);
     let mut d = plain::backward(&[hidden, head.weight], &dy, f)?;
-    plain::accumulate(dweight, &d[1])?;
+    if let Some(dweight) = dweight {
+        plain::accumulate(dweight, &d[1])?;
+    }
     Ok(d.swap_remove(0))
 }
 
@@ -175,7 +180,7 @@ fn backward_cpu<T: Real>(
     head: Head<'_>,
     targets: &[Target],
     saved: Saved,
-    dweight: &Tensor,
+    dweight: Option<&Tensor>,
 ) -> Result<Tensor> {
     let ((m, c), (v, _)) = (hidden.dims2()?, head.weight.dims2()?);
     let (hs, ws) = (cpu::slice::<T>(hidden)?, cpu::slice::<T>(head.weight)?);
@@ -197,6 +202,7 @@ fn backward_cpu<T: Real>(
         });
         let d = View::new(place, rows.len(), v, v);
         matmul(&mut dhidden[rows.start * c..rows.end * c], c, false, d, w, cpu::all_threads());
+        let Some(dweight) = dweight else { return Ok(()) };
         cpu::update::<T>(dweight, |dw| {
             matmul(dw, c, true, d.transposed(), h, cpu::all_threads());
             Ok(())

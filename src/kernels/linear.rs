@@ -1,11 +1,33 @@
 //! y = x·Wᵀ + b, with W as (out, in) the way checkpoints store it.
 
+use std::cell::Cell;
+
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
-use super::plain;
 use super::real::{Real, View, matmul, product};
+use super::{few, plain};
 use crate::base::error::Result;
+
+thread_local! {
+    /// Whether this thread is inside [`of_few_rows`].
+    static FEW: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f`, in which forward products on the CPU are those for few rows: a decoding step, one row a sequence.
+///
+/// The caller says so, and not the number of rows, because the two kinds of product differ in their last bits, and
+/// a sample must not depend on how many others are drawn beside it.
+pub fn of_few_rows<R>(f: impl FnOnce() -> R) -> R {
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            FEW.set(self.0);
+        }
+    }
+    let _restore = Restore(FEW.replace(true));
+    f()
+}
 
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
@@ -61,6 +83,14 @@ fn forward_cpu<T: Real>(
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
     let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
     let mut out = match base {
+        _ if FEW.get() && k > 0 => {
+            let mut out = match base {
+                Some(base) => cpu::slice::<T>(base)?.to_vec(),
+                None => vec![T::ZERO; t * n],
+            };
+            few::product(&mut out, base.is_some(), &xs, &ws, k);
+            out
+        }
         Some(base) => {
             let mut out = cpu::slice::<T>(base)?.to_vec();
             matmul(&mut out, n, true, a, b, cpu::all_threads());

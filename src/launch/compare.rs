@@ -7,6 +7,8 @@ use std::time::Instant;
 
 use candle_core::Device;
 
+use super::external;
+use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::rows::{self, Owner};
@@ -16,6 +18,7 @@ use crate::model::Decoder;
 use crate::objective::build;
 use crate::plan::{BASE_ARM, Plan, RunSpec};
 use crate::record::{RecordWriter, RunRow, Status};
+use crate::suite::judge::llm::LlmJudge;
 use crate::suite::{Kind, ScoredSuite, Suite};
 use crate::train::units;
 
@@ -56,6 +59,10 @@ pub fn compare(
     let mut writer = RecordWriter::open(out, plan, force)?;
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
+        if let Some(trainer) = &arm.trainer {
+            external::check_program(&arm.name, trainer)?;
+            continue;
+        }
         let feedback = build(&arm.method)?.feedback();
         units(prepared.data.as_data(), feedback).with_context(|| format!("arm {}", arm.name))?;
     }
@@ -78,6 +85,11 @@ pub fn compare(
             Ok(None) => {
                 finished.aborted = true;
                 break;
+            }
+            // Nothing is wrong with the run: the same command trains it again and goes on.
+            Err(error) if prepared.judge.as_ref().is_some_and(|j| j.tally().down) => {
+                writer.arrange()?;
+                return Err(error.context(format!("run {}", run.id)));
             }
             Err(error) => RunRow { note: render(&error).replace('\n', "; "), ..rows::run(run) },
         };
@@ -127,13 +139,12 @@ fn score_base(
             let first = base.get(&(index, plan.seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
                 Some(first) => first.clone(),
-                None => scored(prepared, plan, &prepared.start, None, seed, suite)?,
+                None => counted(prepared, plan, writer, || {
+                    scored(prepared, plan, &prepared.start, None, seed, suite)
+                })?,
             };
             if !known {
-                let owner = Owner::base(seed);
-                writer.scores(&rows::scores(&owner, suite, &result))?;
-                writer.examples(&rows::examples(&owner, suite, &result))?;
-                writer.samples(&rows::samples(&owner, suite, &result))?;
+                write(writer, &Owner::base(seed), suite, &result)?;
             }
             if seed == plan.seeds[0] {
                 for (reason, n) in result.exclusions() {
@@ -156,7 +167,10 @@ fn one(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
-    let trained = trained(prepared, run, abort, &mut |row| writer.step(row), observer)?;
+    let trained = match &run.arm.trainer {
+        Some(trainer) => external::trained(prepared, plan, run, trainer, writer, abort, observer)?,
+        None => trained(prepared, run, abort, &mut |row| writer.step(row), observer)?,
+    };
     if trained.aborted {
         return Ok(None);
     }
@@ -182,12 +196,35 @@ fn score_run(
     let owner = Owner::of(run);
     for (index, suite) in prepared.suites.iter().enumerate() {
         observer.stage(&scoring(&run.id, suite));
-        let result = scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)?;
-        let scores = rows::scores(&owner, suite, &result);
-        observer.scored(&scores);
-        writer.scores(&scores)?;
-        writer.examples(&rows::examples(&owner, suite, &result))?;
-        writer.samples(&rows::samples(&owner, suite, &result))?;
+        let result = counted(prepared, plan, writer, || {
+            scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)
+        })?;
+        observer.scored(&rows::scores(&owner, suite, &result));
+        write(writer, &owner, suite, &result)?;
     }
     Ok(())
+}
+
+/// Scores, and counts what the judge was asked for it, whether or not it came to an end.
+fn counted(
+    prepared: &Prepared,
+    plan: &Plan,
+    writer: &RecordWriter,
+    scored: impl FnOnce() -> Result<ScoredSuite>,
+) -> Result<ScoredSuite> {
+    let tally = || prepared.judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
+    let before = tally();
+    let result = scored();
+    let used = usage(&plan.judge, &before, &tally());
+    if used.asked + used.cached + used.repeated > 0 {
+        used.add_to(writer.dir())?;
+    }
+    result
+}
+
+fn write(writer: &mut RecordWriter, owner: &Owner, suite: &Suite, result: &ScoredSuite) -> Result<()> {
+    writer.scores(&rows::scores(owner, suite, result))?;
+    writer.examples(&rows::examples(owner, suite, result))?;
+    writer.samples(&rows::samples(owner, suite, result))?;
+    writer.judgments(&rows::judgments(owner, suite, result))
 }

@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use super::contest;
 use crate::base::error::Result;
 use crate::plan::{Budget, Plan};
-use crate::record::{ComparisonRow, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
+use crate::record::{
+    ComparisonRow, JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons,
+};
 use crate::report::{self, Input};
 use crate::stats;
 
@@ -14,6 +17,8 @@ pub struct Judged {
     /// For a terminal: the table of arms, then the verdicts.
     pub summary: String,
     pub report: PathBuf,
+    /// What the language model that judged was asked, and which suites the training data holds parts of.
+    pub notes: Vec<String>,
     /// Why there are no verdicts: the budgets did not match, or a sentinel won.
     pub invalid: Option<String>,
 }
@@ -30,9 +35,17 @@ pub fn judge(dir: &Path) -> Result<Judged> {
     let (comparisons, invalid) = comparisons(&records);
     records.comparisons = comparisons;
     replace_comparisons(dir, &records.comparisons)?;
+    contest::write(dir, &records)?;
+    let notes = notes(dir, &records)?;
     let input = Input::of(records)?;
     let paths = report::write(&input, dir)?;
-    Ok(Judged { summary: report::terminal_summary(&input), report: paths.html, invalid })
+    Ok(Judged { summary: report::terminal_summary(&input), report: paths.html, notes, invalid })
+}
+
+fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
+    let judge = JudgeUsage::read(dir)?.map(|used| used.to_string());
+    let overlaps = records.environment.contamination.iter().map(|o| format!("contamination: {o}"));
+    Ok(judge.into_iter().chain(overlaps).collect())
 }
 
 /// Every comparison, judged from the other rows; and why there is no verdict, where there is none.
@@ -48,7 +61,7 @@ fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
 fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
     let spent: Vec<(&str, f64)> = runs
         .iter()
-        .filter(|r| r.status == Status::Done)
+        .filter(|r| r.status == Status::Done && !unreported(plan, r))
         .map(|r| (r.run.as_str(), amount(r, plan.budget)))
         .collect();
     let (least, low) = *spent.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
@@ -63,6 +76,13 @@ fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
             100.0 * BUDGET_TOLERANCE
         )
     })
+}
+
+/// An external trainer that does not say what it spent: it cannot be held to the budget, and its silence does
+/// not make the other arms' comparison invalid.
+fn unreported(plan: &Plan, row: &RunRow) -> bool {
+    let external = plan.arms.iter().any(|a| a.name == row.arm && a.trainer.is_some());
+    external && amount(row, plan.budget) == 0.0
 }
 
 fn amount(row: &RunRow, budget: Budget) -> f64 {

@@ -7,7 +7,9 @@ use std::sync::Mutex;
 use candle_core::{DType, Device};
 
 use super::device;
+use super::llm::judge_for;
 use super::observer::Observer;
+use super::source::{Opened, open_dir};
 use super::world_base;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
@@ -17,9 +19,10 @@ use crate::data::{
 };
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, Plan, WORLD};
-use crate::record::Environment;
+use crate::record::{Environment, Overlap};
+use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::sequence_logps;
-use crate::suite::{self, Suite};
+use crate::suite::{self, Kind, Suite, SuiteData};
 use crate::train::{ReferenceCache, TrainData};
 
 /// The split that suites with `source = "plan"` are drawn from.
@@ -46,8 +49,10 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The starting checkpoint, as it stays.
     pub start: Decoder,
-    /// Where it came from.
+    /// Where it came from (the base's folder, where the plan names an adapter).
     pub start_dir: PathBuf,
+    /// The plan names an adapter: the start is its base with the adapter merged.
+    pub adapted: bool,
     /// The reference, where it is another model than the start.
     pub reference: Option<Decoder>,
     /// Reference log-probs of training data, kept for later comparisons too.
@@ -58,6 +63,8 @@ pub struct Prepared {
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
     pub suites: Vec<Suite>,
+    /// The language model that judges, where a suite needs one.
+    pub judge: Option<LlmJudge>,
     /// With its hashes filled in.
     pub environment: Environment,
 }
@@ -108,16 +115,23 @@ impl Prepared {
 /// Whatever is missing or does not fit; the message names it.
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
-    let start_dir = directory(&plan.model.source, plan, observer)?;
-    let tokenizer = Tokenizer::load(&start_dir)?;
+    let judge = judge_for(&suites, &plan.judge)?;
+    let dir = directory(&plan.model.source, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device);
     observer.stage(&format!("loading {}", plan.model.source));
-    let start = Decoder::load(&start_dir, dtype, &device)?;
+    let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device)?;
+    let tokenizer = Tokenizer::load(&tokenizer_dir)?;
+    let adapted = decoder.adapter().is_some();
+    let start = whole(decoder)?;
+    // A target module that is not there is found now, not when its arm's turn comes.
+    for arm in plan.arms.iter().filter(|arm| arm.train.lora.is_on()) {
+        start.with_adapter(&arm.train.lora, 0).with_context(|| format!("arm {}", arm.name))?;
+    }
     let vocabulary = start.config().vocab;
     tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
     let reference = match plan.model.reference.as_str() {
         "" => None,
-        source => Some(Decoder::load(&directory(source, plan, observer)?, dtype, &device)?),
+        source => Some(whole(open_dir(&directory(source, plan, observer)?, dtype, &device)?.decoder)?),
     };
     if let Some(reference) = &reference {
         let theirs = reference.config().vocab;
@@ -133,9 +147,13 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     environment.plan_hash = plan.hash();
     environment.model_hash = start.weights_hash()?;
     environment.reference_hash = weights.clone();
-    let (data, hash) = read_training_set(&plan.data, &tokenizer, observer)?;
-    environment.data_hash = hash;
+    let (data, read) = read_training_set(&plan.data, &tokenizer, observer)?;
+    environment.data_hash = read.hash;
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
+    let most = plan.suites.max_examples;
+    let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
+    environment.contamination = overlaps(&read.dataset, &from, &suites);
+    drop(read.dataset);
     // The last bits of a product depend on the number of threads.
     let address = format!("{weights}-{}-threads", rayon::current_num_threads());
     let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
@@ -145,14 +163,21 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         tokenizer,
         start,
         start_dir,
+        adapted,
         reference,
         cache,
         scored,
         data,
         heldout,
         suites,
+        judge,
         environment,
     })
+}
+
+/// The model without an adapter: merged, where it has one.
+fn whole(decoder: Decoder) -> Result<Decoder> {
+    if decoder.adapter().is_some() { decoder.merged() } else { Ok(decoder) }
 }
 
 /// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
@@ -181,15 +206,60 @@ fn suites(plan: &Plan) -> Result<Vec<Suite>> {
             suites.push(suite::find(name, folder)?);
         }
     }
+    tell_apart(&mut suites)?;
     Ok(suites)
 }
 
-/// Reads and tokenizes a split; the second value is its content hash.
+/// Rows know a suite by its name: where a preference and a generation suite share one, the kind is said too.
+///
+/// # Errors
+/// Two suites of one kind and name.
+pub(super) fn tell_apart(suites: &mut [Suite]) -> Result<()> {
+    let names: Vec<(String, Kind)> = suites.iter().map(|s| (s.name.clone(), s.kind)).collect();
+    for (i, suite) in suites.iter_mut().enumerate() {
+        ensure!(
+            !names[..i].contains(&names[i]),
+            "the {} suite `{}` is named twice: its rows could not be told apart",
+            suite.kind.folder(),
+            suite.name
+        );
+        if names.iter().any(|(name, kind)| *name == suite.name && *kind != suite.kind) {
+            suite.name = format!("{}/{}", suite.kind.folder(), suite.name);
+        }
+    }
+    Ok(())
+}
+
+/// How much of each suite the training prompts hold.
+fn overlaps(training: &Dataset, from: &SuiteData, suites: &[Suite]) -> Vec<Overlap> {
+    let training: Vec<&str> = match training {
+        Dataset::Paired(pairs) => pairs.iter().map(|p| p.prompt.as_str()).collect(),
+        Dataset::Unpaired(examples) => examples.iter().map(|e| e.prompt.as_str()).collect(),
+    };
+    let overlap = |suite: &Suite| {
+        // What cannot be read is said where it is scored, after what is wrong with the arms.
+        let prompts = from.prompts(suite).ok()?;
+        let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+        let found = suite::contamination(&training, &prompts, suite::WORDS);
+        let suite::Contamination { prompts, identical, overlapping, words } = found;
+        Some(Overlap { suite: suite.name.clone(), prompts, identical, overlapping, words })
+    };
+    suites.iter().filter_map(overlap).collect()
+}
+
+/// A split as it was read.
+pub(super) struct Read {
+    pub dataset: Dataset,
+    /// Content hash.
+    pub hash: String,
+}
+
+/// Reads and tokenizes a split.
 pub(super) fn read_training_set(
     spec: &DataSpec,
     tokenizer: &Tokenizer,
     observer: &mut dyn Observer,
-) -> Result<(TrainingSet, String)> {
+) -> Result<(TrainingSet, Read)> {
     observer.stage(&format!("reading {}", spec.source));
     let loaded = load_with(spec, &spec.split, &tokenizer.template())?;
     for note in &loaded.notes {
@@ -206,7 +276,7 @@ pub(super) fn read_training_set(
         }
     };
     observer.note(&describe(spec, &loaded.format, &stats));
-    Ok((set, loaded.hash))
+    Ok((set, Read { dataset: loaded.dataset, hash: loaded.hash }))
 }
 
 fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeStats) -> String {

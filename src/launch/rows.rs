@@ -2,9 +2,10 @@
 
 use crate::plan::{BASE_ARM, RunSpec};
 use crate::record::{
-    Direction, ExampleRow, Opponent, RunRow, SENTINEL, SampleRow, ScoreRow, Status, StepRow,
+    Direction, ExampleRow, JudgmentRow, Opponent, RunRow, SENTINEL, SampleRow, ScoreRow, Status, StepRow,
 };
-use crate::suite::{self, ALL, Metric, ScoredSuite, Suite};
+use crate::suite::judge::Outcome;
+use crate::suite::{self, ALL, Metric, OpponentKind, ScoredSuite, Suite};
 use crate::train::{Ledger, StepMetrics};
 
 /// Whose rows they are.
@@ -72,6 +73,7 @@ pub(super) fn run(spec: &RunSpec) -> RunRow {
         reference_tokens: 0,
         flops: 0.0,
         epochs: 0.0,
+        trained_parameters: 0,
         final_loss: f64::NAN,
         weights: String::new(),
         train_seconds: 0.0,
@@ -183,10 +185,43 @@ pub(super) fn samples(owner: &Owner, suite: &Suite, scored: &ScoredSuite) -> Vec
                     name: o.kind.name().to_owned(),
                     completion: o.completion.clone(),
                     reward: o.reward,
-                    preference: o.preference?,
+                    preference: o.outcome.preference?,
                 })
             })
             .collect(),
     };
     scored.samples.iter().map(row).collect()
+}
+
+/// Every match behind the win rates: the contestant's own, and on the starting checkpoint the sentinels'.
+pub(super) fn judgments(owner: &Owner, suite: &Suite, scored: &ScoredSuite) -> Vec<JudgmentRow> {
+    let row = |who: &str, opponent: OpponentKind, id: &str, outcome: Outcome, lengths: (usize, usize)| {
+        JudgmentRow {
+            run: if who == owner.arm { owner.run.clone() } else { who.to_owned() },
+            arm: who.to_owned(),
+            seed: owner.seed,
+            suite: suite.name.clone(),
+            id: id.to_owned(),
+            candidate: who.to_owned(),
+            baseline: opponent.name().to_owned(),
+            preference: outcome.preference,
+            flipped: outcome.flipped,
+            candidate_length: lengths.0 as u64,
+            baseline_length: lengths.1 as u64,
+        }
+    };
+    let chars = |text: &str| text.chars().count();
+    let own = scored.samples.iter().flat_map(|s| {
+        let lengths = |o: &suite::Opponent| (chars(&s.completion), chars(&o.completion));
+        s.opponents.iter().map(move |o| (o.kind, s.example.as_str(), o.outcome, lengths(o)))
+    });
+    let own = own.map(|(kind, id, outcome, lengths)| row(&owner.arm, kind, id, outcome, lengths));
+    let sentinels = scored.sentinels.iter().filter(|s| s.sentinel != BASE_ARM).flat_map(|s| {
+        let name = format!("{SENTINEL}{}", s.sentinel);
+        s.games.iter().map(move |g| (name.clone(), s.opponent, g))
+    });
+    let sentinels = sentinels.map(|(name, opponent, g)| {
+        row(&name, opponent, &g.example, g.outcome, (g.candidate_length, g.baseline_length))
+    });
+    own.chain(sentinels).collect()
 }

@@ -11,14 +11,15 @@ use crate::data::Sequence;
 use crate::model::Decoder;
 use crate::plan::{Plan, RunSpec};
 use crate::record::{RunRow, Status, StepRow};
-use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score};
+use crate::suite::judge::Judge;
+use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
 use crate::train::{Check, Ended, Hooks, Job, Reference, train};
 
 /// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
 /// β log π/π_ref, can be compared between arms that train under different β.
-const SCORE_BETA: f64 = 0.1;
+pub(super) const SCORE_BETA: f64 = 0.1;
 /// Sequences sampled at once.
-const SLOTS: usize = 32;
+pub(super) const SLOTS: usize = 32;
 
 /// A policy after training, with its row and what the run-time checks found.
 pub struct Trained {
@@ -41,7 +42,12 @@ pub fn trained(
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     let owner = Owner::of(run);
-    let mut policy = prepared.start.duplicate()?;
+    let lora = &run.arm.train.lora;
+    // With an adapter the weights stay as they are, and stay shared with the reference.
+    let mut policy = match lora.is_on() {
+        true => prepared.start.with_adapter(lora, run.seed)?,
+        false => prepared.start.duplicate()?,
+    };
     let memory = PeakMemory::start();
     let mut own = None;
     let cache = prepared.reference_cache(&mut own);
@@ -68,6 +74,7 @@ pub fn trained(
     let outcome = train(&mut policy, &job, &mut hooks)?;
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.ledger);
+    row.trained_parameters = policy.num_trained() as u64;
     row.final_loss = outcome.final_loss;
     row.weights = outcome.weights;
     row.start_host_mib = memory.before_mib;
@@ -107,5 +114,6 @@ pub fn scored(
         beta: SCORE_BETA,
         slots: SLOTS,
     };
-    score(&mut context, suite)
+    let judge = prepared.judge.as_ref().map(|j| j as &dyn Judge);
+    score_with(&mut context, suite, judge)
 }

@@ -6,9 +6,9 @@ use serde::Serialize;
 use super::observer::Silent;
 use super::prepare::TrainingSet;
 use super::prepare::{dtype, read_training_set};
+use super::source::{Opened, open};
 use crate::base::error::{Context, Result, anyhow};
-use crate::data::{Sequence, Tokenizer, resolve_model};
-use crate::model::Decoder;
+use crate::data::{Sequence, Tokenizer};
 use crate::plan::{DataSpec, Dtype};
 use crate::suite::logps::sequence_logps;
 
@@ -40,10 +40,10 @@ struct Row<'a> {
 /// # Errors
 /// A model or data that cannot be read; a tokenizer that does not fit.
 pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
-    let dir = resolve_model(&request.model, &request.revision)?;
-    let tokenizer = Tokenizer::load(&dir)?;
     let dtype = dtype(request.dtype, &device);
-    let policy = Decoder::load(&dir, dtype, &device)?;
+    let Opened { decoder: policy, tokenizer_dir, .. } =
+        open(&request.model, &request.revision, dtype, &device)?;
+    let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     tokenizer.check_fits(policy.config().vocab)?;
     let (set, _) = read_training_set(&request.data, &tokenizer, &mut Silent)?;
     let completions = completions(&set);
@@ -56,7 +56,7 @@ pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
     let reference = match &request.reference {
         None => None,
         Some(source) => {
-            let decoder = Decoder::load(&resolve_model(source, &request.revision)?, dtype, &device)?;
+            let decoder = open(source, &request.revision, dtype, &device)?.decoder;
             tokenizer.check_fits(decoder.config().vocab).context("the reference")?;
             Some(sequence_logps(&decoder, &groups)?)
         }

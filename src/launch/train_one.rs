@@ -5,12 +5,13 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::Device;
 
+use super::merge::{copy_files, same_folder};
 use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::run::trained;
-use crate::base::error::{Context, Result, bail};
+use crate::base::error::{HintExt, Result, anyhow, bail};
 use crate::model::Decoder;
-use crate::plan::{Plan, RunSpec};
+use crate::plan::{Plan, RunSpec, WORLD};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::train::Outcome;
 
@@ -37,6 +38,7 @@ pub fn train_one(
 ) -> Result<Option<RunRow>> {
     let mut writer = RecordWriter::open(folder.records, plan, folder.force)?;
     let prepared = prepare(plan, device, observer)?;
+    check_saveable(&prepared, run)?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
         observer.note(&format!("{} holds this run already", folder.records.display()));
@@ -56,27 +58,44 @@ pub fn train_one(
         observer.note(&format!("{mark}: {} {}", check.name, check.detail));
     }
     if trained.row.status == Status::Done {
-        save(&trained.policy, &prepared, folder.model)?;
+        save(&trained.policy, &prepared, &run.model.source, folder.model)?;
     }
     writer.run(&trained.row)?;
     observer.run_ends(&trained.row);
     Ok(Some(trained.row))
 }
 
-/// Weights, configuration and the tokenizer beside them.
-fn save(policy: &Decoder, prepared: &Prepared, dir: &Path) -> Result<()> {
+/// Weights and configuration, or the adapter, and the tokenizer beside them.
+fn save(policy: &Decoder, prepared: &Prepared, source: &str, dir: &Path) -> Result<()> {
     // Overwriting the checkpoint that is mapped into memory would change it under us.
-    let same =
-        |a: &Path, b: &Path| a.canonicalize().ok().is_some_and(|a| b.canonicalize().is_ok_and(|b| a == b));
-    if same(dir, &prepared.start_dir) {
+    if same_folder(dir, &prepared.start_dir) {
         bail!("--save-model names the starting checkpoint's own folder, {}", dir.display());
     }
-    policy.save(dir)?;
-    let config = prepared.start_dir.join("generation_config.json");
-    for file in prepared.tokenizer.files().into_iter().chain(config.exists().then_some(config)) {
-        let name = file.file_name().unwrap_or_default().to_owned();
-        std::fs::copy(&file, dir.join(&name))
-            .with_context(|| format!("copying {} to {}", file.display(), dir.display()))?;
+    if policy.adapter().is_some() {
+        policy.save_adapter(dir, &base_name(prepared, source))?;
+    } else {
+        policy.save(dir)?;
+        let config = prepared.start_dir.join("generation_config.json");
+        copy_files(&config.is_file().then_some(config).into_iter().collect::<Vec<_>>(), dir)?;
+    }
+    copy_files(&prepared.tokenizer.files(), dir)
+}
+
+/// What an adapter calls its base: a hub id as it is, a folder by its full path.
+fn base_name(prepared: &Prepared, source: &str) -> String {
+    let folder = Path::new(source).is_dir() || source == WORLD;
+    let full = prepared.start_dir.canonicalize().ok().filter(|_| folder);
+    full.map_or_else(|| source.to_owned(), |path| path.display().to_string())
+}
+
+/// An adapter names one base; what it was trained on must be that one.
+fn check_saveable(prepared: &Prepared, run: &RunSpec) -> Result<()> {
+    if prepared.adapted && run.arm.train.lora.is_on() {
+        return Err(anyhow!(
+            "{} is an adapter itself, so a new one would have no base on disk",
+            run.model.source
+        ))
+        .hint("merge it first (kto-eval merge), and name the merged model");
     }
     Ok(())
 }

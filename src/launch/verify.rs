@@ -34,6 +34,11 @@ pub fn verify(
     let mut verified = vec![];
     let runs = plan.runs();
     for run in runs.into_iter().filter(|r| r.seed == plan.seeds[0]) {
+        if let Some(trainer) = &run.arm.trainer {
+            super::external::check_program(&run.arm.name, trainer)?;
+            observer.note(&format!("arm {}: an external trainer; its program is there", run.arm.name));
+            continue;
+        }
         observer.stage(&format!("one step of {}", run.arm.name));
         let run = crate::plan::RunSpec { budget: Budget::Steps(1), ..run };
         let result = trained(&prepared, &run, abort, &mut |_| Ok(()), observer)

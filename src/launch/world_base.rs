@@ -13,7 +13,7 @@ use crate::base::hash::Hasher;
 use crate::data::world::World;
 use crate::data::{Tokenizer, tokenize_unpaired};
 use crate::model::{Decoder, DecoderConfig, Size};
-use crate::plan::{Budget, Method, Order, Schedule, TrainSpec, WorldSpec};
+use crate::plan::{Budget, LoraSpec, Method, Order, Schedule, TrainSpec, WorldSpec};
 use crate::train::{Ended, Hooks, Job, TrainData, train};
 
 /// Raised when the recipe below changes, so that no older checkpoint is taken for its result.
@@ -34,6 +34,7 @@ fn recipe() -> TrainSpec {
         adam_epsilon: 1e-8,
         weight_decay: 0.01,
         max_grad_norm: 1.0,
+        lora: LoraSpec::default(),
     }
 }
 

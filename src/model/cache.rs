@@ -6,7 +6,7 @@ use super::decoder::{Batch, Decoder};
 use super::layer;
 use crate::base::error::{Result, ensure};
 use crate::kernels::attention::{self, Cached};
-use crate::kernels::{head, norm};
+use crate::kernels::{head, linear, norm};
 
 /// Keys and values of several sequences (slots), in every layer.
 pub struct KvCache {
@@ -48,6 +48,29 @@ impl Decoder {
     /// # Errors
     /// An unknown slot, a slot named twice, no tokens, or more than the slot's capacity.
     pub fn step(&self, cache: &mut KvCache, inputs: &[(usize, &[u32])]) -> Result<Tensor> {
+        for (i, (slot, tokens)) in inputs.iter().enumerate() {
+            ensure!(!tokens.is_empty(), "no tokens for slot {slot}");
+            let again = inputs[..i].iter().any(|(other, _)| other == slot);
+            ensure!(!again, "slot {slot} is named twice in one step");
+        }
+        // Prompts and single tokens go through different products, whoever comes together.
+        let (one, many): (Vec<usize>, Vec<usize>) = (0..inputs.len()).partition(|&i| inputs[i].1.len() == 1);
+        let part = |which: &[usize]| which.iter().map(|&i| inputs[i]).collect::<Vec<_>>();
+        if many.is_empty() {
+            return linear::of_few_rows(|| self.advance(cache, inputs));
+        }
+        let prompts = self.advance(cache, &part(&many))?;
+        if one.is_empty() {
+            return Ok(prompts);
+        }
+        let singles = linear::of_few_rows(|| self.advance(cache, &part(&one)))?;
+        let mut place = vec![0u32; inputs.len()];
+        one.iter().chain(&many).zip(0u32..).for_each(|(&i, row)| place[i] = row);
+        let place = Tensor::new(place, prompts.device())?;
+        Ok(Tensor::cat(&[singles, prompts], 0)?.index_select(&place, 0)?)
+    }
+
+    fn advance(&self, cache: &mut KvCache, inputs: &[(usize, &[u32])]) -> Result<Tensor> {
         let mut entries = Vec::new();
         let (mut ids, mut positions, mut last) = (Vec::new(), Vec::new(), Vec::new());
         for &(slot, tokens) in inputs {
@@ -55,11 +78,6 @@ impl Decoder {
             let past = held.ok_or_else(|| {
                 crate::base::error::anyhow!("the cache has {} slots, not {slot}", cache.lengths.len())
             })?;
-            ensure!(!tokens.is_empty(), "no tokens for slot {slot}");
-            ensure!(
-                !entries.iter().any(|e: &Cached| e.slot == slot),
-                "slot {slot} is named twice in one step"
-            );
             ensure!(
                 past + tokens.len() <= cache.capacity,
                 "slot {slot} holds {past} of {} tokens, {} more do not fit",
@@ -71,8 +89,13 @@ impl Decoder {
             ids.extend_from_slice(tokens);
             last.push(ids.len() as u32 - 1);
         }
-        let batch =
-            Batch { trees: Vec::new(), angles: self.angles(&positions)?, rows: last, targets: Vec::new() };
+        let batch = Batch {
+            trees: Vec::new(),
+            angles: self.angles(&positions)?,
+            rows: last,
+            targets: Vec::new(),
+            dropout: None,
+        };
         let mut x = self.embed(&ids, &positions)?;
         for index in 0..self.config().layers.len() {
             let layer_ids = &self.ids.layers[index];

@@ -3,16 +3,17 @@
 use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{DType, Device, Tensor};
 use serde_json::Value;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
 use super::params::{Param, Piece, Spec, layout};
+use super::shards::{self, SHARD_BYTES};
 use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure};
 
-const WHOLE: &str = "model.safetensors";
-const INDEX: &str = "model.safetensors.index.json";
+pub(super) const WHOLE: &str = "model.safetensors";
+pub(super) const INDEX: &str = "model.safetensors.index.json";
 
 impl Decoder {
     /// Reads a model directory; weights are converted to `dtype`.
@@ -45,9 +46,21 @@ impl Decoder {
         Ok(Self::assemble(config, params, dtype, device.clone()))
     }
 
-    /// Writes `config.json` and `model.safetensors` such that transformers opens them; the tokenizer's files
-    /// are the caller's.
+    /// Writes `config.json` and the weights such that transformers opens them; the tokenizer's files are the
+    /// caller's.
+    ///
+    /// # Errors
+    /// An adapter that is not merged; a folder that cannot be written.
     pub fn save(&self, dir: &Path) -> Result<()> {
+        self.save_in_shards(dir, SHARD_BYTES)
+    }
+
+    /// As [`Self::save`], in files of at most `max_bytes` (a larger tensor goes alone).
+    pub fn save_in_shards(&self, dir: &Path, max_bytes: u64) -> Result<()> {
+        ensure!(
+            self.adapter().is_none(),
+            "a model with an adapter is saved by save_adapter, or merged first"
+        );
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let mut source = self.config().source.clone();
         let dtype = Value::from(torch_name(self.dtype()));
@@ -64,9 +77,7 @@ impl Decoder {
             }
         }
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let bytes = safetensors::serialize(tensors.iter().map(|(n, t)| (n, t)), Some(metadata))?;
-        write_whole(&dir.join(WHOLE), &bytes)
+        shards::write(&tensors, dir, max_bytes)
     }
 }
 
@@ -77,13 +88,13 @@ pub(super) fn piece_tensor(param: &Param, piece: &Piece) -> Result<Tensor> {
 }
 
 /// Writes beside the target and renames, so that no reader ever sees half a file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
     let beside = path.with_extension("part");
     std::fs::write(&beside, bytes).with_context(|| format!("writing {}", beside.display()))?;
     std::fs::rename(&beside, path).with_context(|| format!("writing {}", path.display()))
 }
 
-fn torch_name(dtype: DType) -> &'static str {
+pub(super) fn torch_name(dtype: DType) -> &'static str {
     match dtype {
         DType::BF16 => "bfloat16",
         DType::F16 => "float16",

@@ -3,6 +3,7 @@
 use candle_core::{DType, Device, Tensor};
 use std::collections::BTreeMap;
 
+use super::adapter::{Adapter, Dropout};
 use super::config::{DecoderConfig, LayerKind, NormKind, Rope};
 use super::gradients::Gradients;
 use super::layer::{self, LayerTape};
@@ -25,6 +26,7 @@ pub struct Decoder {
     dtype: DType,
     device: Device,
     checkpointing: bool,
+    adapter: Option<Adapter>,
 }
 
 /// What [`Decoder::backward`] needs of a forward pass; a layer's part is freed as its backward ends.
@@ -47,6 +49,8 @@ pub(super) struct Batch {
     pub rows: Vec<u32>,
     /// Per read: index into `rows`, and the target.
     pub targets: Vec<Target>,
+    /// Of the adapter's inputs, in training.
+    pub dropout: Option<Dropout>,
 }
 
 impl Batch {
@@ -78,7 +82,7 @@ impl Decoder {
 
     pub(super) fn assemble(config: DecoderConfig, params: Vec<Param>, dtype: DType, device: Device) -> Self {
         let ids = layout(&config).1;
-        Self { config, params, ids, dtype, device, checkpointing: false }
+        Self { config, params, ids, dtype, device, checkpointing: false, adapter: None }
     }
 
     pub fn config(&self) -> &DecoderConfig {
@@ -90,14 +94,29 @@ impl Decoder {
     pub fn dtype(&self) -> DType {
         self.dtype
     }
-    /// Every parameter, in an order that depends on the config alone.
+    /// The weights' parameters, an adapter's not among them, in an order that depends on the config alone.
     pub fn params(&self) -> &[Param] {
         &self.params
     }
-    /// For the optimizer, which changes the tensors in place.
     pub fn params_mut(&mut self) -> &mut [Param] {
         &mut self.params
     }
+    /// What training changes: the adapter's parameters where there is one, else all.
+    pub fn trained(&self) -> &[Param] {
+        self.adapter.as_ref().map_or(&self.params, |adapter| &adapter.params)
+    }
+    /// For the optimizer, which changes the tensors in place.
+    pub fn trained_mut(&mut self) -> &mut [Param] {
+        self.adapter.as_mut().map_or(&mut self.params, |adapter| &mut adapter.params)
+    }
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_ref()
+    }
+    /// Numbers that training changes.
+    pub fn num_trained(&self) -> usize {
+        self.trained().iter().map(|p| p.tensor.elem_count()).sum()
+    }
+    /// Numbers in the weights, an adapter's not among them.
     pub fn num_params(&self) -> usize {
         self.params.iter().map(|p| p.tensor.elem_count()).sum()
     }
@@ -106,24 +125,40 @@ impl Decoder {
         self.checkpointing = on;
     }
 
-    /// A hash of the config's numbers and of every weight.
+    /// A hash of the config's numbers and of every weight. An adapter counts as soon as it changes anything:
+    /// with B = 0 the decoder hashes as the one that it was made from.
     pub fn weights_hash(&self) -> Result<String> {
         let mut hasher = Hasher::new("kto-eval/weights").part(self.dtype.as_str().as_bytes());
         hasher = hasher.part(serde_json::to_string(&self.config.source)?.as_bytes());
-        for param in &self.params {
+        let adapter = match &self.adapter {
+            Some(adapter) if !adapter.is_void()? => Some(adapter),
+            _ => None,
+        };
+        for param in self.params.iter().chain(adapter.iter().flat_map(|a| &a.params)) {
             let name = param.pieces.first().map_or("", |p| p.name.as_str());
             hasher = hasher.part(name.as_bytes()).part(&raw_bytes(&param.tensor)?);
         }
-        Ok(hasher.hex())
+        Ok(adapter.map_or_else(|| hasher.clone(), |a| a.hash_scales(hasher.clone())).hex())
     }
 
-    /// A copy that shares no memory.
+    /// A copy that shares no memory with what training changes; the weights below an adapter are shared.
     pub fn duplicate(&self) -> Result<Self> {
         let copy = |p: &Param| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() });
-        let params = self.params.iter().map(copy).collect::<Result<_>>()?;
-        let mut copy = Self::assemble(self.config.clone(), params, self.dtype, self.device.clone());
-        copy.checkpointing = self.checkpointing;
-        Ok(copy)
+        let trained = self.trained().iter().map(copy).collect::<Result<_>>()?;
+        let mut duplicate = self.sharing(self.adapter.clone());
+        match &mut duplicate.adapter {
+            Some(adapter) => adapter.params = trained,
+            None => duplicate.params = trained,
+        }
+        Ok(duplicate)
+    }
+
+    /// The same weights, not copied, with another adapter or none. Training the one changes the other, unless
+    /// what is trained is the adapter.
+    pub(super) fn sharing(&self, adapter: Option<Adapter>) -> Self {
+        let (config, params) = (self.config.clone(), self.params.clone());
+        let shared = Self::assemble(config, params, self.dtype, self.device.clone());
+        Self { checkpointing: self.checkpointing, adapter, ..shared }
     }
 
     /// Log-probs (r,) of the batch's reads; nothing is kept.
@@ -139,7 +174,12 @@ impl Decoder {
 
     /// Log-probs (r,) of the batch's reads, and what backward needs.
     pub fn forward(&self, batch: &Packed) -> Result<(Vec<f64>, Tape)> {
-        let parts = self.batch(batch)?;
+        self.forward_training(batch, None)
+    }
+
+    /// As [`Self::forward`], with the adapter's dropout as drawn for the step.
+    pub fn forward_training(&self, batch: &Packed, dropout: Option<Dropout>) -> Result<(Vec<f64>, Tape)> {
+        let parts = Batch { dropout, ..self.batch(batch)? };
         let mut x = self.embed(&batch.ids, &batch.positions)?;
         let mut layers = Vec::with_capacity(self.config.layers.len());
         for index in 0..self.config.layers.len() {
@@ -166,9 +206,12 @@ impl Decoder {
             dlogps.len(),
             batch.targets.len()
         );
-        ensure!(grads.tensors.len() == self.params.len(), "gradients of another model");
+        ensure!(
+            grads.tensors.len() == self.trained().len() && grads.frozen == self.adapter.is_some(),
+            "gradients of another model"
+        );
         let normed = norm::forward(&last, self.norm(self.ids.last_norm))?;
-        let dweight = &mut grads.tensors[self.ids.head];
+        let dweight = grads.weight(self.ids.head);
         let dx = head::backward(dlogps, &normed, self.head(), &batch.targets, saved, dweight)?;
         drop(normed);
         let mut dx = self.norm_backward(&dx, &last, self.ids.last_norm, None, grads)?;
@@ -176,28 +219,53 @@ impl Decoder {
         for (index, tape) in layers.into_iter().enumerate().rev() {
             dx = layer::backward(self, index, tape, dx, &batch, grads)?;
         }
-        embedding::backward(&dx, &ids, self.config.embedding_scale, &mut grads.tensors[self.ids.embedding])?;
-        if let Some(table) = self.ids.positions {
-            embedding::backward(&dx, &positions, 1.0, &mut grads.tensors[table])?;
+        if let Some(dtable) = grads.weight(self.ids.embedding) {
+            embedding::backward(&dx, &ids, self.config.embedding_scale, dtable)?;
+        }
+        if let Some(dtable) = self.ids.positions.and_then(|table| grads.weight(table)) {
+            embedding::backward(&dx, &positions, 1.0, dtable)?;
         }
         Ok(())
     }
 
     /// FLOPs of a forward pass as computed here (two per multiply-add): products with weights, scores and
     /// weighted values of visible pairs, the vocabulary projection at the rows that are read. The last layer
-    /// computes what follows attention at those rows only. Backward takes twice as many.
+    /// computes what follows attention at those rows only. The adapter's side paths are among them.
     pub fn flops(&self, batch: &Packed) -> f64 {
+        self.work(batch).into_iter().sum()
+    }
+
+    /// As [`Self::flops`], with the adapter off.
+    pub fn base_flops(&self, batch: &Packed) -> f64 {
+        let [products, attention, _] = self.work(batch);
+        products + attention
+    }
+
+    /// FLOPs of forward and backward: three forwards, but for the products with frozen weights, which need
+    /// the gradient of their input alone.
+    pub fn training_flops(&self, batch: &Packed) -> f64 {
+        let [products, attention, side] = self.work(batch);
+        let weights = if self.adapter.is_some() { 2.0 } else { 3.0 };
+        weights * products + 3.0 * (attention + side)
+    }
+
+    /// FLOPs of a forward pass: products with weights, attention, side paths.
+    fn work(&self, batch: &Packed) -> [f64; 3] {
         let c = &self.config;
         let mut read: Vec<u32> = batch.reads.iter().map(|r| r.row).collect();
         read.sort_unstable();
         read.dedup();
         let (all, read) = (batch.ids.len() as f64, read.len() as f64);
-        let mut flops = 2.0 * read * (c.vocab * c.hidden) as f64;
+        let (mut products, mut attention, mut side) = (2.0 * read * (c.vocab * c.hidden) as f64, 0.0, 0.0);
         for (index, kind) in c.layers.iter().enumerate() {
             let rows = if index + 1 == c.layers.len() { read } else { all };
             let ids = &self.ids.layers[index];
             let size = |pair: Pair| self.params[pair.weight].tensor.elem_count() as f64;
-            flops += 2.0 * (all * size(ids.qkv) + rows * (size(ids.out) + size(ids.up) + size(ids.down)));
+            products += 2.0 * (all * size(ids.qkv) + rows * (size(ids.out) + size(ids.up) + size(ids.down)));
+            if let Some(adapter) = &self.adapter {
+                let size = |pair: Pair| adapter.work(pair.weight);
+                side += 2.0 * (all * size(ids.qkv) + rows * (size(ids.out) + size(ids.up) + size(ids.down)));
+            }
             let visible: f64 = batch
                 .segments
                 .iter()
@@ -208,9 +276,9 @@ impl Decoder {
                         .sum::<f64>()
                 })
                 .sum();
-            flops += 4.0 * visible * (c.heads * c.head_dim) as f64;
+            attention += 4.0 * visible * (c.heads * c.head_dim) as f64;
         }
-        flops
+        [products, attention, side]
     }
 
     pub(super) fn batch(&self, packed: &Packed) -> Result<Batch> {
@@ -228,7 +296,13 @@ impl Decoder {
             let Ok(at) = rows.binary_search(&read.row) else { bail!("a read without a row") };
             targets.push((at as u32, read.target));
         }
-        Ok(Batch { trees: trees(packed)?, angles: self.angles(&packed.positions)?, rows, targets })
+        Ok(Batch {
+            trees: trees(packed)?,
+            angles: self.angles(&packed.positions)?,
+            rows,
+            targets,
+            dropout: None,
+        })
     }
 
     pub(super) fn angles(&self, positions: &[u32]) -> Result<Vec<(Rope, Angles)>> {
@@ -274,6 +348,13 @@ impl Decoder {
         base: Option<Tensor>,
         grads: &mut Gradients,
     ) -> Result<Tensor> {
+        if grads.frozen {
+            let norm = self.norm(ids);
+            let mut weight = norm.weight.zeros_like()?;
+            let mut bias = norm.bias.map(Tensor::zeros_like).transpose()?;
+            let unused = NormGrads { weight: &mut weight, bias: bias.as_mut() };
+            return norm::backward(dy, x, norm, unused, base);
+        }
         let targets = match ids.bias {
             None => NormGrads { weight: &mut grads.tensors[ids.weight], bias: None },
             Some(bias) => {

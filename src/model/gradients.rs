@@ -8,17 +8,25 @@ use crate::base::error::Result;
 use crate::kernels::cpu::{self, dispatch};
 use crate::kernels::real::Real;
 
-/// Accumulated gradients, in the order of [`Decoder::params`].
+/// Accumulated gradients, in the order of [`Decoder::trained`].
 pub struct Gradients {
     pub(super) tensors: Vec<Tensor>,
     pieces: Vec<Vec<Piece>>,
+    /// They are an adapter's: the weights themselves have none.
+    pub(super) frozen: bool,
 }
 
 impl Gradients {
     pub fn zeros(decoder: &Decoder) -> Result<Self> {
         let zeros = |p: &Param| Ok(p.tensor.zeros_like()?);
-        let tensors = decoder.params().iter().map(zeros).collect::<Result<_>>()?;
-        Ok(Self { tensors, pieces: decoder.params().iter().map(|p| p.pieces.clone()).collect() })
+        let tensors = decoder.trained().iter().map(zeros).collect::<Result<_>>()?;
+        let pieces = decoder.trained().iter().map(|p| p.pieces.clone()).collect();
+        Ok(Self { tensors, pieces, frozen: decoder.adapter().is_some() })
+    }
+
+    /// The gradient of a weight by its index in [`Decoder::params`]; `None` where the weights are frozen.
+    pub(super) fn weight(&mut self, index: usize) -> Option<&mut Tensor> {
+        if self.frozen { None } else { self.tensors.get_mut(index) }
     }
 
     /// Back to zero, without allocating on the CPU.

@@ -48,8 +48,9 @@ fn rows<'a>(decoder: &Decoder, index: usize, batch: &'a Batch) -> Option<&'a [u3
     (index + 1 == decoder.config().layers.len()).then_some(batch.rows.as_slice())
 }
 
-fn project(decoder: &Decoder, x: &Tensor, ids: Pair) -> Result<Tensor> {
-    linear::forward(x, decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)))
+fn project(decoder: &Decoder, x: &Tensor, ids: Pair, batch: &Batch, rows: Option<&[u32]>) -> Result<Tensor> {
+    let y = linear::forward(x, decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)))?;
+    decoder.with_side_paths(y, x, ids.weight, batch, rows)
 }
 
 /// x + the projection, or x + norm(the projection); returns what the norm was given.
@@ -59,14 +60,17 @@ fn project_onto(
     x: &Tensor,
     ids: Pair,
     after: Option<Pair>,
+    batch: &Batch,
+    rows: Option<&[u32]>,
 ) -> Result<(Tensor, Option<Tensor>)> {
     match after {
         None => {
             let bias = ids.bias.map(|b| decoder.weight(b));
-            Ok((linear::forward_onto(base, x, decoder.weight(ids.weight), bias)?, None))
+            let y = linear::forward_onto(base, x, decoder.weight(ids.weight), bias)?;
+            Ok((decoder.with_side_paths(y, x, ids.weight, batch, rows)?, None))
         }
         Some(after) => {
-            let y = project(decoder, x, ids)?;
+            let y = project(decoder, x, ids, batch, rows)?;
             Ok((plain::add(norm::forward(&y, decoder.norm(after))?, base)?, Some(y)))
         }
     }
@@ -89,7 +93,7 @@ pub(super) fn forward(
 ) -> Result<(Tensor, Option<LayerTape>)> {
     let attention = attend(decoder, index, &decoder.ids.layers[index], &x, batch)?;
     let (tail, out) = narrowed(decoder, index, &x, &attention.out, batch)?;
-    let (y, rest) = finish(decoder, index, tail, &out)?;
+    let (y, rest) = finish(decoder, index, tail, &out, batch)?;
     if !keep {
         return Ok((y, None));
     }
@@ -106,7 +110,7 @@ pub(super) fn after_attention(
     batch: &Batch,
 ) -> Result<Tensor> {
     let (tail, out) = narrowed(decoder, index, &x, &out, batch)?;
-    Ok(finish(decoder, index, tail, &out)?.0)
+    Ok(finish(decoder, index, tail, &out, batch)?.0)
 }
 
 /// The residual stream and attention's output at the rows that go on.
@@ -127,13 +131,19 @@ fn narrowed(
 /// nonlinearity, and its output if a norm follows.
 type Kept = (Option<Tensor>, Tensor, Tensor, Option<Tensor>);
 
-fn finish(decoder: &Decoder, index: usize, tail: Tensor, out: &Tensor) -> Result<(Tensor, Kept)> {
-    let (ids, config) = (&decoder.ids.layers[index], decoder.config());
-    let (summed, projected) = project_onto(decoder, &tail, out, ids.out, ids.after_attention)?;
+fn finish(
+    decoder: &Decoder,
+    index: usize,
+    tail: Tensor,
+    out: &Tensor,
+    batch: &Batch,
+) -> Result<(Tensor, Kept)> {
+    let (ids, config, rows) = (&decoder.ids.layers[index], decoder.config(), rows(decoder, index, batch));
+    let (summed, projected) = project_onto(decoder, &tail, out, ids.out, ids.after_attention, batch, rows)?;
     let middle = if config.parallel_residual { tail } else { summed.clone() };
-    let up = project(decoder, &normed(decoder, &middle, ids.before_mlp)?, ids.up)?;
+    let up = project(decoder, &normed(decoder, &middle, ids.before_mlp)?, ids.up, batch, rows)?;
     let act = activation::forward(&up, config.activation, config.gated)?;
-    let (y, down) = project_onto(decoder, &summed, &act, ids.down, ids.after_mlp)?;
+    let (y, down) = project_onto(decoder, &summed, &act, ids.down, ids.after_mlp, batch, rows)?;
     Ok((y, (projected, middle, up, down)))
 }
 
@@ -159,7 +169,7 @@ pub(super) fn queries_keys_values(
 ) -> Result<(Option<(Tensor, Tensor)>, Tensor)> {
     let config = decoder.config();
     let (h, k, d) = (config.heads, config.kv_heads, config.head_dim);
-    let mut qkv = project(decoder, &normed(decoder, x, ids.before_attention)?, ids.qkv)?;
+    let mut qkv = project(decoder, &normed(decoder, x, ids.before_attention)?, ids.qkv, batch, None)?;
     let mut raw = None;
     if let (Some(q_norm), Some(k_norm)) = (ids.q_norm, ids.k_norm) {
         let q = qkv.narrow(1, 0, h * d)?.contiguous()?;
@@ -196,7 +206,7 @@ pub(super) fn backward(
     };
     let Saved { input, attention, projected, middle, up, down } = saved;
     let ids = &decoder.ids.layers[index];
-    let dmiddle = mlp_backward(decoder, ids, &dy, &middle, up, down, grads)?;
+    let dmiddle = mlp_backward(decoder, index, &dy, &middle, up, down, batch, grads)?;
     drop(middle);
     // From here: the gradient that flows around attention, and the one in its projected output.
     let (around, dprojected) = if decoder.config().parallel_residual {
@@ -214,7 +224,8 @@ pub(super) fn backward(
         Some(rows) => embedding::gather(&out, rows)?,
         None => out.clone(),
     };
-    let dout = linear_backward(decoder, &dprojected, &tail_out, ids.out, grads)?;
+    let at = rows(decoder, index, batch);
+    let dout = linear_backward(decoder, &dprojected, &tail_out, ids.out, batch, at, grads)?;
     drop((dprojected, tail_out));
     let (around, dout) = match rows(decoder, index, batch) {
         Some(rows) => {
@@ -229,7 +240,7 @@ pub(super) fn backward(
     drop((qkv, out, lse, dout));
     let dqkv = rotation_backward(decoder, index, ids, dqkv, raw, batch, grads)?;
     let x = normed(decoder, &input, ids.before_attention)?;
-    let dx = linear_backward(decoder, &dqkv, &x, ids.qkv, grads)?;
+    let dx = linear_backward(decoder, &dqkv, &x, ids.qkv, batch, None, grads)?;
     drop(x);
     match ids.before_attention {
         Some(before) => decoder.norm_backward(&dx, &input, before, Some(around), grads),
@@ -238,26 +249,28 @@ pub(super) fn backward(
 }
 
 /// Gradient in the block's input, without the residual's.
+#[expect(clippy::too_many_arguments, reason = "what the block kept, and where its gradients go")]
 fn mlp_backward(
     decoder: &Decoder,
-    ids: &LayerIds,
+    index: usize,
     dy: &Tensor,
     middle: &Tensor,
     up: Tensor,
     down: Option<Tensor>,
+    batch: &Batch,
     grads: &mut Gradients,
 ) -> Result<Tensor> {
-    let config = decoder.config();
+    let (ids, config, rows) = (&decoder.ids.layers[index], decoder.config(), rows(decoder, index, batch));
     let dy = match (ids.after_mlp, down) {
         (Some(after), Some(y)) => decoder.norm_backward(dy, &y, after, None, grads)?,
         _ => dy.clone(),
     };
-    let dact = linear::backward_input(&dy, decoder.weight(ids.down.weight))?;
+    let dact = input_backward(decoder, &dy, ids.down, batch, rows)?;
     let (act, dup) = activation::backward(dact, up, config.activation, config.gated)?;
-    weight_backward(&dy, &act, ids.down, grads)?;
+    weight_backward(decoder, &dy, &act, ids.down, batch, rows, grads)?;
     drop(act);
     let x = normed(decoder, middle, ids.before_mlp)?;
-    let dx = linear_backward(decoder, &dup, &x, ids.up, grads)?;
+    let dx = linear_backward(decoder, &dup, &x, ids.up, batch, rows, grads)?;
     match ids.before_mlp {
         Some(before) => decoder.norm_backward(&dx, middle, before, None, grads),
         None => Ok(dx),
@@ -291,16 +304,39 @@ fn linear_backward(
     dy: &Tensor,
     x: &Tensor,
     ids: Pair,
+    batch: &Batch,
+    rows: Option<&[u32]>,
     grads: &mut Gradients,
 ) -> Result<Tensor> {
-    weight_backward(dy, x, ids, grads)?;
-    linear::backward_input(dy, decoder.weight(ids.weight))
+    weight_backward(decoder, dy, x, ids, batch, rows, grads)?;
+    input_backward(decoder, dy, ids, batch, rows)
 }
 
-fn weight_backward(dy: &Tensor, x: &Tensor, ids: Pair, grads: &mut Gradients) -> Result<()> {
-    linear::backward_weight(dy, x, &mut grads.tensors[ids.weight])?;
-    if let Some(bias) = ids.bias {
-        linear::backward_bias(dy, &mut grads.tensors[bias])?;
+fn input_backward(
+    decoder: &Decoder,
+    dy: &Tensor,
+    ids: Pair,
+    batch: &Batch,
+    rows: Option<&[u32]>,
+) -> Result<Tensor> {
+    let dx = linear::backward_input(dy, decoder.weight(ids.weight))?;
+    decoder.side_paths_backward_input(dx, dy, ids.weight, batch, rows)
+}
+
+fn weight_backward(
+    decoder: &Decoder,
+    dy: &Tensor,
+    x: &Tensor,
+    ids: Pair,
+    batch: &Batch,
+    rows: Option<&[u32]>,
+    grads: &mut Gradients,
+) -> Result<()> {
+    if let Some(dweight) = grads.weight(ids.weight) {
+        linear::backward_weight(dy, x, dweight)?;
     }
-    Ok(())
+    if let Some(dbias) = ids.bias.and_then(|bias| grads.weight(bias)) {
+        linear::backward_bias(dy, dbias)?;
+    }
+    decoder.side_paths_backward_weights(dy, x, ids.weight, batch, rows, grads)
 }

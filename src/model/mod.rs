@@ -1,6 +1,7 @@
 //! One decoder from shared blocks, families as descriptions, checkpoints in and out, packed log-probs with
 //! an explicit backward pass, KV cache and generation.
 
+pub mod adapter;
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
@@ -11,7 +12,10 @@ pub mod gradients;
 mod layer;
 pub mod packed;
 pub mod params;
+pub mod peft;
+mod shards;
 
+pub use adapter::{Adapter, Dropout};
 pub use cache::KvCache;
 pub use checkpoint::read_config;
 pub use config::{DecoderConfig, Size};
@@ -19,3 +23,4 @@ pub use decoder::{Decoder, Tape};
 pub use gradients::Gradients;
 pub use packed::{Packed, Read, Segment};
 pub use params::{Param, Piece};
+pub use shards::SHARD_BYTES;

@@ -144,6 +144,7 @@ pub fn build(method: &Method) -> Result<Box<dyn Objective>> {
         Method::SppoHard(s) => Box::new(sppo::SppoHard::new(s)?),
         Method::Nca(s) => Box::new(nca::Nca::new(s)?),
         Method::Bco(s) => Box::new(bco::Bco::new(s)?),
+        Method::External => return Err(anyhow!("an external trainer has an objective of its own")),
     })
 }
 

@@ -1,5 +1,6 @@
 //! What types cannot say: ranges, and settings that contradict each other.
 
+use super::defaults::JUDGE_KEY;
 use super::range::Range;
 use super::source::Source;
 use super::types::*;
@@ -22,11 +23,36 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     }
     number("verdict.alpha", plan.verdict.alpha, Range::Open)?;
     number("verdict.equivalence_margin", plan.verdict.equivalence_margin, Range::Positive)?;
+    check_judge(&plan.judge, source)?;
     if plan.data.source == WORLD {
         check_world(&plan.data.world, source)?;
     }
     for arm in &plan.arms {
         check_train(arm, source)?;
+        if let Some(trainer) = &arm.trainer {
+            check_trainer(plan, arm, trainer, source)?;
+        }
+    }
+    Ok(())
+}
+
+fn check_trainer(plan: &Plan, arm: &Arm, trainer: &TrainerSpec, source: &Source) -> Result<()> {
+    let path = |key: &str| format!("arm.{}.trainer.{key}", arm.name);
+    within(source, &path("timeout_seconds"), trainer.timeout_seconds, Range::Positive)?;
+    within(source, &path("log_mib"), trainer.log_mib, Range::NonNegative)?;
+    let command = path("command");
+    if trainer.command.first().is_none_or(|program| program.trim().is_empty()) {
+        return Err(source.error(&command, "is empty; it names the program and its arguments")).hint(
+            "such as command = [\"python\", \"train.py\", \"--data\", \"{data}\", \"--out\", \"{out}\"]",
+        );
+    }
+    let known = super::trainer::values(plan, arm, plan.seeds[0]);
+    for word in &trainer.command {
+        super::trainer::fill(word, &known).map_err(|e| source.error(&command, e))?;
+    }
+    if !trainer.command.iter().any(|w| w.contains("{out}")) {
+        return Err(source.error(&command, "has no {out}: the model that it leaves could not be found"))
+            .hint("pass the folder for the trained model to it, such as \"--out\", \"{out}\"");
     }
     Ok(())
 }
@@ -105,6 +131,56 @@ fn check_world(world: &WorldSpec, source: &Source) -> Result<()> {
     Ok(())
 }
 
+fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) -> String) -> Result<()> {
+    if !lora.is_on() {
+        // A key of an adapter that is not there is a mistake, not a wish.
+        let own = format!("arm.{}.lora", arm.name);
+        let path = if source.says(&own) { own.as_str() } else { "train.lora" };
+        let ranked = [own.as_str(), "train.lora"].iter().any(|p| source.says(&format!("{p}.rank")));
+        if source.says(path) && !ranked {
+            return Err(source.error(path, "has no `rank`; rank 0, the default, means no adapter"))
+                .hint("name a rank, such as lora = { rank = 16 }");
+        }
+        return Ok(());
+    }
+    within(source, &place("lora.alpha"), lora.alpha, Range::Positive)?;
+    within(source, &place("lora.dropout"), lora.dropout, Range::Share)?;
+    if lora.target_modules.is_empty() || lora.target_modules.iter().any(String::is_empty) {
+        let message = "must name modules, such as [\"q_proj\", \"v_proj\"], or [\"all-linear\"]";
+        return Err(source.error(&place("lora.target_modules"), message));
+    }
+    Ok(())
+}
+
+fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
+    for (path, x, range) in [
+        ("judge.concurrency", judge.concurrency as f64, Range::Positive),
+        ("judge.timeout", judge.timeout, Range::Positive),
+        ("judge.prompt_price", judge.prompt_price, Range::NonNegative),
+        ("judge.reply_price", judge.reply_price, Range::NonNegative),
+    ] {
+        within(source, path, x, range)?;
+    }
+    if judge.url.is_empty() != judge.model.is_empty() {
+        let missing = if judge.url.is_empty() { "judge.url" } else { "judge.model" };
+        return Err(source.error(missing, "is empty; a judge has a url and a model"))
+            .hint("give both --judge-url and --judge-model, or judge.url and judge.model in the plan");
+    }
+    let rest = judge.url.strip_prefix("http://").or_else(|| judge.url.strip_prefix("https://"));
+    if rest.is_none() && !judge.url.is_empty() {
+        return Err(
+            source.error("judge.url", format!("is `{}`; it must begin with http:// or https://", judge.url))
+        );
+    }
+    // A password in the address would be written with the plan.
+    if rest.and_then(|r| r.split('/').next()).is_some_and(|host| host.contains('@')) {
+        // Not `source.error`: that would show the option, password and all.
+        return Err(anyhow!("judge.url holds a user or a password, and plans are written to disk"))
+            .hint(format!("put the key into the environment variable {JUDGE_KEY}"));
+    }
+    Ok(())
+}
+
 fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     let train = &arm.train;
     // A value that the arm does not give itself stands in [train].
@@ -125,6 +201,7 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     ] {
         within(source, &place(key), x, range)?;
     }
+    check_lora(&train.lora, arm, source, &place)?;
     let (size, unit) = (train.batch_size, arm.method.keys().unit);
     let batch = place("batch_size");
     if size % unit != 0 {

@@ -34,7 +34,7 @@ impl Default for TrainSpec {
     fn default() -> Self {
         Self {
             batch_size: 32,
-            micro_tokens: 4096,
+            micro_tokens: 512,
             order: Order::Shuffled,
             learning_rate: 5e-6,
             schedule: Schedule::Linear,
@@ -44,6 +44,32 @@ impl Default for TrainSpec {
             adam_epsilon: 1e-8,
             weight_decay: 0.0,
             max_grad_norm: 1.0,
+            lora: LoraSpec::default(),
+        }
+    }
+}
+
+impl Default for LoraSpec {
+    /// Off. The rest is TRL's (alpha 32) and PEFT's for QLoRA (every projection).
+    fn default() -> Self {
+        Self {
+            rank: 0,
+            alpha: 32.0,
+            dropout: 0.0,
+            target_modules: vec![ALL_LINEAR.into()],
+            use_rslora: false,
+        }
+    }
+}
+
+impl Default for TrainerSpec {
+    fn default() -> Self {
+        Self {
+            command: vec![],
+            data: TrainerData::TrlJsonl,
+            timeout_seconds: 3600.0,
+            log_mib: 16.0,
+            keep_model: false,
         }
     }
 }
@@ -55,6 +81,25 @@ impl SuitesSpec {
         match data.source.as_str() {
             "world" => Self { preference: names(&["world"]), generation: names(&["world"]), max_examples: 0 },
             _ => Self { preference: names(&["heldout"]), generation: vec![], max_examples: 0 },
+        }
+    }
+}
+
+/// Where the judge's key is looked for.
+pub const JUDGE_KEY: &str = "KTO_EVAL_JUDGE_KEY";
+
+impl Default for JudgeSpec {
+    fn default() -> Self {
+        Self {
+            url: String::new(),
+            model: String::new(),
+            template: "pairwise".into(),
+            key: JUDGE_KEY.into(),
+            concurrency: 8,
+            timeout: 120.0,
+            retries: 6,
+            prompt_price: 0.0,
+            reply_price: 0.0,
         }
     }
 }

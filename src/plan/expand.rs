@@ -17,7 +17,11 @@ impl Plan {
     fn run(&self, arm: &Arm, seed: u64) -> RunSpec {
         let determines = (&arm.method, &arm.train, seed, &self.budget, &self.model, &self.data);
         let bytes = serde_json::to_vec(&determines).expect("specs are plain data");
-        let hash = Hasher::new("kto-eval/run").part(&bytes).short();
+        let mut hash = Hasher::new("kto-eval/run").part(&bytes);
+        if let Some(trainer) = &arm.trainer {
+            hash = hash.part(&serde_json::to_vec(trainer).expect("specs are plain data"));
+        }
+        let hash = hash.short();
         RunSpec {
             id: format!("{}-s{seed}-{}", arm.name, &hash[..6]),
             arm: arm.clone(),

@@ -179,6 +179,9 @@ pub const METHODS: &[MethodKeys] = &[
     method("bco", 1, BETA),
 ];
 
+/// An arm that names a command and no method.
+const EXTERNAL: MethodKeys = method("external", 1, &[]);
+
 /// Names of the methods, in listing order.
 pub fn method_names() -> Vec<&'static str> {
     METHODS.iter().map(|m| m.name).collect()
@@ -192,6 +195,9 @@ impl Method {
 
     /// The entry of [`METHODS`].
     pub fn keys(&self) -> &'static MethodKeys {
+        if *self == Method::External {
+            return &EXTERNAL;
+        }
         let table = Table::try_from(self).expect("a method is a table");
         let name = table["name"].as_str().expect("serde tags a method by its name").to_owned();
         METHODS.iter().find(|m| m.name == name).expect("every method has its entry (a test holds it)")

@@ -14,6 +14,7 @@ mod range;
 mod resolve;
 mod shipped;
 mod source;
+mod trainer;
 mod types;
 mod write;
 
@@ -21,8 +22,10 @@ mod write;
 mod tests;
 
 pub use check::{BASE_ARM, WORLD};
+pub use defaults::JUDGE_KEY;
 pub use methods::{Key, METHODS, MethodKeys, Takes, method_names};
 pub use overrides::Overrides;
 pub use range::Range;
 pub use shipped::{DEFAULT_PLAN, SHIPPED, ShippedPlan};
+pub use trainer::{fill, values};
 pub use types::*;

@@ -15,6 +15,9 @@ pub struct Overrides {
     pub model: Option<String>,
     /// Short for `data.source`.
     pub data: Option<String>,
+    /// Short for `judge.url` and `judge.model`.
+    pub judge_url: Option<String>,
+    pub judge_model: Option<String>,
     /// Replaces the plan's seeds where not empty.
     pub seeds: Vec<u64>,
 }
@@ -26,9 +29,12 @@ impl Overrides {
     /// An option without `=`, or a path that leads nowhere: an arm that the plan lacks, a key below a plain
     /// value. (Keys that do not exist are found when the values are typed.)
     pub(super) fn apply(&self, source: &mut Source) -> Result<()> {
-        for (path, value, option) in
-            [("model.source", &self.model, "--model"), ("data.source", &self.data, "--data")]
-        {
+        for (path, value, option) in [
+            ("model.source", &self.model, "--model"),
+            ("data.source", &self.data, "--data"),
+            ("judge.url", &self.judge_url, "--judge-url"),
+            ("judge.model", &self.judge_model, "--judge-model"),
+        ] {
             if let Some(text) = value {
                 put(source, path, Value::String(text.clone()), &format!("{option} {text}"))?;
             }

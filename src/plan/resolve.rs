@@ -10,8 +10,8 @@ use super::source::{Source, arm_label};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
-const SECTIONS: [&str; 10] =
-    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "verdict", "arm"];
+const SECTIONS: [&str; 11] =
+    ["name", "analysis", "seeds", "budget", "model", "data", "train", "suites", "judge", "verdict", "arm"];
 
 const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
 
@@ -37,6 +37,7 @@ impl Plan {
             budget: budget(&source)?,
             model: section(&ModelSpec::default(), &source, "model")?,
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
+            judge: section(&JudgeSpec::default(), &source, "judge")?,
             verdict: section(&VerdictSpec::default(), &source, "verdict")?,
             arms: arms(&source)?,
             data,
@@ -136,19 +137,28 @@ fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Resul
         }
     };
     let names = method_names();
-    let method = text("method")?
-        .ok_or_else(|| anyhow!("{}: arm `{label}` has no `method`", source.at(&path)))
-        .hint(format!("methods: {}", names.join(", ")))?;
-    let keys = METHODS
-        .iter()
-        .find(|m| m.name == method)
-        .ok_or_else(|| source.unknown(&format!("{path}.method"), "method", method, &names))?;
+    let trainer = trainer(source, table, &path)?;
+    let said = text("method")?;
+    let method = match (said, &trainer) {
+        (Some(method), _) => method,
+        (None, Some(_)) => Method::External.name(),
+        (None, None) => {
+            return Err(anyhow!("{}: arm `{label}` has no `method`", source.at(&path)))
+                .hint(format!("methods: {}", names.join(", ")));
+        }
+    };
+    let keys = match METHODS.iter().find(|m| m.name == method) {
+        Some(keys) => keys,
+        None if trainer.is_some() && method == Method::External.name() => Method::External.keys(),
+        None => return Err(source.unknown(&format!("{path}.method"), "method", method, &names)),
+    };
     let train_keys = keys_of(train);
     let own = |key: &str| keys.keys.iter().any(|k| k.name == key);
     for key in table.keys() {
-        let known = own(key) || train_keys.contains(key) || key == "name" || key == "method";
+        let known =
+            own(key) || train_keys.contains(key) || ["name", "method", "trainer"].contains(&key.as_str());
         if !known {
-            let all = ["name", "method"].into_iter().chain(keys.keys.iter().map(|k| k.name));
+            let all = ["name", "method", "trainer"].into_iter().chain(keys.keys.iter().map(|k| k.name));
             let all: Vec<&str> = all.chain(train_keys.iter().map(String::as_str)).collect();
             let what = format!("key for method {method}");
             return Err(source.unknown(&format!("{path}.{key}"), &what, key, &all));
@@ -160,5 +170,15 @@ fn arm(source: &Source, train: &TrainSpec, value: &Value, index: usize) -> Resul
         name: text("name")?.unwrap_or(method).to_owned(),
         method: keys.build(table, source, &path)?,
         train: overlay(train, &overrides, source, &path)?,
+        trainer,
     })
+}
+
+fn trainer(source: &Source, arm: &Table, path: &str) -> Result<Option<TrainerSpec>> {
+    let path = format!("{path}.trainer");
+    match arm.get("trainer") {
+        None => Ok(None),
+        Some(Value::Table(given)) => overlay(&TrainerSpec::default(), given, source, &path).map(Some),
+        Some(other) => Err(source.error(&path, format!("is {other}; it must be a section [arm.trainer]"))),
+    }
 }

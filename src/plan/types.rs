@@ -13,6 +13,7 @@ pub struct Plan {
     pub model: ModelSpec,
     pub data: DataSpec,
     pub suites: SuitesSpec,
+    pub judge: JudgeSpec,
     pub verdict: VerdictSpec,
     pub arms: Vec<Arm>,
 }
@@ -23,6 +24,37 @@ pub struct Arm {
     pub name: String,
     pub method: Method,
     pub train: TrainSpec,
+    /// A command that trains in place of this engine.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trainer: Option<TrainerSpec>,
+}
+
+/// A trainer that is a command. Its words may hold placeholders such as `{model}` (`plan::placeholders`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerSpec {
+    /// Program and arguments; run as they are, by no shell.
+    pub command: Vec<String>,
+    /// The form in which the training split is written for it.
+    pub data: TrainerData,
+    /// It is stopped after this long.
+    pub timeout_seconds: f64,
+    /// Most of its log that is kept; the rest is read and thrown away.
+    pub log_mib: f64,
+    /// Keep the trained model after scoring.
+    pub keep_model: bool,
+}
+
+/// Forms of training data for external trainers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TrainerData {
+    /// TRL's JSON lines: `prompt`, `chosen`, `rejected` where the data are pairs, else `prompt`,
+    /// `completion`, `label`.
+    TrlJsonl,
+    /// TRL's JSON lines, pairs taken apart into labelled completions.
+    TrlUnpairedJsonl,
+    /// HALOs' JSON: a list of `pairwise_feedback` or `binary_feedback`.
+    HalosJson,
 }
 
 /// The objective and its hyperparameters. `name()` is what a plan's `method = "…"` says.
@@ -48,6 +80,8 @@ pub enum Method {
     SppoHard(BetaSpec),
     Nca(BetaSpec),
     Bco(BetaSpec),
+    /// Whatever the arm's command does.
+    External,
 }
 
 /// A method whose only hyperparameter is β > 0.
@@ -217,7 +251,8 @@ pub struct TrainSpec {
     /// Completions a step (a pair counts two).
     pub batch_size: usize,
     /// Most tokens computed at once; the step is split into micro-batches of at most this many (a single
-    /// longer sequence goes alone). Bounds activation memory; does not change the update.
+    /// longer sequence goes alone). Bounds activation memory; does not change the update. 512 keeps two cores as
+    /// busy as 4,096 in a third less memory (27 M parameters); a GPU wants more.
     pub micro_tokens: usize,
     pub order: Order,
     pub learning_rate: f64,
@@ -230,6 +265,39 @@ pub struct TrainSpec {
     pub weight_decay: f64,
     /// Global gradient norm is clipped to this; 0: no clipping.
     pub max_grad_norm: f64,
+    /// Train low-rank side paths and leave the weights as they are.
+    pub lora: LoraSpec,
+}
+
+/// Every projection of every layer, as an entry of [`LoraSpec::target_modules`].
+pub const ALL_LINEAR: &str = "all-linear";
+
+/// LoRA (Hu et al. 2021, arXiv 2106.09685), with PEFT's names.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LoraSpec {
+    /// r; 0: no adapter, all weights are trained.
+    pub rank: usize,
+    /// The side path is scaled by α/r.
+    pub alpha: f64,
+    /// Share of a side path's inputs that is dropped in training, in [0, 1).
+    pub dropout: f64,
+    /// Modules by the end of their name (`q_proj`, `mlp.down_proj`), or `all-linear`.
+    pub target_modules: Vec<String>,
+    /// Scale by α/√r instead (Kalajdzievski 2023, arXiv 2312.03732).
+    pub use_rslora: bool,
+}
+
+impl LoraSpec {
+    /// Whether there is an adapter at all.
+    pub fn is_on(&self) -> bool {
+        self.rank > 0
+    }
+
+    /// α/r, or α/√r.
+    pub fn scale(&self) -> f64 {
+        let r = self.rank as f64;
+        self.alpha / if self.use_rslora { r.sqrt() } else { r }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -258,6 +326,29 @@ pub struct SuitesSpec {
     pub generation: Vec<String>,
     /// At most this many held-out examples a suite; 0: all.
     pub max_examples: usize,
+}
+
+/// The language model that judges suites with `judge = "llm"`. Keys are never part of a plan: `key` names the
+/// environment variable that holds one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgeSpec {
+    /// An OpenAI-compatible endpoint, up to and without `/chat/completions`; empty: no such judge.
+    pub url: String,
+    /// The model's name, as the endpoint knows it.
+    pub model: String,
+    /// `pairwise`, or the path of a template file (`suites/judges/`).
+    pub template: String,
+    /// Environment variable that holds the key. The default one may be unset: then no key is sent.
+    pub key: String,
+    /// Questions under way at once.
+    pub concurrency: usize,
+    /// Seconds until a question is given up and asked again.
+    pub timeout: f64,
+    /// Further attempts after the first.
+    pub retries: u32,
+    /// Price of a million tokens of prompt and of reply, in any currency, for the count of cost.
+    pub prompt_price: f64,
+    pub reply_price: f64,
 }
 
 /// How differences between arms are judged.

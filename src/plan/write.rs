@@ -20,6 +20,9 @@ impl Plan {
         section(&mut out, "[model]", &self.model);
         section(&mut out, "[data]", &Within { data: &self.data });
         section(&mut out, "[suites]", &self.suites);
+        if self.judge != JudgeSpec::default() {
+            section(&mut out, "[judge]", &self.judge);
+        }
         section(&mut out, "[verdict]", &self.verdict);
         for arm in &self.arms {
             let _ = writeln!(out, "\n[[arm]]\nname = {}", value(arm.name.as_str().into()));
@@ -27,14 +30,20 @@ impl Plan {
             for (key, hyperparameter) in arm.method.values() {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
-            out.push_str(&table(&arm.train));
+            out.push_str(&flat(&arm.train));
+            if let Some(trainer) = &arm.trainer {
+                out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
+            }
         }
         out
     }
 
-    /// Content hash of all that a result depends on; the words of the analysis do not count.
+    /// Content hash of all that a result depends on; the words of the analysis do not count, nor where the judge
+    /// is reached and how patiently.
     pub fn hash(&self) -> String {
-        let silent = Plan { analysis: String::new(), ..self.clone() };
+        let JudgeSpec { model, template, .. } = self.judge.clone();
+        let judge = JudgeSpec { model, template, ..JudgeSpec::default() };
+        let silent = Plan { analysis: String::new(), judge, ..self.clone() };
         Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
     }
 }
@@ -55,6 +64,17 @@ fn section(out: &mut String, header: &str, value: &impl Serialize) {
 
 fn table(value: &impl Serialize) -> String {
     toml::to_string(value).expect("plans hold only what TOML can say")
+}
+
+/// Sections within it on one line each: a header of their own would end the arm.
+fn flat(value: &impl Serialize) -> String {
+    let text = table(value);
+    let mut out = text.split("\n[").next().unwrap_or_default().to_owned();
+    let keys = toml::Table::try_from(value).expect("plans hold only what TOML can say");
+    for (key, section) in keys.into_iter().filter(|(_, v)| v.is_table()) {
+        let _ = writeln!(out, "{key} = {section}");
+    }
+    out
 }
 
 /// Long text between `'''` where TOML allows it, else as a one-line string.

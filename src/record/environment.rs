@@ -28,8 +28,34 @@ pub struct Environment {
     pub data_hash: String,
     pub model_hash: String,
     pub reference_hash: String,
+    /// How much of each suite the training prompts hold.
+    pub contamination: Vec<Overlap>,
     /// When the folder was begun, ISO 8601, UTC.
     pub started: String,
+}
+
+/// Prompts of a suite that stand in the training data.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Overlap {
+    pub suite: String,
+    pub prompts: usize,
+    /// Word for word.
+    pub identical: usize,
+    /// With `words` words in a row, identical ones included.
+    pub overlapping: usize,
+    pub words: usize,
+}
+
+impl std::fmt::Display for Overlap {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Self { suite, prompts, identical, overlapping, words } = self;
+        let share = 100.0 * *overlapping as f64 / (*prompts).max(1) as f64;
+        write!(
+            f,
+            "{suite}: {overlapping} of {prompts} prompts ({share:.1} %) share {words} words in a row with a training \
+             prompt, {identical} are identical"
+        )
+    }
 }
 
 impl Default for Environment {
@@ -48,6 +74,7 @@ impl Default for Environment {
             data_hash: empty(),
             model_hash: empty(),
             reference_hash: empty(),
+            contamination: vec![],
             started: empty(),
         }
     }

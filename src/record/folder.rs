@@ -17,10 +17,29 @@ pub mod files {
     pub const EXAMPLES: &str = "examples.csv";
     pub const SAMPLES: &str = "samples.jsonl";
     pub const COMPARISONS: &str = "comparisons.csv";
+    pub const JUDGMENTS: &str = "judgments.jsonl";
+    pub const JUDGE: &str = "judge.json";
+    pub const WINRATES: &str = "winrates.csv";
+    pub const STRENGTHS: &str = "strengths.csv";
+    pub const TRAINERS: &str = "trainers.csv";
     pub const LOCK: &str = ".lock";
 
     /// All that `--force` may delete, beside the report and its charts.
-    pub const ALL: [&str; 8] = [PLAN, ENVIRONMENT, RUNS, STEPS, SCORES, EXAMPLES, SAMPLES, COMPARISONS];
+    pub const ALL: [&str; 13] = [
+        PLAN,
+        ENVIRONMENT,
+        RUNS,
+        STEPS,
+        SCORES,
+        EXAMPLES,
+        SAMPLES,
+        COMPARISONS,
+        JUDGMENTS,
+        JUDGE,
+        WINRATES,
+        STRENGTHS,
+        TRAINERS,
+    ];
 }
 
 /// Creates the folder where it is not there.
@@ -95,14 +114,18 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     Err(anyhow!(message)).hint(remedy)
 }
 
-/// Deletes the records, the report and its charts; nothing else.
-pub(super) fn clear(dir: &Path) -> Result<()> {
-    let remove = |path: &Path| match fs::remove_file(path) {
+/// Deletes a file; one that is not there is no error.
+pub(super) fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
         Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
             Err(e).with_context(|| format!("deleting {}", path.display()))
         }
         _ => Ok(()),
-    };
+    }
+}
+
+/// Deletes the records, the report and its charts; nothing else.
+pub(super) fn clear(dir: &Path) -> Result<()> {
     for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
         remove(&dir.join(file))?;
     }

@@ -9,15 +9,19 @@ mod folder;
 mod names;
 mod reader;
 pub mod schema;
+mod scores;
 mod table;
 #[cfg(test)]
 mod tests;
+mod usage;
 mod writer;
 
-pub use environment::Environment;
+pub use environment::{Environment, Overlap};
 pub use events::{EventFile, masked_crc};
 pub use folder::files;
 pub use names::metric_words;
 pub use reader::Records;
 pub use schema::*;
-pub use writer::{RecordWriter, replace_comparisons};
+pub use scores::{LogpRow, ScoreFolder};
+pub use usage::JudgeUsage;
+pub use writer::{RecordWriter, replace_comparisons, replace_contests};

@@ -21,6 +21,8 @@ pub struct Records {
     pub scores: Vec<ScoreRow>,
     pub examples: Vec<ExampleRow>,
     pub samples: Vec<SampleRow>,
+    /// Every match of two completions; empty in folders of earlier versions.
+    pub judgments: Vec<JudgmentRow>,
     pub comparisons: Vec<ComparisonRow>,
 }
 
@@ -48,6 +50,7 @@ impl Records {
             scores: row_file(dir, files::SCORES).read()?,
             examples: row_file(dir, files::EXAMPLES).read()?,
             samples: row_file(dir, files::SAMPLES).read()?,
+            judgments: row_file(dir, files::JUDGMENTS).read()?,
             comparisons: row_file(dir, files::COMPARISONS).read()?,
         })
     }

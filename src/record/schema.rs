@@ -45,6 +45,9 @@ pub struct RunRow {
     pub reference_tokens: u64,
     pub flops: f64,
     pub epochs: f64,
+    /// Numbers that training changes: all weights, or an adapter's.
+    #[serde(default)]
+    pub trained_parameters: u64,
     pub final_loss: f64,
     /// Hash of the trained weights.
     pub weights: String,
@@ -59,6 +62,27 @@ pub struct RunRow {
     pub peak_host_mib: f64,
     /// Peak device memory during training, MiB; 0 on CPU.
     pub peak_device_mib: f64,
+}
+
+/// `trainers.csv`: a row per run of an external trainer, however it ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct TrainerRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    /// `exit 0`, `signal 9`, `time limit`, `interrupted`.
+    pub ended: String,
+    /// Path of its log, relative to the folder.
+    pub log: String,
+    /// Bytes that it wrote, those included that were not kept.
+    pub log_bytes: u64,
+    pub wall_seconds: f64,
+    /// User and system time of the whole process tree.
+    pub cpu_seconds: f64,
+    /// Peak over time of the resident memory of all its processes together, MiB (shared pages count each time).
+    pub peak_tree_mib: f64,
+    /// The same of device memory, as `nvidia-smi` tells it; empty where there is none.
+    pub peak_device_mib: Option<f64>,
 }
 
 /// `steps.csv`: a row per optimizer step. Empty cells: not applicable to the method.
@@ -166,6 +190,61 @@ pub struct Opponent {
     pub reward: Option<f64>,
     /// 1: the sample wins, 0: it loses, 0.5: a tie.
     pub preference: f64,
+}
+
+/// `judgments.jsonl`: an object per match of two completions. `kto-eval winrate` reads the file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct JudgmentRow {
+    pub run: String,
+    pub arm: String,
+    pub seed: u64,
+    pub suite: String,
+    /// Id of the example.
+    pub id: String,
+    /// Contestants by name: arms, `base`, `chosen`, sentinels.
+    pub candidate: String,
+    pub baseline: String,
+    /// 1: the candidate wins, 0: it loses, 0.5: a tie; null: the judge gave no valid answer.
+    pub preference: Option<f64>,
+    /// Whether the verdict changed with the order of the two; null where the judge sees no order.
+    pub flipped: Option<bool>,
+    /// In characters.
+    pub candidate_length: u64,
+    pub baseline_length: u64,
+}
+
+/// `winrates.csv`: a row per suite and pair of contestants that met.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WinRateRow {
+    pub suite: String,
+    pub candidate: String,
+    pub baseline: String,
+    /// Valid judgments behind it, over all seeds, and their prompts.
+    pub n: u64,
+    pub prompts: u64,
+    /// Win + half tie, a share.
+    pub win_rate: f64,
+    /// Clustered by prompt.
+    pub standard_error: f64,
+    pub wins: u64,
+    pub losses: u64,
+    pub ties: u64,
+    /// Judgments without a valid answer, not in `n`.
+    pub invalid: u64,
+    /// AlpacaEval's length-controlled win rate, a share; empty: not computed.
+    pub length_controlled: Option<f64>,
+}
+
+/// `strengths.csv`: a row per suite and contestant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StrengthRow {
+    pub suite: String,
+    pub contestant: String,
+    /// Bradley-Terry, logit scale, mean 0 over the suite's contestants.
+    pub strength: f64,
+    /// Bounds of the 1 − α interval of a bootstrap over prompts.
+    pub low: f64,
+    pub high: f64,
 }
 
 /// `comparisons.csv`: a row per suite, metric and pair of arms.

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::folder::replace;
+use super::folder::{remove, replace};
 use crate::base::error::{Context, Result, anyhow};
 
 /// How a file keeps its rows.
@@ -55,6 +55,15 @@ impl RowFile {
     pub fn write_all<R: Serialize>(&mut self, rows: &[R]) -> Result<()> {
         self.file = None;
         replace(&self.path, &encode(self.form, rows, true)?)
+    }
+
+    /// Replaces the file's rows; without a row there is no file.
+    pub fn replace_or_remove<R: Serialize>(&mut self, rows: &[R]) -> Result<()> {
+        if !rows.is_empty() {
+            return self.write_all(rows);
+        }
+        self.file = None;
+        remove(&self.path)
     }
 
     /// All rows; none where there is no file. A last line without its end is left out: its writer was killed.

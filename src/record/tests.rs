@@ -27,6 +27,7 @@ fn run_row(spec: &RunSpec, status: Status) -> RunRow {
         reference_tokens: 1000,
         flops: 1.25e12,
         epochs: 0.1,
+        trained_parameters: 1000,
         final_loss: f64::NAN,
         weights: "ab".into(),
         train_seconds: 1.5,

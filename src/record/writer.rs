@@ -19,6 +19,7 @@ pub struct RecordWriter {
     scores: RowFile,
     examples: RowFile,
     samples: RowFile,
+    judgments: RowFile,
     /// Run → its row, for runs that need not be done again.
     finished: BTreeMap<String, RunRow>,
     /// Run → its place in the plan; the starting checkpoint stands first.
@@ -52,6 +53,7 @@ impl RecordWriter {
             scores: file(files::SCORES),
             examples: file(files::EXAMPLES),
             samples: file(files::SAMPLES),
+            judgments: file(files::JUDGMENTS),
             finished: BTreeMap::new(),
             order,
             _lock: lock,
@@ -119,6 +121,15 @@ impl RecordWriter {
         self.samples.append(rows)
     }
 
+    pub fn judgments(&mut self, rows: &[JudgmentRow]) -> Result<()> {
+        self.judgments.append(rows)
+    }
+
+    /// Appends what a run of an external trainer cost.
+    pub fn trainer(&mut self, row: &TrainerRow) -> Result<()> {
+        row_file(&self.dir, files::TRAINERS).append(std::slice::from_ref(row))
+    }
+
     /// Writes a run's row: its last, which makes it finished.
     pub fn run(&mut self, row: &RunRow) -> Result<()> {
         self.runs.append(std::slice::from_ref(row))
@@ -145,8 +156,14 @@ impl RecordWriter {
     }
 
     fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        for file in [&mut self.runs, &mut self.steps, &mut self.scores, &mut self.examples, &mut self.samples]
-        {
+        for file in [
+            &mut self.runs,
+            &mut self.steps,
+            &mut self.scores,
+            &mut self.examples,
+            &mut self.samples,
+            &mut self.judgments,
+        ] {
             file.arrange(&rank)?;
         }
         Ok(())
@@ -165,6 +182,12 @@ fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {
 /// Writes `comparisons.csv` anew; the other records stay as they are.
 pub fn replace_comparisons(dir: &Path, rows: &[ComparisonRow]) -> Result<()> {
     row_file(dir, files::COMPARISONS).write_all(rows)
+}
+
+/// Writes `winrates.csv` and `strengths.csv` anew, or takes them away where there is nothing to tell.
+pub fn replace_contests(dir: &Path, rates: &[WinRateRow], strengths: &[StrengthRow]) -> Result<()> {
+    row_file(dir, files::WINRATES).replace_or_remove(rates)?;
+    row_file(dir, files::STRENGTHS).replace_or_remove(strengths)
 }
 
 pub(super) fn read_environment(path: &Path) -> Result<Environment> {

@@ -1,6 +1,7 @@
 //! Bootstrap intervals of a statistic over independent units (prompts, battles): percentile and BCa.
 
 use rand::RngExt;
+use rayon::prelude::*;
 use statrs::distribution::{ContinuousCDF, Normal};
 
 use super::Interval;
@@ -52,6 +53,30 @@ pub fn percentile(
 ) -> Interval {
     let drawn = draws(n, resamples, seed, &statistic);
     Interval { low: quantile(&drawn, 0.5 * alpha), high: quantile(&drawn, 1.0 - 0.5 * alpha) }
+}
+
+/// Percentile intervals of `count` statistics that are computed together, resample k with its own stream.
+pub fn percentiles(
+    n: usize,
+    resamples: usize,
+    alpha: f64,
+    seed: u64,
+    count: usize,
+    statistics: impl Fn(&[usize]) -> Vec<f64> + Sync,
+) -> Vec<Interval> {
+    let draw = |k: usize| {
+        let mut rng = rng_at(seed, "stats/bootstrap", k as u64);
+        let units: Vec<usize> = (0..n).map(|_| rng.random_range(0..n)).collect();
+        statistics(&units)
+    };
+    let drawn: Vec<Vec<f64>> = (0..resamples.max(1)).into_par_iter().map(draw).collect();
+    let interval = |i: usize| {
+        let mut values: Vec<f64> =
+            drawn.iter().filter_map(|d| d.get(i).copied()).filter(|t| t.is_finite()).collect();
+        values.sort_by(f64::total_cmp);
+        Interval { low: quantile(&values, 0.5 * alpha), high: quantile(&values, 1.0 - 0.5 * alpha) }
+    };
+    (0..count).map(interval).collect()
 }
 
 /// Statistics of resamples with replacement, sorted. Resample k has its own stream.

@@ -19,6 +19,16 @@ pub enum Kind {
     Generation,
 }
 
+impl Kind {
+    /// The folder of the shipped suites of this kind.
+    pub fn folder(self) -> &'static str {
+        match self {
+            Kind::Preference => "preference",
+            Kind::Generation => "generation",
+        }
+    }
+}
+
 /// Who says how good a sample is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -198,6 +208,11 @@ impl Suite {
         Self::parse(&text, &path.display().to_string())
     }
 
+    /// The name that the file gives it, where records tell two suites of one name apart by their kind.
+    pub fn stem(&self) -> &str {
+        self.name.rsplit('/').next().unwrap_or(&self.name)
+    }
+
     fn check(&self) -> Result<()> {
         let name_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
         ensure!(
@@ -276,6 +291,7 @@ fn needs(metric: Metric) -> &'static [JudgeKind] {
     match metric {
         Metric::GoldReward => &[JudgeKind::Gold],
         Metric::WinRateBase | Metric::WinRateChosen => &[JudgeKind::Gold, JudgeKind::Llm],
+        Metric::FlipRate | Metric::InvalidJudgments => &[JudgeKind::Llm],
         Metric::ExactMatch | Metric::ExactMatchFlexible => &[JudgeKind::ExactMatch],
         Metric::PromptStrict | Metric::PromptLoose | Metric::InstructionStrict | Metric::InstructionLoose => {
             &[JudgeKind::Checks]

@@ -17,6 +17,10 @@ use crate::data::Sequence;
 use crate::data::world::World;
 use crate::model::generate::{Finish, Generation, Request, Text, generate};
 
+/// What to do where a suite needs a language model as its judge and none is named.
+pub const NO_JUDGE: &str = "name one with --judge-url URL --judge-model NAME (any OpenAI-compatible endpoint), or \
+                            in the plan under [judge]; or take a suite with another judge";
+
 /// Everything about one sample, before it is aggregated.
 struct Scored<'a> {
     task: &'a Task,
@@ -35,18 +39,22 @@ pub(super) fn score<P: Policy>(
     let world = if suite.judge == JudgeKind::Gold { Some(World::new(&ctx.data.world)?) } else { None };
     let own = judge(suite, world.as_ref(), llm.is_some())?;
     let judge = if suite.judge == JudgeKind::Llm { llm } else { own.as_deref() };
-    let mut tasks = tasks(ctx, suite)?;
+    let mut tasks = tasks(&ctx.source(), suite)?;
     let mut excluded = refused(judge, &mut tasks)?;
     let generations = sample(ctx, suite, &tasks, &mut excluded)?;
     let by_id: BTreeMap<&str, &Task> = tasks.iter().map(|t| (t.id.as_str(), t)).collect();
     let log_ratios = log_ratios(ctx, suite, &generations)?;
+    let written: Vec<(&Task, &str)> =
+        generations.iter().map(|g| (by_id[g.id.as_str()], g.text.as_str())).collect();
+    let grades = match judge {
+        Some(judge) => judge.grades(&written)?,
+        None => vec![Grade::default(); generations.len()],
+    };
+    let tasks: Vec<&Task> = written.iter().map(|(task, _)| *task).collect();
     let mut scored = Vec::with_capacity(generations.len());
-    for (generation, log_ratio) in generations.into_iter().zip(log_ratios) {
-        let task = by_id[generation.id.as_str()];
-        let grade = match judge {
-            Some(judge) => judge.grade(task, &generation.text)?,
-            None => Grade::default(),
-        };
+    for (((generation, log_ratio), task), grade) in
+        generations.into_iter().zip(log_ratios).zip(tasks).zip(grades)
+    {
         scored.push(Scored { task, generation, grade, opponents: Vec::new(), log_ratio });
     }
     let mut sentinels = Vec::new();
@@ -69,13 +77,14 @@ pub(super) fn score<P: Policy>(
         samples: scored.into_iter().map(record).collect(),
         sentinels,
         excluded,
+        ..ScoredSuite::default()
     })
 }
 
 /// Judgments that are no valid answer: they count as nothing, and are shown.
 fn invalid<'a>(scored: &'a [Scored]) -> impl Iterator<Item = Exclusion> + 'a {
     scored.iter().flat_map(|s| {
-        s.opponents.iter().filter(|o| o.preference.is_none()).map(|o| Exclusion {
+        s.opponents.iter().filter(|o| o.outcome.preference.is_none()).map(|o| Exclusion {
             example: s.task.id.clone(),
             reason: format!("the judge gave no valid answer against `{}`", o.kind.name()),
         })
@@ -94,8 +103,7 @@ fn judge<'a>(suite: &Suite, world: Option<&'a World>, llm: bool) -> Result<Optio
             Some(Box::new(ExactMatch::new(rule)?))
         }
         JudgeKind::Llm => {
-            return Err(anyhow!("suite `{}` needs a language model as its judge", suite.name))
-                .hint("take a suite with another judge (gold, exact-match, checks), or none");
+            return Err(anyhow!("suite `{}` needs a language model as its judge", suite.name)).hint(NO_JUDGE);
         }
     })
 }
@@ -125,7 +133,7 @@ fn sample<P: Policy>(
     let requests = tasks.iter().map(request).collect::<Result<Vec<_>>>()?;
     let decode = |ids: &[u32]| ctx.tokenizer.decode(ids);
     let text = Text { decode: &decode, eos: ctx.tokenizer.stops() };
-    let name = format!("suite/{}/{}", suite.name, suite.decoding.seed);
+    let name = format!("suite/{}/{}", suite.stem(), suite.decoding.seed);
     let generated =
         generate(ctx.policy, text, &requests, &suite.decoding, seed::derive(ctx.seed, &name), ctx.slots)?;
     excluded.extend(generated.refused.into_iter().map(|r| Exclusion { example: r.id, reason: r.reason }));
@@ -187,10 +195,11 @@ fn play(
         .iter()
         .map(|(i, c)| Match { task: scored[*i].task, candidate: &scored[*i].generation.text, baseline: c })
         .collect();
-    let preferences = judge.compare(&matches)?;
-    for ((i, completion), preference) in pairs.into_iter().zip(preferences) {
-        let reward = judge.grade(scored[i].task, &completion)?.reward;
-        scored[i].opponents.push(Opponent { kind, completion, reward, preference });
+    let outcomes = judge.compare(&matches)?;
+    let theirs: Vec<(&Task, &str)> = pairs.iter().map(|(i, c)| (scored[*i].task, c.as_str())).collect();
+    let rewards: Vec<Option<f64>> = judge.grades(&theirs)?.into_iter().map(|g| g.reward).collect();
+    for (((i, completion), outcome), reward) in pairs.into_iter().zip(outcomes).zip(rewards) {
+        scored[i].opponents.push(Opponent { kind, completion, reward, outcome });
     }
     Ok(())
 }
@@ -199,10 +208,12 @@ fn play(
 /// opponent).
 fn value(s: &Scored, metric: Metric) -> Option<f64> {
     let tokens = &s.generation.tokens;
-    let against = |kind| s.opponents.iter().find(|o| o.kind == kind).and_then(|o| o.preference);
+    let against = |kind| s.opponents.iter().find(|o| o.kind == kind).and_then(|o| o.outcome.preference);
     match metric {
         Metric::WinRateBase => against(OpponentKind::Base),
         Metric::WinRateChosen => against(OpponentKind::Chosen),
+        Metric::FlipRate => share(s.opponents.iter().filter_map(|o| o.outcome.flipped)),
+        Metric::InvalidJudgments => share(s.opponents.iter().map(|o| o.outcome.preference.is_none())),
         Metric::CompletionTokens => Some(tokens.len() as f64),
         Metric::Unfinished => Some(if s.generation.finish == Finish::Length { 1.0 } else { 0.0 }),
         Metric::Distinct1 => Some(distinct(tokens, 1)),
@@ -211,6 +222,12 @@ fn value(s: &Scored, metric: Metric) -> Option<f64> {
         Metric::KlSequence => Some(s.log_ratio),
         _ => s.grade.values.iter().find(|(m, _)| *m == metric).map(|(_, v)| *v),
     }
+}
+
+/// Share of what holds; `None` of nothing.
+fn share(holds: impl Iterator<Item = bool>) -> Option<f64> {
+    let (n, true_ones) = holds.fold((0u32, 0u32), |(n, k), held| (n + 1, k + u32::from(held)));
+    (n > 0).then(|| f64::from(true_ones) / f64::from(n))
 }
 
 fn aggregate(scored: &[Scored], suite: &Suite) -> (Vec<ExampleScore>, Vec<MetricScore>) {

@@ -30,6 +30,8 @@ pub enum Metric {
     GoldReward,
     WinRateBase,
     WinRateChosen,
+    FlipRate,
+    InvalidJudgments,
     ExactMatch,
     ExactMatchFlexible,
     PromptStrict,
@@ -126,6 +128,10 @@ metrics! {
         "share of samples that the judge prefers to the base model's (win 1, tie one half)";
     WinRateChosen "win_rate_chosen" Generation "share" Higher Mean
         "share of samples that the judge prefers to the chosen completion (win 1, tie one half)";
+    FlipRate "flip_rate" Generation "share" Neutral Mean
+        "share of the valid judgments that changed with the order of the two answers (ties): how far not to trust the judge";
+    InvalidJudgments "invalid_judgments" Generation "share" Neutral Mean
+        "share of the judgments that are no valid answer: they count as nothing";
     ExactMatch "exact_match" Generation "share" Higher Mean
         "share of samples whose marked final answer equals the reference";
     ExactMatchFlexible "exact_match_flexible" Generation "share" Higher Mean

@@ -26,11 +26,14 @@ mod sentinel;
 pub mod shipped;
 pub mod side_effects;
 
-pub use contamination::{Contamination, contamination};
+pub use contamination::{Contamination, WORDS, contamination};
 pub use definition::{AnswerRule, Columns, FewShot, JudgeKind, Kind, OpponentKind, PairTemplates, Suite};
+pub use generation::NO_JUDGE;
 pub use logps::Policy;
 pub use metric::{Aggregation, Direction, METRICS, Metric, MetricInfo};
-pub use score::{Reference, ScoreContext, score, score_with};
-pub use scored::{ALL, ExampleScore, Exclusion, MetricScore, Opponent, Sample, ScoredSuite, SentinelScore};
+pub use score::{Reference, ScoreContext, SuiteData, score, score_with};
+pub use scored::{
+    ALL, ExampleScore, Exclusion, Game, MetricScore, Opponent, Sample, ScoredSuite, SentinelScore,
+};
 pub use sentinel::unreliable;
-pub use shipped::{ListedSuite, SHIPPED, ShippedSuite, find, shipped, show};
+pub use shipped::{ListedSuite, SHIPPED, ShippedSuite, find, find_any, shipped, show};

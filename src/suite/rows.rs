@@ -87,9 +87,9 @@ pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template, most: usize) -> Re
         } else {
             render(&environment, &suite.template, &row)?
         };
-        let asked = solved(suite, &shots, i, &environment)? + &asked;
+        let whole = solved(suite, &shots, i, &environment)? + &asked;
         let prompt =
-            if suite.chat { chat.render(&[json!({"role": "user", "content": asked})], true)? } else { asked };
+            if suite.chat { chat.render(&[json!({"role": "user", "content": whole})], true)? } else { whole };
         let optional = |name: &str| if name.is_empty() { Ok(None) } else { column(&row, name).map(Some) };
         tasks.push(Task {
             cluster: cluster(&prompt),
@@ -97,6 +97,7 @@ pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template, most: usize) -> Re
             answer: optional(&suite.columns.answer)?,
             id: optional(&suite.columns.id)?.unwrap_or(row.id),
             prompt,
+            asked,
             row: row.columns,
         });
     }

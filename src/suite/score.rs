@@ -41,7 +41,37 @@ pub struct ScoreContext<'a, P: Policy> {
     pub slots: usize,
 }
 
-impl<P: Policy> ScoreContext<'_, P> {
+impl<'a, P: Policy> ScoreContext<'a, P> {
+    pub(super) fn source(&self) -> SuiteData<'a> {
+        let Self { tokenizer, data, heldout, max_examples, .. } = *self;
+        SuiteData { tokenizer, data, heldout, max_examples }
+    }
+}
+
+/// Where the examples of suites come from; the fields are those of [`ScoreContext`].
+#[derive(Clone, Copy)]
+pub struct SuiteData<'a> {
+    pub tokenizer: &'a Tokenizer,
+    pub data: &'a DataSpec,
+    pub heldout: &'a Dataset,
+    pub max_examples: usize,
+}
+
+impl SuiteData<'_> {
+    /// What each example of a suite asks, without solved examples and chat template.
+    ///
+    /// # Errors
+    /// Where the suite's data cannot be read.
+    pub fn prompts(&self, suite: &Suite) -> Result<Vec<String>> {
+        let read: Result<Vec<String>> = match suite.kind {
+            Kind::Preference => pairs(self, suite).map(|p| p.into_iter().map(|p| p.prompt).collect()),
+            Kind::Generation => {
+                tasks(self, suite).map(|t| t.iter().map(|t| t.request().to_owned()).collect())
+            }
+        };
+        read.with_context(|| format!("reading suite `{}`", suite.name))
+    }
+
     fn spec(&self, suite: &Suite) -> DataSpec {
         DataSpec {
             source: suite.source.clone(),
@@ -78,7 +108,7 @@ pub fn score_with<P: Policy>(
 }
 
 fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
-    let pairs = pairs(ctx, suite)?;
+    let pairs = pairs(&ctx.source(), suite)?;
     unique(pairs.iter().map(|p| p.id.as_str()))?;
     let (tokenized, _) = tokenize_pairs(&pairs, ctx.tokenizer, ctx.data.max_length)?;
     let by_id: BTreeMap<&str, &PreferencePair> = pairs.iter().map(|p| (p.id.as_str(), p)).collect();
@@ -112,7 +142,8 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
         ensure!(p.margin(ctx.beta).is_finite(), "example `{}`: the margin is not finite: {p:?}", p.example);
     }
     let (examples, metrics) = score_pairs(&logps, suite, ctx.beta);
-    Ok(ScoredSuite { examples, metrics, excluded: dropped(&pairs, &logps), ..ScoredSuite::default() })
+    let excluded = dropped(&pairs, &logps);
+    Ok(ScoredSuite { examples, metrics, excluded, pairs: logps, ..ScoredSuite::default() })
 }
 
 fn dropped(pairs: &[PreferencePair], kept: &[PairLogps]) -> Vec<Exclusion> {
@@ -123,14 +154,14 @@ fn dropped(pairs: &[PreferencePair], kept: &[PairLogps]) -> Vec<Exclusion> {
 }
 
 /// The pairs of a preference suite.
-fn pairs<P: Policy>(ctx: &ScoreContext<P>, suite: &Suite) -> Result<Vec<PreferencePair>> {
+fn pairs(from: &SuiteData, suite: &Suite) -> Result<Vec<PreferencePair>> {
     if let Some(templates) = &suite.pair {
-        return rows::pairs(&ctx.spec(suite), &suite.split, templates, ctx.max_examples);
+        return rows::pairs(&from.spec(suite), &suite.split, templates, from.max_examples);
     }
     let dataset = if suite.source == "plan" {
-        ctx.heldout.clone()
+        from.heldout.clone()
     } else {
-        load_with(&ctx.spec(suite), &suite.split, &ctx.tokenizer.template())?.dataset
+        load_with(&from.spec(suite), &suite.split, &from.tokenizer.template())?.dataset
     };
     let Dataset::Paired(mut pairs) = dataset else {
         return Err(anyhow!(
@@ -138,18 +169,18 @@ fn pairs<P: Policy>(ctx: &ScoreContext<P>, suite: &Suite) -> Result<Vec<Preferen
         ))
         .hint("take a generation suite, or name a preference suite with data of its own");
     };
-    truncate(&mut pairs, ctx.max_examples);
+    truncate(&mut pairs, from.max_examples);
     Ok(pairs)
 }
 
 /// The prompts of a generation suite, each once.
-pub(super) fn tasks<P: Policy>(ctx: &ScoreContext<P>, suite: &Suite) -> Result<Vec<Task>> {
+pub(super) fn tasks(from: &SuiteData, suite: &Suite) -> Result<Vec<Task>> {
     let mut tasks = match suite.source.as_str() {
-        "plan" => prompts(ctx.heldout),
-        "world" => world_tasks(&World::new(&ctx.data.world)?),
-        _ => rows::tasks(&ctx.spec(suite), suite, &ctx.tokenizer.template(), ctx.max_examples)?,
+        "plan" => prompts(from.heldout),
+        "world" => world_tasks(&World::new(&from.data.world)?),
+        _ => rows::tasks(&from.spec(suite), suite, &from.tokenizer.template(), from.max_examples)?,
     };
-    truncate(&mut tasks, ctx.max_examples);
+    truncate(&mut tasks, from.max_examples);
     unique(tasks.iter().map(|t| t.id.as_str()))?;
     Ok(tasks)
 }

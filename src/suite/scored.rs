@@ -1,7 +1,9 @@
 //! What scoring a suite gives.
 
 use super::definition::OpponentKind;
+use super::judge::{Match, Outcome};
 use super::metric::Metric;
+use super::preference::PairLogps;
 
 /// A suite's scores for one policy.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -10,6 +12,8 @@ pub struct ScoredSuite {
     pub examples: Vec<ExampleScore>,
     /// A value per subset and metric; subset `all` first.
     pub metrics: Vec<MetricScore>,
+    /// What the models say of each pair (preference suites).
+    pub pairs: Vec<PairLogps>,
     /// What the policy wrote (generation suites).
     pub samples: Vec<Sample>,
     /// Contestants that ought to lose (generation suites with a judge that compares).
@@ -80,8 +84,7 @@ pub struct Opponent {
     pub kind: OpponentKind,
     pub completion: String,
     pub reward: Option<f64>,
-    /// 1: the sample wins, 0: it loses, 0.5: a tie. `None`: the judge gave no valid answer.
-    pub preference: Option<f64>,
+    pub outcome: Outcome,
 }
 
 /// How a contestant that ought to lose did.
@@ -92,6 +95,30 @@ pub struct SentinelScore {
     pub win_rate: f64,
     pub n: usize,
     pub standard_error: f64,
+    /// What the score is made of.
+    pub games: Vec<Game>,
+}
+
+/// One match of a contestant, without the texts. Lengths are in characters.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Game {
+    pub example: String,
+    pub cluster: String,
+    pub outcome: Outcome,
+    pub candidate_length: usize,
+    pub baseline_length: usize,
+}
+
+impl Game {
+    pub fn of(played: &Match, outcome: Outcome) -> Self {
+        Self {
+            example: played.task.id.clone(),
+            cluster: played.task.cluster.clone(),
+            outcome,
+            candidate_length: played.candidate.chars().count(),
+            baseline_length: played.baseline.chars().count(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::definition::OpponentKind;
 use super::estimate;
 use super::judge::{Judge, Match, Task};
-use super::scored::{ScoredSuite, SentinelScore};
+use super::scored::{Game, ScoredSuite, SentinelScore};
 use crate::base::error::Result;
 
 /// Says the same whatever the prompt: the data's most frequent chosen completion (the first by the alphabet
@@ -69,7 +69,7 @@ fn against(
     let valid: Vec<(f64, &str)> = outcomes
         .iter()
         .zip(&games)
-        .filter_map(|(o, (task, ..))| o.map(|o| (o, task.cluster.as_str())))
+        .filter_map(|(o, (task, ..))| o.preference.map(|p| (p, task.cluster.as_str())))
         .collect();
     if valid.is_empty() {
         return Ok(None);
@@ -77,7 +77,8 @@ fn against(
     let (values, clusters): (Vec<f64>, Vec<&str>) = valid.into_iter().unzip();
     let e = estimate::mean(&values, &clusters);
     let (win_rate, n, standard_error) = (e.value, e.n, e.standard_error);
-    Ok(Some(SentinelScore { sentinel, opponent, win_rate, n, standard_error }))
+    let games = matches.iter().zip(outcomes).map(|(m, outcome)| Game::of(m, outcome)).collect();
+    Ok(Some(SentinelScore { sentinel, opponent, win_rate, n, standard_error, games }))
 }
 
 fn most_frequent<'a>(base: &[(&'a Task, &str)]) -> Option<&'a str> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::definition::Suite;
-use crate::base::error::{Result, unknown};
+use crate::base::error::{Result, anyhow, unknown};
 
 /// A suite file that is built in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +32,7 @@ shipped![
     "suites/preference/world.toml",
     "suites/generation/alpaca-eval.toml",
     "suites/generation/gsm8k.toml",
+    "suites/generation/heldout-judged.toml",
     "suites/generation/heldout-prompts.toml",
     "suites/generation/ifeval.toml",
     "suites/generation/mt-bench.toml",
@@ -71,17 +72,36 @@ pub fn find(name: &str, folder: &str) -> Result<Suite> {
     }
 }
 
+/// The suite of this name, whatever its kind: `world` may be both, `preference/world` is one.
+///
+/// # Errors
+/// Where no suite has the name, or two do.
+pub fn find_any(name: &str) -> Result<Suite> {
+    if name.ends_with(".toml") {
+        return Suite::read(Path::new(name));
+    }
+    let named = |s: &&ShippedSuite| stem(s) == name || full(s) == name;
+    let found: Vec<&ShippedSuite> = SHIPPED.iter().filter(named).collect();
+    match found[..] {
+        [s] => Suite::parse(s.text, s.path),
+        [] => Err(unknown("suite", name, &SHIPPED.iter().map(full).collect::<Vec<_>>())),
+        _ => {
+            let names: Vec<&str> = found.into_iter().map(full).collect();
+            Err(anyhow!("two suites are named `{name}`: say `{}`", names.join("` or `")))
+        }
+    }
+}
+
 /// The text of every shipped suite of that name (a preference and a generation suite may share one), for
 /// `suites show`; for a path, the file's text.
 pub fn show(name: &str) -> Result<Vec<(String, String)>> {
     if name.ends_with(".toml") {
-        let text = std::fs::read_to_string(name)
-            .map_err(|e| crate::base::error::anyhow!("reading suite {name}: {e}"))?;
+        let text = std::fs::read_to_string(name).map_err(|e| anyhow!("reading suite {name}: {e}"))?;
         return Ok(vec![(name.to_owned(), text)]);
     }
     let found: Vec<_> = SHIPPED
         .iter()
-        .filter(|s| stem(s) == name || s.path.trim_start_matches("suites/").trim_end_matches(".toml") == name)
+        .filter(|s| stem(s) == name || full(s) == name)
         .map(|s| (s.path.to_owned(), s.text.to_owned()))
         .collect();
     if found.is_empty() {
@@ -90,6 +110,11 @@ pub fn show(name: &str) -> Result<Vec<(String, String)>> {
         return Err(unknown("suite", name, &known));
     }
     Ok(found)
+}
+
+/// `preference/world`.
+fn full(s: &ShippedSuite) -> &'static str {
+    s.path.trim_start_matches("suites/").trim_end_matches(".toml")
 }
 
 fn stem(s: &ShippedSuite) -> &'static str {

@@ -50,14 +50,14 @@ pub struct AdamWState {
 }
 
 impl AdamW {
-    /// Moments of 0 for every parameter of `policy`.
+    /// Moments of 0 for every parameter of `policy` that is trained.
     ///
     /// # Errors
     /// No memory on the device.
     pub fn new(spec: &TrainSpec, policy: &Decoder) -> Result<Self> {
         let (mut first, mut second, mut master) = (vec![], vec![], vec![]);
-        let wide = policy.params().iter().all(|p| p.tensor.dtype() == DType::F32);
-        for Param { tensor, .. } in policy.params() {
+        let wide = policy.trained().iter().all(|p| p.tensor.dtype() == DType::F32);
+        for Param { tensor, .. } in policy.trained() {
             first.push(Tensor::zeros(tensor.shape(), DType::F32, tensor.device())?);
             second.push(Tensor::zeros(tensor.shape(), DType::F32, tensor.device())?);
             if !wide {
@@ -109,7 +109,7 @@ impl AdamW {
         Ok(())
     }
 
-    /// One update of every parameter, its gradient multiplied by `scale` first.
+    /// One update of every trained parameter, its gradient multiplied by `scale` first.
     ///
     /// # Errors
     /// A gradient of another shape, a failing device.
@@ -132,7 +132,7 @@ impl AdamW {
             scale: scale as f32,
         };
         let decayed = Update { keep: (1.0 - learning_rate * self.weight_decay) as f32, ..update };
-        for (i, param) in policy.params_mut().iter_mut().enumerate() {
+        for (i, param) in policy.trained_mut().iter_mut().enumerate() {
             let gradient = &gradients.tensors()[i];
             ensure!(
                 gradient.shape() == param.tensor.shape(),

@@ -1,6 +1,6 @@
 //! Saving a run in the middle, and going on to the same bits.
 //!
-//! A checkpoint is one safetensors file, `step-<n>.safetensors`: weights, moments and master weights as
+//! A checkpoint is one safetensors file, `step-<n>.safetensors`: the weights that are trained, moments and master weights as
 //! tensors, everything else as TOML in its metadata (floats go through text exactly), with a checksum over
 //! both. It is written aside, flushed to the disk and renamed; the two newest are kept, so that a damaged
 //! one costs the steps since the one before.
@@ -74,7 +74,7 @@ impl Saved {
     /// Puts the saved weights into `policy`.
     pub(super) fn restore_weights(&self, policy: &mut Decoder) -> Result<()> {
         let device = policy.device().clone();
-        let params = policy.params_mut();
+        let params = policy.trained_mut();
         ensure!(
             params.len() == self.params.len(),
             "checkpoint: {} parameters, want {}",
@@ -143,7 +143,7 @@ fn files(folder: &Path) -> Vec<PathBuf> {
 
 /// All tensors by name, on the CPU.
 fn tensors(policy: &Decoder, optimizer: &AdamWState) -> Result<Vec<(String, Tensor)>> {
-    let params: Vec<Tensor> = policy.params().iter().map(|p| p.tensor.clone()).collect();
+    let params: Vec<Tensor> = policy.trained().iter().map(|p| p.tensor.clone()).collect();
     let groups = [
         ("param", &params),
         ("first", &optimizer.first),

@@ -27,8 +27,8 @@ pub struct Ledger {
     pub kl_tokens: u64,
     /// Reference tokens needed, each time they are needed, whether or not a cache had them.
     pub reference_tokens: u64,
-    /// Analytic: policy forward and backward (three forwards), KL-term and reference forwards; each counted
-    /// as packed for training, a pair's prompt once.
+    /// Analytic: policy forward and backward (three forwards; with an adapter, the products with frozen weights
+    /// twice), KL-term and reference forwards; each counted as packed for training, a pair's prompt once.
     pub flops: f64,
     /// Units drawn over units there are.
     pub epochs: f64,
@@ -93,14 +93,15 @@ pub fn step_cost(
     let examples = units.iter().map(|u| u.sequences.len() as u64).sum();
     let policy_tokens = sum(&|s| s.ids.len());
     let kl_tokens: u64 = mismatched.iter().map(|s| s.ids.len() as u64).sum();
-    let (mut flops, mut reference_tokens) = (3.0 * policy.flops(&packed), 0);
+    let (mut flops, mut reference_tokens) = (policy.training_flops(&packed), 0);
     if objective.needs_reference() {
-        flops += policy.flops(&packed);
+        flops += policy.base_flops(&packed);
         reference_tokens = policy_tokens + kl_tokens;
     }
     if !mismatched.is_empty() {
         // Once under the policy, once under the reference.
-        flops += 2.0 * policy.flops(&Packed::of(mismatched));
+        let mismatched = Packed::of(mismatched);
+        flops += policy.flops(&mismatched) + policy.base_flops(&mismatched);
     }
     Ledger {
         steps: 1,

@@ -12,6 +12,7 @@ use super::step::{StepInput, compute_step};
 use super::units::{TrainData, Unit, class_counts, units};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
+use crate::base::seed;
 use crate::data::{Sampler, Sequence};
 use crate::model::{Decoder, Gradients};
 use crate::objective::{ClassCounts, Feedback, Objective, build};
@@ -309,6 +310,8 @@ impl<'a> Run<'a> {
             mismatched: &batch.mismatched,
             reference: self.job.reference,
             micro_tokens: self.job.spec.micro_tokens,
+            dropout: (self.job.spec.lora.dropout > 0.0)
+                .then(|| seed::derive(self.job.seed, &format!("dropout of step {}", self.ledger.steps + 1))),
             classes: self.classes,
             reward_shift: if self.rewards.1 == 0 { 0.0 } else { self.rewards.0 / self.rewards.1 as f64 },
         };

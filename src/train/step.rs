@@ -5,7 +5,7 @@ use super::reference::Reference;
 use super::units::Unit;
 use crate::base::error::{Context, Result, ensure};
 use crate::data::Sequence;
-use crate::model::{Decoder, Gradients};
+use crate::model::{Decoder, Dropout, Gradients};
 use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto};
 use std::time::{Duration, Instant};
 
@@ -17,6 +17,8 @@ pub struct StepInput<'a> {
     /// Absent where the method needs none.
     pub reference: Option<Reference<'a>>,
     pub micro_tokens: usize,
+    /// Seed of the step's dropout; `None`: no dropout. z0 is estimated without it.
+    pub dropout: Option<u64>,
     /// Class counts of the training data.
     pub classes: ClassCounts,
     pub reward_shift: f64,
@@ -61,9 +63,11 @@ pub fn compute_step(
         result.z0 = Some(reference_point(policy, input, &mut result.reference_time)?);
     }
     let context = context(objective, input, result.z0);
-    let mut at = 0;
+    let (mut at, mut first_row) = (0, 0);
     for micro in micros(input.units, input.micro_tokens, objective.needs_prompt()) {
-        let (logps, tape) = policy.forward(&micro.packed)?;
+        let dropout = input.dropout.map(|seed| Dropout { seed, first_row });
+        let (logps, tape) = policy.forward_training(&micro.packed, dropout)?;
+        first_row += micro.packed.ids.len() as u64;
         let (completions, prompts) = micro.split(&logps);
         let mut part = describe(&input.units[micro.units.clone()]);
         let end = at + completions.len();

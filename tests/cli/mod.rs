@@ -38,7 +38,7 @@ impl Ran {
     }
 }
 
-#[expect(dead_code, reason = "each test binary uses a part of it")]
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 impl Place {
     /// An empty folder.
     pub fn empty() -> Self {

@@ -193,6 +193,7 @@ fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8
         reference_tokens: if arm.name == "sft" { 0 } else { total },
         flops: 6.0 * total as f64 * 1.1e6 * arm.cost,
         epochs: 3.2,
+        trained_parameters: 1000,
         final_loss: last,
         weights: format!("{:012x}", s * 1_000_003),
         train_seconds: seconds,

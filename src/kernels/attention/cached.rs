@@ -42,6 +42,10 @@ pub fn cached(
         }
     }
     let caches: Vec<&(Tensor, Tensor)> = entries.iter().filter_map(|e| slots[e.slot].as_ref()).collect();
+    if cpu::applies(qkv) {
+        dispatch!(qkv.dtype(), append_cpu(qkv, &caches, entries, capacity, shape))?;
+        return dispatch!(qkv.dtype(), cached_cpu(qkv, &caches, entries, shape));
+    }
     for (entry, (k, v)) in entries.iter().zip(&caches) {
         let mine = qkv.narrow(0, entry.row, entry.len)?;
         for (cache, from) in [(k, keys), (v, values)] {
@@ -49,14 +53,39 @@ pub fn cached(
             cache.slice_set(&new.transpose(0, 1)?.contiguous()?, 1, entry.past)?;
         }
     }
-    if cpu::applies(qkv) {
-        return dispatch!(qkv.dtype(), cached_cpu(qkv, &caches, entries, shape));
-    }
     let one = |(entry, (k, v)): (&Cached, &&(Tensor, Tensor))| {
         dense::cached(&qkv.narrow(0, entry.row, entry.len)?, k, v, entry, shape)
     };
     let outs = entries.iter().zip(&caches).map(one).collect::<Result<Vec<_>>>()?;
     Ok(Tensor::cat(&outs, 0)?)
+}
+
+/// Writes the new keys and values into their slots, in place.
+fn append_cpu<T: Real>(
+    qkv: &Tensor,
+    caches: &[&(Tensor, Tensor)],
+    entries: &[Cached],
+    capacity: usize,
+    shape: &Shape,
+) -> Result<()> {
+    let (d, width) = (shape.head_dim, shape.width());
+    let Columns { keys, values, .. } = shape.columns();
+    let xs = cpu::slice::<T>(qkv)?;
+    let xs: &[T] = &xs;
+    for (entry, (k, v)) in entries.iter().zip(caches) {
+        for (cache, from) in [(k, keys), (v, values)] {
+            cpu::update::<T>(cache, |cache| {
+                for (head, place) in cache.chunks_exact_mut(capacity * d).enumerate() {
+                    for i in 0..entry.len {
+                        let new = &xs[(entry.row + i) * width + from + head * d..][..d];
+                        place[(entry.past + i) * d..][..d].copy_from_slice(new);
+                    }
+                }
+                Ok(())
+            })?;
+        }
+    }
+    Ok(())
 }
 
 fn cached_cpu<T: Real>(
@@ -135,12 +164,29 @@ fn one_query<T: Real>(q: &[T], keys: &[T], values: &[T], shape: &Shape) -> Vec<T
     }
     let max = reduce::max(&scores);
     let total = reduce::exp_sum(&mut scores, max);
+    scores.iter_mut().for_each(|p| *p /= total);
     let mut out = vec![T::ZERO; d];
-    for (&p, value) in scores.iter().zip(values.chunks_exact(d).skip(from)) {
-        let p = p / total;
-        for (out, &v) in out.iter_mut().zip(value) {
-            *out = p.mul_add(v, *out);
+    // A cache line of columns at a time, whose sums stay in registers.
+    let mut column = 0;
+    while column < d {
+        let wide = COLUMNS.min(d - column);
+        let mut sums = [T::ZERO; COLUMNS];
+        for (&p, value) in scores.iter().zip(values.chunks_exact(d).skip(from)) {
+            let value = &value[column..column + wide];
+            if wide == COLUMNS {
+                for (sum, &v) in sums.iter_mut().zip(value) {
+                    *sum = p.mul_add(v, *sum);
+                }
+            } else {
+                for (sum, &v) in sums[..wide].iter_mut().zip(value) {
+                    *sum = p.mul_add(v, *sum);
+                }
+            }
         }
+        out[column..column + wide].copy_from_slice(&sums[..wide]);
+        column += wide;
     }
     out
 }
+
+const COLUMNS: usize = 32;

@@ -3,6 +3,7 @@
 
 use candle_core::{DType, Tensor};
 use rand_chacha::ChaCha8Rng;
+use rayon::prelude::*;
 
 use super::decoding::Decoding;
 use super::sampler::sample;
@@ -215,10 +216,12 @@ fn advance<M: Advance>(
     let (n, v) = logits.dims2().context("logits of a generation step")?; // (n, v)
     ensure!(n == running.len(), "the model returned {n} rows of logits for {} sequences", running.len());
     let mut logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    for (run, row) in running.iter_mut().zip(logits.chunks_mut(v)) {
+    // Each sequence has its own random numbers, so that they may be drawn side by side.
+    running.par_iter_mut().zip(logits.par_chunks_mut(v)).try_for_each(|(run, row)| {
         let token = sample(row, &run.ids, decoding, &mut run.rng)?;
         run.ids.push(token);
-    }
+        Ok::<(), anyhow::Error>(())
+    })?;
     done.steps += 1;
     done.new_tokens += running.len();
     Ok(())

@@ -3,7 +3,7 @@
 use super::Judgment;
 use super::rate::{battles, contestants};
 use crate::stats::Interval;
-use crate::stats::bootstrap::percentile;
+use crate::stats::bootstrap::percentiles;
 
 /// Strength of a contestant on the logit scale, mean 0 over contestants:
 /// P(i beats j) = σ(strength_i − strength_j).
@@ -36,10 +36,11 @@ pub fn bradley_terry(judgments: &[Judgment], resamples: usize, alpha: f64, seed:
     let fitted = |units: &[usize]| fit(names.len(), units.iter().flat_map(|u| by_id[*u].iter().copied()));
     let everyone: Vec<usize> = (0..ids.len()).collect();
     let strengths = fitted(&everyone);
+    let intervals = percentiles(ids.len(), resamples, alpha, seed, names.len(), fitted);
     let row = |(k, name): (usize, &&str)| Strength {
         name: (*name).into(),
         strength: strengths[k],
-        interval: percentile(ids.len(), resamples, alpha, seed, |units| fitted(units)[k]),
+        interval: intervals[k],
     };
     names.iter().enumerate().map(row).collect()
 }

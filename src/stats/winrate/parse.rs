@@ -11,7 +11,8 @@ const FORMS: &str = "a JSON list of AlpacaEval annotations (preference 1 to 2, o
 
 /// Judgments of a file's text. A text that begins with `[` is AlpacaEval's list, where preference 1 is a win
 /// of `generator_1` (the baseline), 2 of `generator_2` (the candidate), 1.5 or 0 a tie, and null (the judge
-/// gave no answer) is left out, as the official package does. Anything else is read as JSON lines.
+/// gave no answer) is left out, as the official package does. Anything else is read as JSON lines, where null is
+/// left out too: `judgments.jsonl` of a comparison is such a file.
 ///
 /// # Errors
 /// With the line (JSON lines) or the number of the annotation.
@@ -62,10 +63,14 @@ fn lines(text: &str) -> Result<Vec<Judgment>> {
         let read = row.and_then(|row| judgment(&row));
         read.with_context(|| format!("line {}", k + 1)).hint(format!("the file takes {FORMS}"))
     };
-    filled.map(read).collect()
+    filled.map(read).filter_map(Result::transpose).collect()
 }
 
-fn judgment(row: &Value) -> Result<Judgment> {
+/// `None`: the judge gave no valid answer (`preference` is null).
+fn judgment(row: &Value) -> Result<Option<Judgment>> {
+    if row.get("preference").is_some_and(Value::is_null) {
+        return Ok(None);
+    }
     let number = |field: &str| match row.get(field) {
         None | Some(Value::Null) => Ok(None),
         Some(v) => v.as_f64().map(Some).ok_or_else(|| anyhow!("`{field}` is {v}, not a number")),
@@ -76,14 +81,14 @@ fn judgment(row: &Value) -> Result<Judgment> {
     };
     let Some(preference) = number("preference")? else { bail!("`preference` is missing") };
     ensure!((0.0..=1.0).contains(&preference), "`preference` is {preference}, outside 0 to 1");
-    Ok(Judgment {
+    Ok(Some(Judgment {
         id: row.get("id").map(name).ok_or_else(|| anyhow!("`id` is missing"))?,
         candidate: text_of(row, "candidate")?.into(),
         baseline: text_of(row, "baseline")?.into(),
         preference,
         candidate_length: length("candidate_length")?,
         baseline_length: length("baseline_length")?,
-    })
+    }))
 }
 
 fn text_of<'a>(row: &'a Value, field: &str) -> Result<&'a str> {

@@ -10,4 +10,4 @@ mod task;
 pub use exact::ExactMatch;
 pub use gold::Gold;
 pub use instructions::Instructions;
-pub use task::{Grade, Judge, Match, Task};
+pub use task::{Grade, Judge, Match, Outcome, Task};

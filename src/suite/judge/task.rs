@@ -14,10 +14,19 @@ pub struct Task {
     pub subset: String,
     /// As the model sees it.
     pub prompt: String,
+    /// What is asked, without solved examples and chat template; empty: the prompt.
+    pub asked: String,
     /// The chosen or reference completion, or the reference answer.
     pub answer: Option<String>,
     /// The row that it came from; empty for prompts of preference pairs.
     pub row: Map<String, Value>,
+}
+
+impl Task {
+    /// What is asked, as a judge should read it.
+    pub fn request(&self) -> &str {
+        if self.asked.is_empty() { &self.prompt } else { &self.asked }
+    }
 }
 
 /// What a judge says of one completion alone.
@@ -39,6 +48,23 @@ pub struct Match<'a> {
     pub baseline: &'a str,
 }
 
+/// What a match came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Outcome {
+    /// 1: the candidate wins, 0: it loses, 0.5: a tie; `None`: the judge gave no valid answer.
+    pub preference: Option<f64>,
+    /// Whether the verdict changed with the order of the two; `None` where the judge sees no order, or gave
+    /// no valid answer.
+    pub flipped: Option<bool>,
+}
+
+impl From<Option<f64>> for Outcome {
+    /// Of a judge that sees no order.
+    fn from(preference: Option<f64>) -> Self {
+        Self { preference, flipped: None }
+    }
+}
+
 /// A judge. What it says of a completion depends on the prompt and the completion alone.
 pub trait Judge {
     /// Why the judge cannot judge this task; `None` where it can.
@@ -51,22 +77,25 @@ pub trait Judge {
 
     fn grade(&self, task: &Task, completion: &str) -> Result<Grade>;
 
-    /// Preference for the candidate of each match: 1 win, 0 loss, 0.5 tie, `None` where the judge gave no
-    /// valid answer.
-    fn compare(&self, matches: &[Match]) -> Result<Vec<Option<f64>>> {
-        matches
-            .iter()
-            .map(|m| {
-                let (a, b) =
-                    (self.grade(m.task, m.candidate)?.reward, self.grade(m.task, m.baseline)?.reward);
-                Ok(a.zip(b).map(|(a, b)| outcome(a, b)))
-            })
-            .collect()
+    /// The grade of each completion, in order; a judge that is quicker in batches has its own.
+    fn grades(&self, completions: &[(&Task, &str)]) -> Result<Vec<Grade>> {
+        completions.iter().map(|(task, completion)| self.grade(task, completion)).collect()
+    }
+
+    /// The outcome of each match, in order; without an own rule, by the rewards of the two.
+    fn compare(&self, matches: &[Match]) -> Result<Vec<Outcome>> {
+        let both: Vec<(&Task, &str)> =
+            matches.iter().flat_map(|m| [(m.task, m.candidate), (m.task, m.baseline)]).collect();
+        let outcome = |pair: &[Grade]| {
+            let (a, b) = (pair[0].reward, pair[1].reward);
+            a.zip(b).map(|(a, b)| by_reward(a, b)).into()
+        };
+        Ok(self.grades(&both)?.chunks(2).map(outcome).collect())
     }
 }
 
 /// Win, tie or loss by reward.
-fn outcome(candidate: f64, baseline: f64) -> f64 {
+fn by_reward(candidate: f64, baseline: f64) -> f64 {
     match candidate.partial_cmp(&baseline) {
         Some(std::cmp::Ordering::Greater) => 1.0,
         Some(std::cmp::Ordering::Less) => 0.0,

@@ -10,7 +10,7 @@ use super::cache::Cache;
 use super::client::{Client, Endpoint, Usage};
 use super::template::JudgeTemplate;
 use crate::base::error::{Result, ensure};
-use crate::suite::judge::task::{Grade, Judge, Match, Task};
+use crate::suite::judge::task::{Grade, Judge, Match, Outcome, Task};
 
 /// What the judge decided, over all matches so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -21,6 +21,8 @@ pub struct Tally {
     /// Matches whose verdict changed with the order: ties.
     pub flipped: u64,
     pub usage: Usage,
+    /// The endpoint has failed for good: what is not judged yet stays unjudged.
+    pub down: bool,
 }
 
 impl Tally {
@@ -59,7 +61,9 @@ impl LlmJudge {
             self.count(|t| t.usage.cached += 1);
             return Ok(reply.text);
         }
-        let (reply, repeated) = client.ask(request)?;
+        let asked = client.ask(request);
+        self.count(|t| t.down |= asked.is_err());
+        let (reply, repeated) = asked?;
         self.cache.put(&self.endpoint.url, request, &reply)?;
         self.count(|t| {
             t.usage.asked += 1;
@@ -72,7 +76,7 @@ impl LlmJudge {
 
     /// The replies to all requests, in their order. The first failure stops what has not begun.
     fn replies(&self, requests: &[Value]) -> Result<Vec<String>> {
-        let client = Client::new(&self.endpoint)?;
+        let client = Client::new(&self.endpoint).inspect_err(|_| self.count(|t| t.down = true))?;
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
         let slots: Vec<Mutex<Option<Result<String>>>> = requests.iter().map(|_| Mutex::new(None)).collect();
         std::thread::scope(|scope| {
@@ -112,21 +116,28 @@ impl Judge for LlmJudge {
         Ok(Grade::default())
     }
 
-    fn compare(&self, matches: &[Match]) -> Result<Vec<Option<f64>>> {
+    fn compare(&self, matches: &[Match]) -> Result<Vec<Outcome>> {
         let mut requests = Vec::with_capacity(2 * matches.len());
         for m in matches {
             for (first, second) in [(m.candidate, m.baseline), (m.baseline, m.candidate)] {
-                requests.push(self.template.request(&self.endpoint.model, &m.task.prompt, first, second)?);
+                requests.push(self.template.request(
+                    &self.endpoint.model,
+                    m.task.request(),
+                    first,
+                    second,
+                )?);
             }
         }
         let replies = self.replies(&requests)?;
         let decide = |pair: &[String]| {
             let (forth, back) = (self.template.read(&pair[0]), self.template.read(&pair[1]).map(|p| 1.0 - p));
-            let outcome = forth.zip(back).map(|(a, b)| if a == b { a } else { 0.5 });
+            let both = forth.zip(back);
+            let preference = both.map(|(a, b)| if a == b { a } else { 0.5 });
+            let outcome = Outcome { preference, flipped: both.map(|(a, b)| a != b) };
             self.count(|t| {
                 t.matches += 1;
-                t.invalid += u64::from(outcome.is_none());
-                t.flipped += u64::from(outcome.is_some() && forth != back);
+                t.invalid += u64::from(preference.is_none());
+                t.flipped += u64::from(outcome.flipped == Some(true));
             });
             outcome
         };

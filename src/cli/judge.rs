@@ -1,0 +1,23 @@
+//! Options that name a language model as judge.
+
+use clap::Args;
+
+use crate::plan::Overrides;
+
+#[derive(Clone, Debug, Default, Args)]
+pub struct JudgeOptions {
+    /// Short for --set judge.url=…: an OpenAI-compatible endpoint for suites with judge = "llm", such as
+    /// http://127.0.0.1:8000/v1 (key: environment variable KTO_EVAL_JUDGE_KEY)
+    #[arg(long, value_name = "URL")]
+    pub judge_url: Option<String>,
+    /// Short for --set judge.model=…: the judge's name at the endpoint
+    #[arg(long, value_name = "NAME")]
+    pub judge_model: Option<String>,
+}
+
+impl JudgeOptions {
+    pub fn over(&self, overrides: Overrides) -> Overrides {
+        let (judge_url, judge_model) = (self.judge_url.clone(), self.judge_model.clone());
+        Overrides { judge_url, judge_model, ..overrides }
+    }
+}

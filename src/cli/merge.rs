@@ -1,0 +1,32 @@
+//! `kto-eval merge ADAPTER --out DIR`.
+
+use clap::Args;
+
+use super::args::Common;
+use super::output::print;
+use crate::base::error::{HintExt, Result, anyhow};
+use crate::base::exit::Exit;
+use crate::launch;
+use crate::model::SHARD_BYTES;
+
+/// Writes an adapter and the base that it names as one checkpoint that transformers opens.
+#[derive(Debug, Args)]
+pub struct Options {
+    /// Directory (or hub id) with adapter_config.json and adapter_model.safetensors
+    adapter: String,
+    /// Revision on the hub
+    #[arg(long, default_value = "main")]
+    revision: String,
+    /// Most megabytes (10⁶ bytes) of weights in one file
+    #[arg(long, value_name = "MB", default_value_t = SHARD_BYTES / 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
+    max_shard_size: u64,
+}
+
+pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    let out = common.out.as_deref();
+    let out = out.ok_or_else(|| anyhow!("merge needs --out")).hint("a folder for the merged checkpoint")?;
+    let device = common.device()?;
+    launch::merge(&options.adapter, &options.revision, out, options.max_shard_size * 1_000_000, device)?;
+    print(&format!("model: {}\n", out.display()))?;
+    Ok(Exit::Done)
+}

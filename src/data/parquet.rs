@@ -1,0 +1,99 @@
+//! Rows of a Parquet file as JSON objects.
+
+use std::fs::File;
+use std::path::Path;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::{Field, Row};
+use serde_json::{Map, Value};
+
+use crate::base::error::{HintExt, Result, anyhow};
+
+use super::stream::{OnRow, Place};
+
+/// Reads the rows of `path` in order until the end or until `on_row` breaks; a place's line is the row's number.
+///
+/// Lists of structs (a conversation's messages) become arrays of objects. Snappy, gzip and uncompressed files are
+/// read.
+///
+/// # Errors
+/// A file that is cut off or damaged, a compression that is not read, a column that has no counterpart in JSON;
+/// what `on_row` returns.
+pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<()> {
+    let shown = path.display();
+    let broken = |e: parquet::errors::ParquetError, row: usize| {
+        let text = e.to_string();
+        let hint = if text.contains("Disabled feature") {
+            "files compressed with Snappy, gzip or nothing are read: write it again with one of these"
+        } else {
+            "the file may be cut off or damaged: fetch it again"
+        };
+        let place = if row == 0 { shown.to_string() } else { format!("{shown}:{row}") };
+        Err::<(), _>(anyhow!("{place}: not readable as Parquet: {text}")).hint(hint)
+    };
+    let reader = match SerializedFileReader::new(file) {
+        Ok(reader) => reader,
+        Err(e) => return broken(e, 0),
+    };
+    let rows = match reader.get_row_iter(None) {
+        Ok(rows) => rows,
+        Err(e) => return broken(e, 0),
+    };
+    for (index, row) in rows.enumerate() {
+        let number = index + 1;
+        let row = match row {
+            Ok(row) => row,
+            Err(e) => return broken(e, number),
+        };
+        let place = Place { line: number, number };
+        let row = object(row).map_err(|e| e.context(format!("{shown}:{number}")))?;
+        if on_row(place, Value::Object(row))?.is_break() {
+            return Ok(());
+        }
+    }
+    Ok(())
+}
+
+fn object(row: Row) -> Result<Map<String, Value>> {
+    let column = |(name, field): (String, Field)| {
+        let value = value(field).map_err(|e| e.context(format!("column `{name}`")))?;
+        Ok((name, value))
+    };
+    row.into_columns().into_iter().map(column).collect()
+}
+
+fn value(field: Field) -> Result<Value> {
+    Ok(match field {
+        Field::Null => Value::Null,
+        Field::Bool(x) => x.into(),
+        Field::Byte(x) => x.into(),
+        Field::Short(x) => x.into(),
+        Field::Int(x) | Field::Date(x) | Field::TimeMillis(x) => x.into(),
+        Field::Long(x) | Field::TimeMicros(x) | Field::TimestampMillis(x) | Field::TimestampMicros(x) => {
+            x.into()
+        }
+        Field::UByte(x) => x.into(),
+        Field::UShort(x) => x.into(),
+        Field::UInt(x) => x.into(),
+        Field::ULong(x) => x.into(),
+        Field::Float16(x) => f64::from(x).into(),
+        Field::Float(x) => f64::from(x).into(),
+        Field::Double(x) => x.into(),
+        Field::Str(text) => text.into(),
+        // Old writers leave out the mark that says that bytes are text.
+        Field::Bytes(bytes) => match bytes.as_utf8() {
+            Ok(text) => text.into(),
+            Err(_) => return Err(anyhow!("bytes that are not UTF-8")),
+        },
+        Field::Decimal(_) => return Err(anyhow!("decimal numbers are not read")),
+        Field::Group(row) => Value::Object(object(row)?),
+        Field::ListInternal(list) => list.elements().iter().cloned().map(value).collect::<Result<_>>()?,
+        Field::MapInternal(map) => {
+            let entry = |(key, field): &(Field, Field)| match key {
+                Field::Str(key) => Ok((key.clone(), value(field.clone())?)),
+                other => Err(anyhow!("a map whose keys are not text ({other})")),
+            };
+            Value::Object(map.entries().iter().map(entry).collect::<Result<_>>()?)
+        }
+    })
+}

@@ -1,0 +1,70 @@
+//! The last step's loss, seed by seed.
+
+use super::finding::{Finding, Kind, amount, short};
+use super::judge::Bench;
+use crate::record::Direction;
+use crate::stats::gate::{Change, change, mean};
+
+/// One finding an arm: mean over seeds of (candidate − baseline)/|mean of the baseline|.
+pub(super) fn judge(bench: &Bench) -> Vec<Finding> {
+    bench.arms().into_iter().map(|arm| one(bench, arm)).collect()
+}
+
+fn one(bench: &Bench, arm: &str) -> Finding {
+    let id = format!("final-loss/{arm}");
+    let tolerance = bench.config.final_loss.tolerance;
+    let loss = |side: &super::side::Side, seed| side.run(arm, seed).map_or(f64::NAN, |r| r.final_loss);
+    let pairs: Vec<(f64, f64)> =
+        bench.seeds(arm).into_iter().map(|s| (loss(bench.baseline, s), loss(bench.candidate, s))).collect();
+    let n = pairs.len().max(1) as f64;
+    let (b, c) = (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
+    let mut finding = Finding {
+        id: id.clone(),
+        kind: Kind::FinalLoss,
+        arm: arm.to_owned(),
+        unit: "loss".to_owned(),
+        direction: Direction::Lower,
+        baseline: Some(b).filter(|x| x.is_finite()),
+        candidate: Some(c).filter(|x| x.is_finite()),
+        change: None,
+        low: None,
+        high: None,
+        relative: true,
+        tolerance,
+        verdict: Change::Inconclusive,
+        spread: None,
+        degrees_of_freedom: 0,
+        words: format!("final loss of {arm}: fewer than two seeds ended well on both sides"),
+    };
+    if pairs.is_empty() || pairs.iter().any(|p| !p.0.is_finite()) {
+        finding.words = format!("final loss of {arm}: the baseline has none");
+        return finding;
+    }
+    if pairs.iter().any(|p| !p.1.is_finite()) {
+        finding.verdict = Change::Regressed;
+        finding.words = format!("final loss of {arm}: not finite, {} before", short(b));
+        return finding;
+    }
+    let shares: Vec<f64> = pairs.iter().map(|(x, y)| (y - x) / b.abs().max(f64::MIN_POSITIVE)).collect();
+    if shares.iter().all(|d| *d == 0.0) {
+        finding.verdict = Change::Pass;
+        (finding.change, finding.low, finding.high) = (Some(0.0), Some(0.0), Some(0.0));
+        finding.words = format!("final loss of {arm}: {}, bit for bit as before", short(b));
+        return finding;
+    }
+    let Some(m) = mean(&shares, bench.history.noise(&id), bench.tail) else { return finding };
+    finding.verdict = change(-m.interval.high, -m.interval.low, tolerance);
+    (finding.change, finding.low, finding.high) = (Some(m.mean), Some(m.interval.low), Some(m.interval.high));
+    (finding.spread, finding.degrees_of_freedom) = (Some(m.spread), shares.len() - 1);
+    finding.words = format!(
+        "final loss of {arm}: {} after {}, {} ({} to {}; {} seeds), tolerance {:.1} %",
+        short(c),
+        short(b),
+        amount(m.mean, true, ""),
+        amount(m.interval.low, true, ""),
+        amount(m.interval.high, true, ""),
+        shares.len(),
+        100.0 * tolerance
+    );
+    finding
+}

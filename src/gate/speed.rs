@@ -1,0 +1,91 @@
+//! Throughput and peak memory, from rounds that were measured turn about.
+
+use super::finding::{Finding, Kind, amount, short};
+use super::judge::Bench;
+use super::side::Repeat;
+use crate::record::{Direction, RunRow, Status};
+use crate::stats::gate::{Change, ratio};
+
+/// One finding an arm.
+pub(super) fn judge(bench: &Bench, kind: Kind, tolerance: f64) -> Vec<Finding> {
+    bench.arms().into_iter().map(|arm| one(bench, kind, arm, tolerance)).collect()
+}
+
+fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
+    let throughput = kind == Kind::Throughput;
+    let counted = bench.baseline.records.runs.iter().any(|r| r.arm == arm && r.policy_tokens > 0);
+    let unit = match (throughput, counted) {
+        (true, true) => "tokens/s",
+        // A trainer that does not say how many tokens it saw: budgets are the same, so runs per time are.
+        (true, false) => "runs/s",
+        (false, _) => "MiB",
+    };
+    let id = format!("{}/{arm}", kind.name());
+    let mut finding = Finding {
+        id: id.clone(),
+        kind,
+        arm: arm.to_owned(),
+        unit: unit.to_owned(),
+        direction: if throughput { Direction::Higher } else { Direction::Lower },
+        baseline: None,
+        candidate: None,
+        change: None,
+        low: None,
+        high: None,
+        relative: true,
+        tolerance,
+        verdict: Change::Inconclusive,
+        spread: None,
+        degrees_of_freedom: 0,
+        words: String::new(),
+    };
+    let what = if throughput { "throughput" } else { "peak memory" };
+    let (b, c) = (bench.baseline, bench.candidate);
+    if b.session.is_none() || b.session != c.session {
+        finding.words = format!(
+            "{what} of {arm}: the sides were not measured turn about (`kto-eval gate measure` does), and times of \
+             different hours do not compare"
+        );
+        return finding;
+    }
+    let value = |repeat: &Repeat| -> Option<f64> {
+        let runs = repeat.runs.iter().filter(|r| r.arm == arm && r.status == Status::Done);
+        let values: Vec<f64> = runs.map(|r| if throughput { speed(r, counted) } else { memory(r) }).collect();
+        let n = values.len() as f64;
+        (!values.is_empty()).then(|| (values.iter().map(|v| v.ln()).sum::<f64>() / n).exp())
+    };
+    let pairs: Vec<(f64, f64)> =
+        b.repeats.iter().zip(&c.repeats).filter_map(|(b, c)| Some((value(b)?, value(c)?))).collect();
+    let Some(r) = ratio(&pairs, throughput, tolerance, bench.history.noise(&id), bench.tail) else {
+        finding.words = format!("{what} of {arm}: fewer than two rounds measured it on both sides");
+        return finding;
+    };
+    let n = pairs.len() as f64;
+    let mean = |of: fn(&(f64, f64)) -> f64| (pairs.iter().map(|p| of(p).ln()).sum::<f64>() / n).exp();
+    (finding.baseline, finding.candidate) = (Some(mean(|p| p.0)), Some(mean(|p| p.1)));
+    finding.change = Some(r.ratio - 1.0);
+    (finding.low, finding.high) = (Some(r.interval.low - 1.0), Some(r.interval.high - 1.0));
+    finding.verdict = r.change;
+    (finding.spread, finding.degrees_of_freedom) = (Some(r.spread), pairs.len() - 1);
+    let hint = if r.change == Change::Inconclusive { "; more rounds would narrow it" } else { "" };
+    finding.words = format!(
+        "{what} of {arm}: {} {unit} after {}, {} ({} to {}; {} rounds turn about), tolerance {:.1} %{hint}",
+        short(mean(|p| p.1)),
+        short(mean(|p| p.0)),
+        amount(r.ratio - 1.0, true, ""),
+        amount(r.interval.low - 1.0, true, ""),
+        amount(r.interval.high - 1.0, true, ""),
+        pairs.len(),
+        100.0 * tolerance
+    );
+    finding
+}
+
+fn speed(run: &RunRow, counted: bool) -> f64 {
+    if counted { run.tokens_per_second } else { 1.0 / run.train_seconds }
+}
+
+/// Host and device together: moving a tensor from one to the other is no saving.
+fn memory(run: &RunRow) -> f64 {
+    run.peak_host_mib + run.peak_device_mib
+}

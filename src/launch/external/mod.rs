@@ -1,0 +1,14 @@
+//! Trainers that are commands: given data and a checkpoint, measured from outside, and scored by what they leave.
+
+mod data;
+mod device_memory;
+mod log;
+mod metrics;
+mod model;
+mod process;
+mod train;
+#[cfg(target_os = "linux")]
+mod tree;
+
+pub use process::{Ended, Limits, Ran, Usage, run_tree};
+pub(super) use train::{check_program, trained};

@@ -1,0 +1,250 @@
+//! Suites on any model, trained anywhere: no plan, no training.
+
+use std::path::PathBuf;
+
+use candle_core::Device;
+
+use super::llm::{judge_for, usage};
+use super::observer::Observer;
+use super::prepare::{dtype, tell_apart};
+use super::rows::{self, Owner};
+use super::run::{SCORE_BETA, SLOTS};
+use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::data::{Dataset, Sequence, Tokenizer, load_with, resolve_model};
+use crate::model::Decoder;
+use crate::plan::{DataSpec, Dtype, JudgeSpec};
+use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
+use crate::suite::judge::Judge;
+use crate::suite::judge::llm::LlmJudge;
+use crate::suite::logps::sequence_logps;
+use crate::suite::preference::PairLogps;
+use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
+
+/// What to score, and on what.
+#[derive(Clone, Debug)]
+pub struct SuiteRequest {
+    pub model: String,
+    /// What implicit rewards and divergence are measured against, and the opponent `base`; without one, metrics
+    /// that need it are left out.
+    pub reference: Option<String>,
+    pub revision: String,
+    pub dtype: Dtype,
+    /// For suites with `source = "plan"`; an empty source: none.
+    pub data: DataSpec,
+    /// By name or path; `preference/world` where two kinds share a name.
+    pub suites: Vec<Suite>,
+    pub judge: JudgeSpec,
+    pub seeds: Vec<u64>,
+    pub max_examples: usize,
+    pub out: PathBuf,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default)]
+pub struct SuiteScores {
+    /// All rows of `scores.csv`.
+    pub scores: Vec<ScoreRow>,
+    /// What the language model that judged was asked.
+    pub judge: Option<JudgeUsage>,
+}
+
+/// The name of the scored model in the rows.
+const MODEL: &str = "model";
+
+/// Scores a model on suites; rows are written suite by suite, so that a failure keeps what was done.
+///
+/// # Errors
+/// A model, data or suite that cannot be read, a judge that is down.
+pub fn score_suites(
+    request: &SuiteRequest,
+    device: Device,
+    observer: &mut dyn Observer,
+) -> Result<SuiteScores> {
+    let mut suites = request.suites.clone();
+    tell_apart(&mut suites)?;
+    let judge = judge_for(&suites, &request.judge)?;
+    for suite in &mut suites {
+        without_reference(suite, request.reference.is_some())?;
+    }
+    let mut folder = ScoreFolder::open(&request.out)?;
+    let models = Models::load(request, &device)?;
+    let heldout = heldout(request, &suites, &models.tokenizer)?;
+    let mut found = SuiteScores::default();
+    for suite in &suites {
+        for (i, &seed) in request.seeds.iter().enumerate() {
+            // Nothing is drawn for a preference suite.
+            if i > 0 && suite.kind == Kind::Preference {
+                continue;
+            }
+            observer.stage(&format!("scoring {} on {} (seed {seed})", request.model, suite.name));
+            let before = judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
+            let job = Job { request, models: &models, heldout: &heldout, suite, seed, judge: judge.as_ref() };
+            let result = job.score(&mut folder, &mut found.scores, observer);
+            if let Some(judge) = judge.as_ref().filter(|_| suite.judge == JudgeKind::Llm) {
+                found.judge = Some(usage(&request.judge, &before, &judge.tally()).add_to(folder.dir())?);
+            }
+            result?;
+        }
+    }
+    Ok(found)
+}
+
+struct Models {
+    tokenizer: Tokenizer,
+    policy: Decoder,
+    reference: Option<Decoder>,
+}
+
+impl Models {
+    fn load(request: &SuiteRequest, device: &Device) -> Result<Self> {
+        let dir = resolve_model(&request.model, &request.revision)?;
+        let tokenizer = Tokenizer::load(&dir)?;
+        let dtype = dtype(request.dtype, device);
+        let policy = Decoder::load(&dir, dtype, device)?;
+        tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", dir.display()))?;
+        let load = |source: &String| {
+            let decoder = Decoder::load(&resolve_model(source, &request.revision)?, dtype, device)?;
+            let (theirs, ours) = (decoder.config().vocab, policy.config().vocab);
+            ensure!(
+                theirs == ours,
+                "reference {source}: its vocabulary has {theirs} tokens, the model's {ours}; log-probs cannot be \
+                 compared"
+            );
+            Ok(decoder)
+        };
+        let reference = request.reference.as_ref().map(load).transpose()?;
+        Ok(Self { tokenizer, policy, reference })
+    }
+}
+
+/// Takes out what cannot be measured without a reference.
+fn without_reference(suite: &mut Suite, has_reference: bool) -> Result<()> {
+    if has_reference {
+        return Ok(());
+    }
+    let relative = [
+        Metric::RewardAccuracy,
+        Metric::Margin,
+        Metric::Brier,
+        Metric::CalibrationError,
+        Metric::KlSequence,
+        Metric::KlPerToken,
+        Metric::WinRateBase,
+    ];
+    suite.metrics.retain(|m| !relative.contains(m));
+    suite.opponents.retain(|o| *o != OpponentKind::Base);
+    ensure!(
+        !suite.metrics.is_empty(),
+        "suite `{}` measures nothing without a reference; name one with --reference",
+        suite.name
+    );
+    Ok(())
+}
+
+fn heldout(request: &SuiteRequest, suites: &[Suite], tokenizer: &Tokenizer) -> Result<Dataset> {
+    let Some(suite) = suites.iter().find(|s| s.source == "plan") else {
+        return Ok(Dataset::Paired(Vec::new()));
+    };
+    if request.data.source.is_empty() {
+        return Err(anyhow!(
+            "suite `{}` is drawn from the held-out split of some data, and none is named",
+            suite.name
+        ))
+        .hint("name it with --data: a hub id, a file, a directory, or world");
+    }
+    let spec = DataSpec { max_examples: 0, ..request.data.clone() };
+    Ok(load_with(&spec, &spec.split, &tokenizer.template())?.dataset)
+}
+
+/// One suite under one seed.
+struct Job<'a> {
+    request: &'a SuiteRequest,
+    models: &'a Models,
+    heldout: &'a Dataset,
+    suite: &'a Suite,
+    seed: u64,
+    judge: Option<&'a LlmJudge>,
+}
+
+impl Job<'_> {
+    fn score(
+        &self,
+        folder: &mut ScoreFolder,
+        scores: &mut Vec<ScoreRow>,
+        observer: &mut dyn Observer,
+    ) -> Result<()> {
+        let base = match &self.models.reference {
+            Some(reference) if self.suite.kind == Kind::Generation => {
+                let base = self.of(reference, None)?;
+                scores.extend(self.write(folder, &Owner::base(self.seed), &base)?);
+                Some(base)
+            }
+            _ => None,
+        };
+        let result = self.of(&self.models.policy, base.as_ref())?;
+        for (reason, n) in result.exclusions() {
+            observer.note(&format!("{}: {n} examples left out: {reason}", self.suite.name));
+        }
+        let owner = Owner { run: MODEL.to_owned(), arm: MODEL.to_owned(), seed: self.seed };
+        scores.extend(self.write(folder, &owner, &result)?);
+        Ok(())
+    }
+
+    fn of(&self, policy: &Decoder, base: Option<&ScoredSuite>) -> Result<ScoredSuite> {
+        let width = if self.suite.kind == Kind::Preference { 2 } else { 1 };
+        let mut logps = |sequences: &[Sequence]| match &self.models.reference {
+            // No metric that is left asks for it.
+            None => Ok(vec![0.0; sequences.len()]),
+            Some(reference) => {
+                let groups: Vec<Vec<&Sequence>> =
+                    sequences.chunks(width).map(|c| c.iter().collect()).collect();
+                sequence_logps(reference, &groups)
+            }
+        };
+        let mut context = ScoreContext {
+            policy,
+            reference: &mut logps,
+            tokenizer: &self.models.tokenizer,
+            data: &self.request.data,
+            heldout: self.heldout,
+            base,
+            seed: self.seed,
+            max_examples: self.request.max_examples,
+            beta: SCORE_BETA,
+            slots: SLOTS,
+        };
+        score_with(&mut context, self.suite, self.judge.map(|j| j as &dyn Judge))
+    }
+
+    fn write(&self, folder: &mut ScoreFolder, owner: &Owner, result: &ScoredSuite) -> Result<Vec<ScoreRow>> {
+        let scores = rows::scores(owner, self.suite, result);
+        folder.scores(&scores)?;
+        folder.examples(&rows::examples(owner, self.suite, result))?;
+        folder.samples(&rows::samples(owner, self.suite, result))?;
+        folder.judgments(&rows::judgments(owner, self.suite, result))?;
+        folder.logps(&self.logps(owner, result))?;
+        Ok(scores)
+    }
+
+    fn logps(&self, owner: &Owner, result: &ScoredSuite) -> Vec<LogpRow> {
+        let known = self.models.reference.is_some();
+        let sides = result.pairs.iter().flat_map(|p| {
+            [
+                (p, "chosen", p.chosen_tokens, p.chosen, p.reference_chosen),
+                (p, "rejected", p.rejected_tokens, p.rejected, p.reference_rejected),
+            ]
+        });
+        let row = |(pair, side, tokens, logp, reference): (&PairLogps, &str, usize, f64, f64)| LogpRow {
+            run: owner.run.clone(),
+            suite: self.suite.name.clone(),
+            subset: pair.subset.clone(),
+            example: pair.example.clone(),
+            side: side.to_owned(),
+            completion_tokens: tokens as u64,
+            logp,
+            reference_logp: known.then_some(reference),
+            reward: known.then_some(SCORE_BETA * (logp - reference)),
+        };
+        sides.map(row).collect()
+    }
+}

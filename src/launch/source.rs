@@ -1,0 +1,52 @@
+//! A model by name: a checkpoint, or an adapter with the base that it names.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+
+use crate::base::error::{Context, Result};
+use crate::data::resolve_model;
+use crate::model::Decoder;
+use crate::model::peft::{base_of, is_adapter, read_adapter_config};
+
+/// A model as loaded.
+pub struct Opened {
+    /// With its adapter, where it has one.
+    pub decoder: Decoder,
+    /// Where its tokenizer is: beside the adapter, or with the base.
+    pub tokenizer_dir: PathBuf,
+    /// The checkpoint's own folder (the base's, for an adapter).
+    pub weights_dir: PathBuf,
+}
+
+/// Opens a hub id, a model directory, or a directory with an adapter in PEFT's form, whose base is resolved as
+/// any model is; a relative path may also stand beside the adapter's own folder.
+///
+/// # Errors
+/// Whatever is missing or does not fit; the message names it.
+pub fn open(source: &str, revision: &str, dtype: DType, device: &Device) -> Result<Opened> {
+    let dir = resolve_model(source, revision)?;
+    open_dir(&dir, dtype, device)
+}
+
+/// As [`open`], for a directory.
+pub fn open_dir(dir: &Path, dtype: DType, device: &Device) -> Result<Opened> {
+    if !is_adapter(dir) {
+        let decoder = Decoder::load(dir, dtype, device)?;
+        return Ok(Opened { decoder, tokenizer_dir: dir.to_owned(), weights_dir: dir.to_owned() });
+    }
+    let config = read_adapter_config(dir)?;
+    let base = base_of(dir, &config)?;
+    let revision = config.get("revision").and_then(|r| r.as_str()).unwrap_or("main");
+    let beside = dir.canonicalize().ok().and_then(|d| Some(d.parent()?.join(&base)));
+    let beside = beside.filter(|p| !Path::new(&base).is_dir() && p.is_dir());
+    let weights_dir = match beside {
+        Some(path) => path,
+        None => resolve_model(&base, revision)
+            .with_context(|| format!("the base of the adapter {}", dir.display()))?,
+    };
+    let decoder = Decoder::load(&weights_dir, dtype, device)?.load_adapter(dir)?;
+    let own = dir.join("tokenizer.json").is_file();
+    let tokenizer_dir = if own { dir.to_owned() } else { weights_dir.clone() };
+    Ok(Opened { decoder, tokenizer_dir, weights_dir })
+}

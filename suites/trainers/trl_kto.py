@@ -1,0 +1,29 @@
+"""TRL's KTOTrainer as an arm of kto-eval.
+
+    [[arm]]
+    name = "trl-kto"
+    method = "kto"
+    [arm.trainer]
+    data = "trl-unpaired-jsonl"
+    command = ["python", "suites/trainers/trl_kto.py", "--model", "{model}", "--data", "{data}", "--out", "{out}",
+               "--seed", "{seed}", "--max-tokens", "{budget.tokens}", "--beta", "{beta}", "--batch-size", "{batch_size}",
+               "--learning-rate", "{learning_rate}", "--schedule", "{schedule}", "--max-length", "{max_length}"]
+"""
+import math
+import os
+
+import trl_common as common
+
+args = common.options(__doc__.splitlines()[0])
+
+from datasets import Dataset  # noqa: E402
+from trl import KTOConfig, KTOTrainer  # noqa: E402
+
+model, tokenizer = common.load(args)
+rows = common.take(common.read_rows(args.data), tokenizer, args)
+recorder, counts = common.recorder(os.path.join(args.out, "kto-eval-metrics.jsonl"))
+configuration = common.config(KTOConfig, args, math.ceil(len(rows) / args.batch_size), args.batch_size, beta=args.beta)
+trainer = KTOTrainer(
+    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder],
+    train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "completion", "label")} for row in rows]))
+common.train(trainer, counts, args, tokenizer)

@@ -1,0 +1,439 @@
+//! LoRA: gradients, PEFT's files in and out, merging, training, and adapters that do not fit.
+
+mod cli;
+mod engine;
+
+use candle_core::{DType, Device, Tensor};
+use cli::Place;
+use engine::{floats, ids, json, largest_difference, sequence, shared};
+use kto_eval::base::error::render;
+use kto_eval::base::seed;
+use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
+use kto_eval::plan::LoraSpec;
+use rand_chacha::rand_core::Rng;
+use serde_json::{Value, json};
+use std::path::Path;
+
+/// Each way that a projection can lie in a checkpoint: apart, fused by head (GPT-NeoX), transposed (GPT-2).
+const FAMILIES: [&str; 4] = ["llama", "gpt_neox", "gpt2", "gemma2"];
+
+fn decoder(family: &str) -> Decoder {
+    let config = json!({
+        "model_type": family, "vocab_size": 29, "hidden_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "intermediate_size": 20,
+        "max_position_embeddings": 64, "initializer_range": 0.3, "tie_word_embeddings": false,
+        "n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64, "query_pre_attn_scalar": 4,
+    });
+    Decoder::random(DecoderConfig::from_json(&config).unwrap(), 7, DType::F64, &Device::Cpu).unwrap()
+}
+
+fn lora(dropout: f64) -> LoraSpec {
+    LoraSpec { rank: 3, alpha: 5.0, dropout, target_modules: vec!["all-linear".into()], use_rslora: false }
+}
+
+/// Numbers between -1 and 1.
+fn numbers(name: &str, count: usize) -> Vec<f64> {
+    let mut rng = seed::rng(17, name);
+    (0..count).map(|_| rng.next_u32() as f64 / 2f64.powi(31) - 1.0).collect()
+}
+
+/// With every B away from 0.
+fn moved(family: &str, spec: &LoraSpec) -> Decoder {
+    let mut decoder = decoder(family).with_adapter(spec, 3).unwrap();
+    for param in decoder.trained_mut() {
+        let name = param.pieces[0].name.clone();
+        let noise =
+            Tensor::from_vec(numbers(&name, param.tensor.elem_count()), param.tensor.shape(), &Device::Cpu);
+        param.tensor = (&param.tensor + (noise.unwrap() * 0.3).unwrap()).unwrap();
+    }
+    decoder
+}
+
+fn batch() -> Packed {
+    let row = |name: &str, n: usize| {
+        let mut rng = seed::rng(19, name);
+        (0..n).map(|_| rng.next_u32() % 29).collect::<Vec<u32>>()
+    };
+    let prompt = row("prompt", 4);
+    let whole = |name: &str, n: usize| sequence(&[prompt.clone(), row(name, n)].concat(), 4);
+    let mut packed = Packed::default();
+    packed.push_group(&[&whole("a", 5), &whole("b", 3)]);
+    packed.push_group(&[&sequence(&row("c", 9), 2)]);
+    packed
+}
+
+fn flat(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+#[test]
+fn an_adapter_begins_as_its_base_and_shares_its_weights() {
+    for family in FAMILIES {
+        let base = decoder(family);
+        let adapted = base.with_adapter(&lora(0.0), 3).unwrap();
+        assert_eq!(base.logps(&batch()).unwrap(), adapted.logps(&batch()).unwrap(), "{family}");
+        assert_eq!(base.weights_hash().unwrap(), adapted.weights_hash().unwrap(), "B is 0");
+        assert_ne!(base.weights_hash().unwrap(), moved(family, &lora(0.0)).weights_hash().unwrap());
+        assert!(adapted.num_trained() < base.num_params() && adapted.num_params() == base.num_params());
+        let again = base.with_adapter(&lora(0.0), 3).unwrap();
+        let other = base.with_adapter(&lora(0.0), 4).unwrap();
+        let a = |d: &Decoder| flat(&d.trained()[0].tensor);
+        assert_eq!(a(&adapted), a(&again), "one seed, one draw");
+        assert_ne!(a(&adapted), a(&other));
+        let bound = 1.0 / 12f64.sqrt();
+        let largest = a(&adapted).iter().fold(0.0f64, |m, x| m.max(x.abs()));
+        assert!(largest <= bound && largest > 0.8 * bound, "{largest} for a bound of {bound}");
+    }
+}
+
+#[test]
+fn gradients_of_adapters_are_those_of_finite_differences_with_and_without_dropout() {
+    let packed = batch();
+    let dlogps = numbers("dlogps", packed.reads.len());
+    for (family, p) in FAMILIES.into_iter().flat_map(|f| [(f, 0.0), (f, 0.3)]) {
+        for checkpointing in [false, true] {
+            let mut decoder = moved(family, &lora(p));
+            decoder.set_checkpointing(checkpointing);
+            let draws = Some(Dropout { seed: 11, first_row: 100 });
+            let (logps, tape) = decoder.forward_training(&packed, draws).unwrap();
+            let plain = decoder.logps(&packed).unwrap();
+            assert_eq!(
+                largest_difference(&logps, &plain) > 1e-6,
+                p > 0.0,
+                "{family}: dropout is for training"
+            );
+            let mut grads = Gradients::zeros(&decoder).unwrap();
+            decoder.backward(tape, &dlogps, &mut grads).unwrap();
+            let loss = |d: &Decoder| {
+                let logps = d.forward_training(&packed, draws).unwrap().0;
+                logps.iter().zip(&dlogps).map(|(l, w)| l * w).sum::<f64>()
+            };
+            for index in 0..decoder.trained().len() {
+                let param = &decoder.trained()[index];
+                let (grad, at) = (flat(&grads.tensors()[index]), flat(&param.tensor));
+                let name = &param.pieces[0].name;
+                assert!(grad.iter().any(|g| g.abs() > 1e-8), "{family} {name} has no gradient");
+                let direction = numbers(&format!("direction {name}"), at.len());
+                let shifted = |step: f64| {
+                    let mut copy = decoder.duplicate().unwrap();
+                    let values: Vec<f64> = at.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+                    copy.trained_mut()[index].tensor =
+                        Tensor::from_vec(values, param.tensor.shape(), &Device::Cpu).unwrap();
+                    loss(&copy)
+                };
+                let numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
+                let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
+                let error = (numeric - exact).abs() / (1.0 + exact.abs());
+                assert!(error < 2e-6, "{family} {name} p {p}: {exact} against {numeric}");
+            }
+        }
+    }
+}
+
+#[test]
+fn merging_changes_no_log_prob_and_an_adapter_comes_back_from_its_file() {
+    for family in FAMILIES {
+        for use_rslora in [false, true] {
+            let adapted = moved(family, &LoraSpec { use_rslora, ..lora(0.1) });
+            let logps = adapted.logps(&batch()).unwrap();
+            let merged = adapted.merged().unwrap();
+            assert!(merged.adapter().is_none());
+            assert!(largest_difference(&merged.logps(&batch()).unwrap(), &logps) < 1e-10, "{family}");
+
+            let dir = tempfile::tempdir().unwrap();
+            adapted.save_adapter(dir.path(), "somewhere/base").unwrap();
+            let again = decoder(family).load_adapter(dir.path()).unwrap();
+            assert_eq!(again.logps(&batch()).unwrap(), logps, "{family}");
+            let config = json(&dir.path().join("adapter_config.json"));
+            assert_eq!(config["base_model_name_or_path"], "somewhere/base");
+            assert_eq!(config["fan_in_fan_out"], family == "gpt2");
+            assert!(adapted.save(dir.path()).is_err(), "a checkpoint would leave the adapter out");
+        }
+    }
+}
+
+#[test]
+fn steps_through_the_cache_go_through_the_adapter() {
+    let decoder = moved("llama", &lora(0.2));
+    let row = [3u32, 7, 1, 20, 5, 9];
+    let mut cache = decoder.new_cache(1, 8).unwrap();
+    decoder.step(&mut cache, &[(0, &row[..4])]).unwrap();
+    let logits = decoder.step(&mut cache, &[(0, &row[4..5])]).unwrap();
+    let logits: Vec<f64> =
+        logits.get(0).unwrap().to_vec1::<f32>().unwrap().iter().map(|x| f64::from(*x)).collect();
+    let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
+    let wanted = decoder.logps(&Packed::of([&sequence(&row, 5)])).unwrap()[0];
+    assert!((logits[row[5] as usize] - total - wanted).abs() < 1e-5);
+}
+
+#[test]
+fn flops_count_side_paths_and_no_gradient_of_frozen_weights() {
+    let base = decoder("llama");
+    let adapted =
+        base.with_adapter(&LoraSpec { target_modules: vec!["q_proj".into()], ..lora(0.0) }, 1).unwrap();
+    let packed = batch();
+    let tokens = packed.ids.len() as f64;
+    // q_proj of both layers: A is 3 × 12, B is 12 × 3; two operations a multiply-add.
+    let side = 2.0 * tokens * 2.0 * (3.0 * 12.0 + 12.0 * 3.0);
+    assert_eq!(adapted.flops(&packed), base.flops(&packed) + side);
+    assert_eq!(adapted.base_flops(&packed), base.flops(&packed));
+    assert_eq!(base.training_flops(&packed), 3.0 * base.flops(&packed));
+    // What is saved is the product for each weight's gradient: as many as the weights' products forward.
+    let attention = {
+        let visible: usize =
+            (1..=4).sum::<usize>() + (5..=9).sum::<usize>() + (5..=7).sum::<usize>() + (1..=9).sum::<usize>();
+        2.0 * 4.0 * visible as f64 * 12.0
+    };
+    let saved = base.flops(&packed) - attention;
+    assert_eq!(adapted.training_flops(&packed), 3.0 * (base.flops(&packed) + side) - saved);
+    assert_eq!(adapted.num_trained(), 2 * (3 * 12 + 12 * 3));
+}
+
+#[test]
+fn target_modules_that_are_not_there_are_answered_with_those_that_are() {
+    let spec = LoraSpec { target_modules: vec!["q_porj".into()], ..lora(0.0) };
+    let text = render(&decoder("llama").with_adapter(&spec, 1).err().unwrap());
+    assert!(text.contains("unknown target module `q_porj` (known: down_proj, gate_proj, k_proj"), "{text}");
+    assert!(text.contains("did you mean `q_proj`?"), "{text}");
+    let twice = decoder("llama").with_adapter(&lora(0.0), 1).unwrap().with_adapter(&lora(0.0), 1);
+    assert!(render(&twice.err().unwrap()).contains("has an adapter already"));
+}
+
+#[test]
+fn adapters_for_another_base_are_refused_with_names_and_shapes() {
+    let dir = tempfile::tempdir().unwrap();
+    let save = |family: &str| moved(family, &lora(0.0)).save_adapter(dir.path(), "x").unwrap();
+    let refused = |base: &Decoder| render(&base.load_adapter(dir.path()).err().unwrap());
+
+    save("gpt2");
+    let text = refused(&decoder("llama"));
+    assert!(text.contains("base_model.model.transformer.h.0.attn.c_attn.lora_A.weight [3, 12]"), "{text}");
+    assert!(text.contains("which has 2 layers of down_proj") && text.contains("hint:"), "{text}");
+
+    save("llama");
+    let config = json!({"model_type": "llama", "vocab_size": 29, "hidden_size": 16, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "intermediate_size": 20, "max_position_embeddings": 64});
+    let wider =
+        Decoder::random(DecoderConfig::from_json(&config).unwrap(), 1, DType::F64, &Device::Cpu).unwrap();
+    let text = refused(&wider);
+    assert!(text.contains("q_proj.lora_A.weight has shape [3, 12], the base asks for [3, 16]"), "{text}");
+
+    let path = dir.path().join("adapter_config.json");
+    let edit = |key: &str, value: Value| {
+        let mut config = json(&path);
+        config[key] = value;
+        std::fs::write(&path, config.to_string()).unwrap();
+    };
+    for (key, value, off, says) in [
+        ("use_dora", json!(true), json!(false), "use_dora is true, which is not supported"),
+        ("bias", json!("all"), json!("none"), "bias is \"all\""),
+        ("modules_to_save", json!(["lm_head"]), json!(null), "modules_to_save is [\"lm_head\"]"),
+        ("peft_type", json!("IA3"), json!("LORA"), "peft_type is IA3"),
+        ("r", json!(8), json!(3), "have rank 3, adapter_config.json says 8"),
+    ] {
+        edit(key, value);
+        let text = refused(&decoder("llama"));
+        assert!(text.contains(says), "{text}");
+        edit(key, off);
+    }
+    decoder("llama").load_adapter(dir.path()).unwrap();
+    let file = dir.path().join("adapter_model.safetensors");
+    let bytes = std::fs::read(&file).unwrap();
+    std::fs::write(&file, &bytes[..bytes.len() - 100]).unwrap();
+    let text = refused(&decoder("llama"));
+    assert!(text.contains("adapter_model.safetensors") && text.contains("cut off"), "{text}");
+}
+
+#[test]
+fn an_adapter_of_peft_gives_the_log_probs_of_peft() {
+    let Some(dir) = shared().map(|d| d.join("golden/families")) else { return };
+    let golden = json(&dir.join("families.json"));
+    let base = Decoder::load(&dir.join("llama"), DType::F32, &Device::Cpu).unwrap();
+    let adapted = base.load_adapter(&dir.join("llama-lora")).unwrap();
+    for decoder in [&adapted, &adapted.merged().unwrap()] {
+        for s in golden["llama-lora"].as_array().unwrap() {
+            let logps = decoder.logps(&Packed::of([&sequence(&ids(&s["ids"]), 1)])).unwrap();
+            let error = largest_difference(&logps, &floats(&s["token_logps"]));
+            assert!(error < 1e-4, "{error:e}");
+        }
+    }
+    let opened = kto_eval::launch::open_dir(&dir.join("llama-lora"), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(opened.weights_dir.file_name().unwrap(), "llama", "the base stands beside the adapter");
+    assert!(opened.decoder.adapter().is_some());
+}
+
+const PLAN: &str = r#"name = "adapters"
+seeds = [1]
+budget = { steps = 6 }
+[model]
+source = "model"
+[data]
+source = "data"
+max_length = 64
+[train]
+batch_size = 8
+learning_rate = 1e-2
+lora = { rank = 4, alpha = 8 }
+[suites]
+preference = ["heldout"]
+[[arm]]
+method = "kto"
+lora = { dropout = 0.1 }
+[[arm]]
+name = "dpo-full"
+method = "dpo"
+lora = { rank = 0 }
+[[arm]]
+name = "dpo-q"
+method = "dpo"
+lora = { target_modules = ["q_proj", "v_proj"], use_rslora = true }
+"#;
+
+#[test]
+fn arms_with_and_without_adapters_run_side_by_side_from_one_base() {
+    let place = Place::new();
+    place.write("lora.toml", PLAN);
+    let shown = place.run(&["plan", "show", "lora.toml"]).succeeds().to_owned();
+    place.write("again.toml", &shown);
+    assert_eq!(place.run(&["plan", "show", "again.toml"]).succeeds(), shown, "a resolved plan is a plan");
+    place.run(&["compare", "lora.toml", "--out", "a"]).succeeds();
+    place.run(&["compare", "lora.toml", "--out", "b"]).succeeds();
+    let runs = place.read("a/runs.csv");
+    let mut reader = csv::Reader::from_reader(runs.as_bytes());
+    let header = reader.headers().unwrap().clone();
+    let at = |name: &str| header.iter().position(|c| c == name).unwrap();
+    let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+    let number = |row: &csv::StringRecord, name: &str| row[at(name)].parse::<f64>().unwrap();
+    let of = |arm: &str| rows.iter().find(|r| &r[at("arm")] == arm).unwrap();
+    let full = Decoder::load(&place.path("model"), DType::F32, &Device::Cpu).unwrap();
+    assert_eq!(number(of("dpo-full"), "trained_parameters"), full.num_params() as f64);
+    // One layer, c = 16, two heads of 8, two key/value heads, f = 32: (k + n)·r over the seven projections.
+    let all: usize =
+        [(16, 16); 4].into_iter().chain([(16, 32), (16, 32), (32, 16)]).map(|(k, n)| 4 * (k + n)).sum();
+    assert_eq!(number(of("kto"), "trained_parameters"), all as f64);
+    assert_eq!(number(of("dpo-q"), "trained_parameters"), (2 * 4 * 32) as f64);
+    assert!(
+        number(of("dpo-q"), "flops") < number(of("dpo-full"), "flops"),
+        "frozen weights need no gradient"
+    );
+    assert_eq!(number(of("dpo-q"), "policy_tokens"), number(of("dpo-full"), "policy_tokens"));
+    for row in &rows {
+        assert_eq!(&row[at("status")], "done");
+    }
+    let weights = |runs: &str| -> Vec<String> {
+        csv::Reader::from_reader(runs.as_bytes())
+            .records()
+            .map(|r| r.unwrap()[at("weights")].to_owned())
+            .collect()
+    };
+    assert_eq!(weights(&runs), weights(&place.read("b/runs.csv")), "same seed, same bits, dropout included");
+    let verified = place.run(&["verify", "lora.toml"]);
+    assert!(verified.succeeds().matches("step-0 identity").count() == 3, "{}", verified.out);
+}
+
+/// Trains an adapter on the tiny model of `place` into `adapter/`.
+fn trained(place: &Place) {
+    let set = [
+        "train",
+        "--method",
+        "dpo",
+        "--model",
+        "model",
+        "--data",
+        "data",
+        "--steps",
+        "8",
+        "--batch-size",
+        "8",
+        "--learning-rate",
+        "2e-2",
+        "--set",
+        "train.lora.rank=4",
+        "--save-model",
+        "adapter",
+    ];
+    place.run(&set).succeeds();
+}
+
+#[test]
+fn a_trained_adapter_is_scored_merged_and_trained_from() {
+    let place = Place::new();
+    trained(&place);
+    assert!(place.path("adapter/adapter_model.safetensors").is_file());
+    assert!(place.path("adapter/tokenizer.json").is_file() && !place.path("adapter/config.json").exists());
+    place.run(&["merge", "adapter", "--out", "merged", "--max-shard-size", "1"]).succeeds();
+    assert!(place.path("merged/config.json").is_file() && place.path("merged/tokenizer.json").is_file());
+    let logps = |model: &str| -> Vec<f64> {
+        let ran = place.run(&["score", "--model", model, "--data", "data", "--max-length", "64"]);
+        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
+        let at = reader.headers().unwrap().iter().position(|c| c == "logp").unwrap();
+        reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
+    };
+    let [adapter, merged, base] = ["adapter", "merged", "model"].map(logps);
+    assert!(largest_difference(&adapter, &merged) < 1e-3);
+    assert!(largest_difference(&adapter, &base) > 1e-2, "training has moved it");
+
+    // A plan may start from an adapter; a new adapter on it could name no base.
+    let full =
+        ["train", "--method", "sft", "--model", "adapter", "--data", "data", "--steps", "1", "--out", "full"];
+    place.run(&full).succeeds();
+    let more = [&full[..], &["--set", "train.lora.rank=2", "--force"]].concat();
+    place.run(&more).fails(2, &["adapter is an adapter itself", "kto-eval merge"]);
+    place.run(&["merge", "model", "--out", "x"]).fails(2, &["without an adapter"]);
+    place.run(&["merge", "adapter", "--out", "model"]).fails(2, &["which is read from"]);
+    place.run(&["merge", "adapter"]).fails(2, &["--out"]);
+}
+
+#[test]
+fn lora_keys_are_checked_where_they_stand() {
+    let place = Place::new();
+    for (from, to, says) in [
+        ("rank = 4, alpha = 8", "rank = 4, alpha = 0", "plan.toml:12: `train.lora.alpha` is 0"),
+        ("rank = 4, alpha = 8", "alpha = 8", "`arm.kto.lora` has no `rank`"),
+        ("dropout = 0.1", "dropout = 1.0", "plan.toml:17: `arm.kto.lora.dropout` is 1"),
+        ("dropout = 0.1", "droput = 0.1", "unknown key in [arm.kto.lora] `droput`"),
+        ("[\"q_proj\", \"v_proj\"]", "[]", "must name modules"),
+        ("[\"q_proj\", \"v_proj\"]", "[\"c_attn\"]", "unknown target module `c_attn`"),
+    ] {
+        assert!(PLAN.contains(from), "the test replaces {from}");
+        place.write("plan.toml", &PLAN.replacen(from, to, 1));
+        place.run(&["compare", "plan.toml", "--out", "x"]).fails(2, &[says]);
+    }
+}
+
+/// `pip install torch --index-url https://download.pytorch.org/whl/cpu && pip install peft transformers`, then
+/// `KTO_EVAL_PYTHON=…/python cargo test --test adapter -- --ignored`.
+#[test]
+#[ignore = "needs Python with torch, transformers and peft (see the comment above it)"]
+fn real_peft_opens_our_adapters_and_gives_the_same_log_probs() {
+    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let shared = shared().expect("the golden models are the bases");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
+    for family in ["llama", "gpt_neox", "gpt2", "qwen3", "gemma2", "olmo2"] {
+        let base_dir = shared.join("golden/families").join(family);
+        let mut adapted = Decoder::load(&base_dir, DType::F32, &Device::Cpu)
+            .unwrap()
+            .with_adapter(&LoraSpec { use_rslora: family == "qwen3", ..lora(0.1) }, 5)
+            .unwrap();
+        for param in adapted.trained_mut() {
+            let noise = numbers(&param.pieces[0].name, param.tensor.elem_count());
+            let noise =
+                Tensor::from_vec(noise, param.tensor.shape(), &Device::Cpu).unwrap().to_dtype(DType::F32);
+            param.tensor = (&param.tensor + (noise.unwrap() * 0.05).unwrap()).unwrap();
+        }
+        let dir = tempfile::tempdir().unwrap();
+        adapted.save_adapter(dir.path(), &base_dir.display().to_string()).unwrap();
+        let row: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % 200).collect();
+        let done = std::process::Command::new(&python)
+            .args([script.as_os_str(), dir.path().as_os_str()])
+            .arg(serde_json::to_string(&row).unwrap())
+            .output()
+            .unwrap();
+        assert!(done.status.success(), "{family}: {}", String::from_utf8_lossy(&done.stderr));
+        let wanted: Vec<f64> = serde_json::from_slice(&done.stdout).unwrap();
+        let mine = adapted.logps(&Packed::of([&sequence(&row, 1)])).unwrap();
+        let error = largest_difference(&mine, &wanted);
+        println!("{family}: log-probs within {error:.1e}");
+        assert!(error < 1e-4, "{family}: {error:e}");
+    }
+}
