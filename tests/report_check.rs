@@ -80,3 +80,35 @@ fn rows_that_contradict_each_other_are_found() {
     assert!(found.iter().any(|f| f.starts_with("scores.csv:2: value")), "{found:?}");
     assert!(found.iter().any(|f| f.starts_with("comparisons.csv:2: difference")), "{found:?}");
 }
+
+#[test]
+fn every_kind_of_row_that_another_contradicts_is_found() {
+    let mut input = report_fixture::input(7);
+    let scored = input.scores.iter().position(|s| s.arm == "kto").expect("kto has scores");
+    input.scores[scored].standard_error *= 1.5;
+    input.runs[1].policy_tokens += 1;
+    input.runs[2].final_loss += 0.1;
+    let sample = input.samples.iter().position(|s| s.arm == "kto").expect("kto wrote samples");
+    input.samples[sample].opponents[0].preference = 1.0 - input.samples[sample].opponents[0].preference;
+    let dir = written(&input);
+    let found = places(&input, dir.path());
+    let score = format!("scores.csv:{}: standard_error", scored + 2);
+    let line = format!("samples.jsonl:{}: preference against base", sample + 1);
+    for place in [score.as_str(), "runs.csv:3: policy_tokens", "runs.csv:4: final_loss", &line] {
+        assert!(found.iter().any(|f| f.starts_with(place)), "{place}: {found:?}");
+    }
+}
+
+#[test]
+fn a_verdict_that_was_edited_is_found_by_judging_again() {
+    let expected = report_fixture::input(7).comparisons;
+    assert_eq!(report::check_comparisons(&expected, &expected), Vec::new());
+    let mut edited = expected.clone();
+    edited[1].p *= 0.5;
+    edited[3].verdict = kto_eval::record::Verdict::Invalid;
+    edited[4].low = f64::NAN;
+    let found: Vec<_> =
+        report::check_comparisons(&edited, &expected).iter().map(|d| d.place.clone()).collect();
+    assert_eq!(found, ["comparisons.csv:3: p", "comparisons.csv:5: verdict", "comparisons.csv:6: low"]);
+    assert_eq!(report::check_comparisons(&edited[1..], &expected).len(), 1);
+}

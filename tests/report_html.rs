@@ -26,6 +26,8 @@ addEventListener("load", () => {
   const table = document.querySelector("#suite-world table.sortable");
   const head = table.tHead.rows[0].cells[1];
   const order = () => [...table.tBodies[0].rows].map((row) => Number(row.cells[1].dataset.sort));
+  head.firstElementChild.focus();
+  seen.focused = document.activeElement === head.firstElementChild && document.activeElement.tagName === "BUTTON";
   head.firstElementChild.click();
   seen.up = order(); seen.upSays = head.getAttribute("aria-sort");
   head.firstElementChild.click();
@@ -115,6 +117,7 @@ fn the_page_works_in_a_browser() {
         };
         assert!(order("up").len() == 4 && order("up").is_sorted(), "{seen}");
         assert!(order("down").iter().rev().is_sorted(), "{seen}");
+        assert_eq!(seen["focused"], true, "a column's head cannot be reached by keyboard");
         assert_eq!(
             (seen["upSays"].as_str(), seen["downSays"].as_str()),
             (Some("ascending"), Some("descending"))

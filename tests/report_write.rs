@@ -3,14 +3,20 @@
 mod report_fixture;
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 
-use kto_eval::report;
+use kto_eval::record::{EventFile, RunRow, Status, Verdict, masked_crc};
+use kto_eval::report::{self, Input};
 
-/// Set `KTO_EVAL_REPORT_OUT` to keep the fixture's report for looking at.
-fn out() -> (Option<tempfile::TempDir>, PathBuf) {
+/// Set `KTO_EVAL_REPORT_OUT` to keep the fixture's reports for looking at, each in a folder of that one.
+fn out(name: &str) -> (Option<tempfile::TempDir>, PathBuf) {
     match std::env::var_os("KTO_EVAL_REPORT_OUT") {
-        Some(dir) => (None, PathBuf::from(dir)),
+        Some(dir) => {
+            let dir = PathBuf::from(dir).join(name);
+            fs::create_dir_all(&dir).expect("KTO_EVAL_REPORT_OUT can be written to");
+            (None, dir)
+        }
         None => {
             let dir = tempfile::tempdir().expect("a temporary folder");
             let path = dir.path().to_owned();
@@ -21,18 +27,145 @@ fn out() -> (Option<tempfile::TempDir>, PathBuf) {
 
 #[test]
 fn a_report_is_written_with_every_chart() {
-    let (_keep, dir) = out();
+    let (_keep, dir) = out("plain");
     let paths = report::write(&report_fixture::input(7), &dir).expect("the fixture makes a report");
     let names: Vec<_> =
         paths.charts.iter().map(|p| p.file_stem().unwrap().to_str().unwrap().to_owned()).collect();
     for name in ["scores-heldout", "scores-world", "differences-world", "subsets-world", "rewards-heldout"] {
         assert!(names.iter().any(|n| n == name), "{name} is missing in {names:?}");
     }
-    for name in ["length-world", "learning", "cost", "pareto", "throughput"] {
+    for name in ["headline", "length-world", "learning", "kl", "cost", "pareto", "throughput"] {
         assert!(names.iter().any(|n| n == name), "{name} is missing in {names:?}");
     }
     for chart in &paths.charts {
         let png = fs::read(chart.with_extension("png")).unwrap();
         assert_eq!(&png[1..4], b"PNG");
     }
+}
+
+/// Writes the report, finds it consistent, and gives its Markdown, its HTML and the terminal's summary.
+fn shown(name: &str, input: &Input) -> [String; 3] {
+    let (_keep, dir) = out(name);
+    let paths = report::write(input, &dir).expect("every record makes a report");
+    assert_eq!(report::check_input(input, &dir).expect("the check runs"), Vec::new());
+    let read = |path: &Path| fs::read_to_string(path).unwrap();
+    [read(&paths.markdown), read(&paths.html), report::terminal_summary(input)]
+}
+
+#[test]
+fn a_lost_arm_is_named_with_its_reason_and_the_others_stand() {
+    let mut input = report_fixture::input(7);
+    for run in input.runs.iter_mut().filter(|r: &&mut RunRow| r.arm == "dpo") {
+        (run.status, run.note) = (Status::Diverged, "the loss is NaN at step 17".into());
+    }
+    for rows in [&mut input.scores] {
+        rows.retain(|s| s.arm != "dpo");
+    }
+    input.examples.retain(|e| e.arm != "dpo");
+    input.samples.retain(|e| e.arm != "dpo");
+    input.comparisons.retain(|c| c.arm_a != "dpo" && c.arm_b != "dpo");
+    for text in shown("lost-arm", &input) {
+        assert!(text.contains("dpo: 0 of 3 runs finished; nothing is said of it"), "{text}");
+        assert!(text.contains("the loss is NaN at step 17"));
+        assert!(!text.contains("INVALID"), "the other arms' verdicts stand");
+    }
+}
+
+#[test]
+fn a_comparison_whose_verdicts_are_all_invalid_says_so_first() {
+    let mut input = report_fixture::input(7);
+    input.comparisons.iter_mut().for_each(|c| c.verdict = Verdict::Invalid);
+    for text in shown("invalid", &input) {
+        assert!(text.contains("INVALID comparison: every verdict below names the reason."));
+    }
+}
+
+#[test]
+fn other_currencies_say_whether_a_verdict_stands_and_how_to_measure_it() {
+    let input = report_fixture::input(7);
+    let [markdown, html, _] = shown("currencies", &input);
+    for text in [&markdown, &html] {
+        assert!(text.contains("Verdicts in other currencies"));
+        // sft spends least FLOPs, dpo fewest labels: a win of theirs stands, a win over them is open.
+        assert!(text.contains("open (sft spent ") && text.contains("--set budget.flops="), "{text}");
+        assert!(text.contains("Matched on feedback labels at what dpo spent"));
+    }
+    let mut same = input;
+    for run in &mut same.runs {
+        (run.flops, run.train_seconds, run.labels) = (1e12, 20.0, 5000);
+        run.tokens_per_second = run.policy_tokens as f64 / run.train_seconds;
+    }
+    let [markdown, _, _] = shown("currencies-matched", &same);
+    assert!(!markdown.contains("Verdicts in other currencies"), "all currencies were matched");
+}
+
+#[test]
+fn one_seed_many_arms_long_names_and_many_suites_are_drawn() {
+    let mut one = report_fixture::input(7);
+    one.runs.retain(|r| r.seed == 1);
+    one.steps.retain(|r| r.seed == 1);
+    one.scores.retain(|r| r.seed <= 1);
+    one.examples.retain(|r| r.seed <= 1);
+    one.samples.retain(|r| r.seed <= 1);
+    one.comparisons.clear();
+    assert!(shown("one-seed", &one)[0].contains("(1 seed)"));
+    let many = report_fixture::eight_arms(7);
+    let [markdown, html, _] = shown("eight-arms", &many);
+    assert!(markdown.contains("kto-with-a-name-much-longer") && html.contains("kto-with-a-name-much-longer"));
+    let suites = report_fixture::six_suites(7);
+    let [_, html, _] = shown("six-suites", &suites);
+    for i in 1..=3 {
+        assert!(html.contains(&format!("id=\"suite-world-{i}\"")), "suite world-{i} has no section");
+    }
+    let mut single = report_fixture::input(7);
+    single.scores.retain(|s| s.suite == "heldout");
+    single.examples.retain(|s| s.suite == "heldout");
+    single.comparisons.retain(|s| s.suite == "heldout");
+    single.samples.clear();
+    assert!(!shown("one-suite", &single)[1].contains("suite-world"));
+}
+
+fn events(dir: &Path) -> Vec<u8> {
+    let mut file = EventFile::create(dir, 1000.0).unwrap();
+    for step in 1..=300 {
+        file.scalars(step, 1000.5, &[("train/loss", 1.0 / step as f64), ("train/nan", f64::NAN)]).unwrap();
+    }
+    file.flush().unwrap();
+    let found: Vec<_> = fs::read_dir(dir).unwrap().collect();
+    assert_eq!(found.len(), 1, "a run that begins anew replaces its events");
+    fs::read(found[0].as_ref().unwrap().path()).unwrap()
+}
+
+#[test]
+fn tensorboard_events_are_framed_records_with_valid_checksums() {
+    let dir = tempfile::tempdir().unwrap();
+    events(dir.path());
+    let bytes = events(dir.path());
+    let (mut rest, mut records) = (bytes.as_slice(), 0);
+    while !rest.is_empty() {
+        let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
+        let crc = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
+        assert_eq!(crc(8), masked_crc(&rest[..8]));
+        assert_eq!(crc(12 + length), masked_crc(&rest[12..12 + length]));
+        rest = &rest[16 + length..];
+        records += 1;
+    }
+    assert_eq!(records, 301, "the version, then a record a step");
+}
+
+/// `python3 -m venv V && V/bin/pip install tensorboard`, then
+/// `KTO_EVAL_TENSORBOARD=V/bin/python cargo test --test report_write -- --ignored`.
+#[test]
+#[ignore = "needs Python with tensorboard"]
+fn the_real_tensorboard_reads_the_events() {
+    let python = std::env::var("KTO_EVAL_TENSORBOARD").unwrap_or_else(|_| "python3".to_owned());
+    let dir = tempfile::tempdir().unwrap();
+    events(&dir.path().join("kto-s1"));
+    let read = "import sys\nfrom tensorboard.backend.event_processing.event_accumulator import EventAccumulator as A\n\
+                a = A(sys.argv[1], size_guidance={'scalars': 0})\na.Reload()\n\
+                print(a.Tags()['scalars'], len(a.Scalars('train/loss')), a.Scalars('train/loss')[-1].step, \
+                round(a.Scalars('train/loss')[3].value, 6), a.Scalars('train/loss')[0].wall_time)";
+    let out = Command::new(&python).args(["-c", read]).arg(dir.path().join("kto-s1")).output().unwrap();
+    let said = String::from_utf8_lossy(&out.stdout);
+    assert_eq!(said.trim(), "['train/loss'] 300 300 0.25 1000.5", "{}", String::from_utf8_lossy(&out.stderr));
 }

@@ -68,11 +68,15 @@ fn a_clear_win_is_called_and_read_in_either_direction() {
     let arms = [("kto", 0.7), ("dpo", 0.5)];
     let higher = &judged(&arms, 3, 500, Direction::Higher)[0];
     assert_eq!(higher.verdict, Verdict::Better);
-    assert!(higher.words.starts_with("kto beats dpo on hh accuracy by "), "{}", higher.words);
+    assert!(higher.words.starts_with("kto beats dpo on hh (accuracy) by "), "{}", higher.words);
     let lower = &judged(&arms, 3, 500, Direction::Lower)[0];
     assert_eq!(lower.verdict, Verdict::Worse);
     assert_eq!(lower.difference, higher.difference);
-    assert!(lower.words.starts_with("dpo beats kto on hh accuracy by "), "{}", lower.words);
+    assert!(
+        lower.words.starts_with("dpo beats kto on hh (accuracy, lower is better) by "),
+        "{}",
+        lower.words
+    );
     assert!(judged(&arms, 3, 500, Direction::Neutral).is_empty());
 }
 
@@ -120,6 +124,22 @@ fn a_base_with_samples_of_its_own_under_each_seed_is_paired_seed_by_seed() {
     assert_eq!((row.arm_b.as_str(), row.seeds), ("base", 3));
     assert!((row.mean_a - mean("kto")).abs() < 1e-12, "{} {}", row.mean_a, mean("kto"));
     assert!((row.mean_b - mean("base")).abs() < 1e-12, "{} {}", row.mean_b, mean("base"));
+}
+
+#[test]
+fn a_win_rate_against_the_base_is_judged_against_one_half() {
+    let (mut examples, mut scores) = rows(&[("kto", 0.7), ("dpo", 0.5)], 3, 400, 9, Direction::Higher);
+    examples.iter_mut().for_each(|e| e.metric = "win_rate_base".into());
+    scores.iter_mut().for_each(|s| s.metric = "win_rate_base".into());
+    let spec = VerdictSpec { primary: vec!["win_rate_base".into()], ..SPEC.clone() };
+    let judged = verdicts(&examples, &scores, &spec, None);
+    let base: Vec<_> = judged.iter().filter(|c| c.family == Family::Base).collect();
+    assert_eq!(base.iter().map(|c| c.arm_a.as_str()).collect::<Vec<_>>(), ["kto", "dpo"]);
+    for row in &base {
+        assert_eq!((row.mean_b, row.seeds, row.examples), (0.5, 3, 400));
+        assert!((row.difference - (row.mean_a - 0.5)).abs() < 1e-12);
+    }
+    assert_eq!(base[0].verdict, Verdict::Better, "{}", base[0].words);
 }
 
 #[test]

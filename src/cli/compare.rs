@@ -12,6 +12,7 @@ use super::judge::JudgeOptions;
 use super::launcher::LauncherOptions;
 use super::output::{print, print_json};
 use super::screen::{Screen, clock};
+use super::tensorboard::Tensorboard;
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch;
@@ -41,6 +42,8 @@ pub struct Options {
     shard: Option<Shard>,
     #[command(flatten)]
     launcher: LauncherOptions,
+    #[command(flatten)]
+    tensorboard: Tensorboard,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
@@ -57,7 +60,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         None => whole,
     };
     interrupt::listen();
-    let mut screen = Screen::new(common.quiet);
+    let mut screen = Screen::new(common.quiet).events(options.tensorboard.folder(&out));
     let conduct = launch::Conduct {
         force: options.force,
         checkpoints: options.checkpoints.interval(),

@@ -23,6 +23,7 @@ mod reward;
 mod score;
 mod screen;
 mod suites;
+mod tensorboard;
 mod train;
 mod verify;
 mod winrate;

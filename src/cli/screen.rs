@@ -1,13 +1,16 @@
 //! What a person sees while the work goes on: bars on a terminal, a line every few seconds elsewhere.
 
 use std::io::{IsTerminal, Write};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::tensorboard::Events;
+use crate::base::error::{Result, render};
 use crate::launch::Observer;
 use crate::plan::RunSpec;
-use crate::record::{RunRow, Status};
+use crate::record::{RunRow, ScoreRow, Status, StepRow};
 use crate::train::Progress;
 
 /// Time between two lines where there is no terminal.
@@ -24,6 +27,9 @@ pub struct Screen {
     began: Instant,
     spoke: Instant,
     whole: Whole,
+    /// Reward margin of the last step, for methods that have one.
+    margin: Option<f64>,
+    events: Option<Events>,
 }
 
 struct Bars {
@@ -62,6 +68,21 @@ impl Screen {
             began: now,
             spoke: now,
             whole: Whole { started: now, runs: 0, first: None, done: 0 },
+            margin: None,
+            events: None,
+        }
+    }
+
+    /// Writes TensorBoard events to this folder too.
+    pub fn events(self, dir: Option<PathBuf>) -> Self {
+        Self { events: dir.map(Events::new), ..self }
+    }
+
+    /// Events are for looking at: where they cannot be written, the work goes on without them.
+    fn tell(&mut self, told: impl FnOnce(&mut Events) -> Result<()>) {
+        if let Some(Err(error)) = self.events.as_mut().map(told) {
+            self.events = None;
+            self.say(&format!("no TensorBoard events from here on: {}", render(&error)));
         }
     }
 
@@ -84,7 +105,7 @@ impl Screen {
     }
 
     fn show(&mut self, fraction: f64, message: &str) {
-        let left = self.whole.left(fraction).map(|s| format!("{} left", clock(s))).unwrap_or_default();
+        let left = self.whole.left(fraction).map(|s| format!("all: {} left", clock(s))).unwrap_or_default();
         if let Some(bars) = &self.bars {
             bars.part.set_position((fraction * UNITS as f64) as u64);
             bars.part.set_message(message.to_owned());
@@ -113,7 +134,7 @@ impl Bars {
         let all = MultiProgress::with_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let bar = |units| {
             let bar = all.add(ProgressBar::new(units));
-            let style = ProgressStyle::with_template("{prefix:<28} {bar:24} {percent:>3} %  {msg}");
+            let style = ProgressStyle::with_template("{prefix:<36} {bar:20} {percent:>3} %  {msg}");
             bar.set_style(style.expect("the template is a constant").progress_chars("━╸ "));
             bar
         };
@@ -146,13 +167,27 @@ impl Observer for Screen {
             bars.whole.set_length(total as u64 * UNITS);
             bars.whole.set_prefix(format!("run {} of {total}", index + 1));
         }
+        self.margin = None;
+        self.tell(|events| events.begin(&run.id));
         self.begin(format!("[{}/{total}] {}", index + 1, run.id));
     }
 
+    fn step(&mut self, row: &StepRow) {
+        self.margin = row.margin;
+        self.tell(|events| events.step(row));
+    }
+
+    fn scored(&mut self, rows: &[ScoreRow]) {
+        self.tell(|events| events.scored(rows));
+    }
+
     fn training(&mut self, progress: Progress) {
-        let rate = progress.policy_tokens as f64 / self.began.elapsed().as_secs_f64().max(1e-9);
-        let (step, loss) = (progress.step, progress.loss);
-        self.show(progress.fraction, &format!("step {step}, loss {loss:.4}, {} tokens/s", thousands(rate)));
+        let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
+        let rate = thousands(progress.policy_tokens as f64 / seconds);
+        let margin = self.margin.map(|m| format!(", margin {m:.3}")).unwrap_or_default();
+        let left = run_left(seconds, progress.fraction).map(|s| format!(", {} left", clock(s)));
+        let (step, loss, left) = (progress.step, progress.loss, left.unwrap_or_default());
+        self.show(progress.fraction, &format!("step {step}, loss {loss:.4}{margin}, {rate} tokens/s{left}"));
     }
 
     fn run_ends(&mut self, row: &RunRow) {
@@ -166,6 +201,11 @@ impl Observer for Screen {
         let place = format!("[{}/{}]", self.whole.done, self.whole.runs);
         self.say(&format!("{place} {}: {said} ({})", row.run, clock(seconds)));
     }
+}
+
+/// Seconds until the run under way has spent its budget, once a fiftieth of it is spent.
+fn run_left(seconds: f64, fraction: f64) -> Option<f64> {
+    (fraction > 0.02).then(|| seconds * (1.0 - fraction) / fraction)
 }
 
 /// `1:05`, `2:00:00`.
@@ -190,6 +230,12 @@ mod tests {
     fn times_and_rates_are_short() {
         assert_eq!([clock(4.6), clock(65.0), clock(7201.0)], ["0:05", "1:05", "2:00:01"]);
         assert_eq!([thousands(950.4), thousands(12_340.0)], ["950", "12.3k"]);
+    }
+
+    #[test]
+    fn the_time_left_of_a_run_comes_from_its_own_speed() {
+        assert_eq!(run_left(1.0, 0.01), None);
+        assert!((run_left(10.0, 0.25).expect("a quarter is done") - 30.0).abs() < 1e-9);
     }
 
     #[test]

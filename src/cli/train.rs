@@ -9,6 +9,7 @@ use super::every::CheckpointOptions;
 use super::interrupt;
 use super::output::print;
 use super::screen::Screen;
+use super::tensorboard::Tensorboard;
 use crate::base::error::{Result, anyhow, bail};
 use crate::base::exit::Exit;
 use crate::launch;
@@ -75,6 +76,8 @@ pub struct Options {
     force: bool,
     #[command(flatten)]
     checkpoints: CheckpointOptions,
+    #[command(flatten)]
+    tensorboard: Tensorboard,
 }
 
 /// What is not given on the command line.
@@ -87,7 +90,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let (device, out) = (common.device()?, common.folder(&plan.name));
     let model = options.save_model.clone().unwrap_or_else(|| out.join("model"));
     interrupt::listen();
-    let mut screen = Screen::new(common.quiet);
+    let mut screen = Screen::new(common.quiet).events(options.tensorboard.folder(&out));
     let folder = launch::TrainFolder {
         records: &out,
         model: &model,

@@ -154,6 +154,15 @@ impl Finished {
     }
 }
 
+/// `scoring kto-s1-… on world (generation)`.
+fn scoring(who: &str, suite: &Suite) -> String {
+    let kind = match suite.kind {
+        Kind::Preference => "preference",
+        Kind::Generation => "generation",
+    };
+    format!("scoring {who} on {} ({kind})", suite.name)
+}
+
 /// Scores the starting checkpoint, once for each seed where it writes samples. `None`: aborted.
 fn score_base(
     prepared: &Prepared,
@@ -169,7 +178,7 @@ fn score_base(
             if abort.load(Ordering::Relaxed) {
                 return Ok(None);
             }
-            observer.stage(&format!("scoring {BASE_ARM} on {} (seed {seed})", suite.name));
+            observer.stage(&format!("{}, seed {seed}", scoring(BASE_ARM, suite)));
             // Nothing is drawn for a preference suite: the first seed's result is every seed's.
             let first = base.get(&(index, seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
@@ -244,10 +253,11 @@ fn score_run(
         if abort.is_some_and(|abort| abort.load(Ordering::Relaxed)) {
             return Ok(false);
         }
-        observer.stage(&format!("scoring {} on {}", run.id, suite.name));
+        observer.stage(&scoring(&run.id, suite));
         let result = counted(prepared, plan, writer, || {
             scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)
         })?;
+        observer.scored(&rows::scores(&owner, suite, &result));
         write(writer, &owner, suite, &result)?;
     }
     Ok(true)

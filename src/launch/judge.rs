@@ -5,7 +5,9 @@ use std::path::{Path, PathBuf};
 use super::contest;
 use crate::base::error::Result;
 use crate::plan::{Budget, Plan};
-use crate::record::{JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons};
+use crate::record::{
+    ComparisonRow, JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons,
+};
 use crate::report::{self, Input};
 use crate::stats;
 
@@ -30,13 +32,8 @@ const BUDGET_TOLERANCE: f64 = 0.01;
 /// Records that cannot be read, a folder that cannot be written.
 pub fn judge(dir: &Path) -> Result<Judged> {
     let mut records = Records::read(dir)?;
-    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
-    let contestants: Vec<ScoreRow> =
-        records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
-    let plan = &records.plan;
-    let asked = |a: &str, b: &str| plan.compares(a, b);
-    records.comparisons =
-        stats::verdicts_among(&records.examples, &contestants, &plan.verdict, invalid.as_deref(), &asked);
+    let (comparisons, invalid) = comparisons(&records);
+    records.comparisons = comparisons;
     replace_comparisons(dir, &records.comparisons)?;
     contest::write(dir, &records)?;
     let notes = notes(dir, &records)?;
@@ -49,6 +46,18 @@ fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
     let judge = JudgeUsage::read(dir)?.map(|used| used.to_string());
     let overlaps = records.environment.contamination.iter().map(|o| format!("contamination: {o}"));
     Ok(judge.into_iter().chain(overlaps).collect())
+}
+
+/// Every comparison, judged from the other rows; and why there is no verdict, where there is none.
+fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
+    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
+    let contestants: Vec<ScoreRow> =
+        records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
+    let plan = &records.plan;
+    let asked = |a: &str, b: &str| plan.compares(a, b);
+    let judged =
+        stats::verdicts_among(&records.examples, &contestants, &plan.verdict, invalid.as_deref(), &asked);
+    (judged, invalid)
 }
 
 /// How far apart the arms ended, where that is too far for a comparison. Arms of a swept budget are held against
@@ -128,5 +137,9 @@ fn sentinel_won(scores: &[ScoreRow]) -> Option<String> {
 /// # Errors
 /// Records that cannot be read.
 pub fn check_report(dir: &Path) -> Result<Vec<report::Difference>> {
-    report::check(dir)
+    let records = Records::read(dir)?;
+    let (expected, _) = comparisons(&records);
+    let mut found = report::check_comparisons(&records.comparisons, &expected);
+    found.extend(report::check_input(&Input::of(records)?, dir)?);
+    Ok(found)
 }

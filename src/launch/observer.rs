@@ -1,7 +1,7 @@
 //! Who watches a comparison: the command line draws it, tests stay silent.
 
 use crate::plan::RunSpec;
-use crate::record::RunRow;
+use crate::record::{RunRow, ScoreRow, StepRow};
 use crate::train::Progress;
 
 /// Told what happens, as it happens. Nothing that is told here affects what is computed.
@@ -17,6 +17,12 @@ pub trait Observer {
 
     /// How far the training under way is (a run's, or the base checkpoint's).
     fn training(&mut self, _progress: Progress) {}
+
+    /// A step of the run under way, as `steps.csv` has it.
+    fn step(&mut self, _row: &StepRow) {}
+
+    /// The scores of the run under way on one suite, as `scores.csv` has them.
+    fn scored(&mut self, _rows: &[ScoreRow]) {}
 
     /// The run under way ended, well or not.
     fn run_ends(&mut self, _row: &RunRow) {}

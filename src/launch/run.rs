@@ -99,9 +99,15 @@ fn execute(
     };
     let saved = keeper.resume(&policy, &job, observer)?;
     let checkpoints = keeper.checkpoints().cloned();
+    // Both hooks tell the one observer.
+    let observer = std::cell::RefCell::new(observer);
     let mut hooks = Hooks {
-        step: &mut |metrics| keeper.step(&rows::after(rows::step(&owner, metrics), &spent)),
-        progress: &mut |progress| observer.training(progress),
+        step: &mut |metrics| {
+            let row = rows::after(rows::step(&owner, metrics), &spent);
+            observer.borrow_mut().step(&row);
+            keeper.step(&row)
+        },
+        progress: &mut |progress| observer.borrow_mut().training(progress),
         abort,
     };
     let mut outcome = train_from(&mut policy, &job, &mut hooks, saved, checkpoints.as_ref())?;

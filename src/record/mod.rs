@@ -4,8 +4,10 @@
 //! dropped when the folder is opened again (its steps only up to the checkpoint that it goes on from).
 
 mod environment;
+mod events;
 mod folder;
 mod gather;
+mod names;
 mod reader;
 pub mod schema;
 mod scores;
@@ -17,8 +19,10 @@ mod usage;
 mod writer;
 
 pub use environment::{Environment, Overlap};
+pub use events::{EventFile, masked_crc};
 pub use folder::files;
 pub use gather::{Gathered, finished_runs, plan_of};
+pub use names::metric_words;
 pub use reader::Records;
 pub use schema::*;
 pub use scores::{LogpRow, ScoreFolder};

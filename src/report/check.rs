@@ -13,6 +13,7 @@ use super::svg::png;
 use super::write::{Rendered, render};
 use crate::base::error::{Context, Result};
 use crate::record::{ComparisonRow, ScoreRow};
+use crate::suite::estimate;
 
 /// Sums in another order differ in the last digits; a figure that was changed does not come this close.
 const TOLERANCE: f64 = 1e-9;
@@ -43,11 +44,16 @@ pub fn check(dir: &Path) -> Result<Vec<Difference>> {
     check_input(&Input::read(dir)?, dir)
 }
 
-/// The same for records already read. Checked are, in this order: scores against example rows, comparisons
-/// against scores, and every file of the report against what the records make now.
+/// The same for records already read. Checked are, in this order: scores (value, n, standard error) against
+/// example rows, comparisons against scores, the ledger of each run against its steps, samples against example
+/// rows, and every file of the report against what the records make now.
+///
+/// Intervals, p values and verdicts: [`check_comparisons`].
 pub fn check_input(input: &Input, dir: &Path) -> Result<Vec<Difference>> {
     let mut found = scores(input);
     found.extend(comparisons(input));
+    found.extend(super::check_rows::runs(input));
+    found.extend(super::check_rows::samples(input));
     let rendered = render(input)?;
     found.extend(figures(&rendered, dir)?);
     for (name, text) in &rendered.files {
@@ -68,31 +74,38 @@ pub fn check_input(input: &Input, dir: &Path) -> Result<Vec<Difference>> {
     Ok(found)
 }
 
-fn difference(place: impl Into<String>, found: impl ToString, expected: impl ToString) -> Difference {
+pub(super) fn difference(
+    place: impl Into<String>,
+    found: impl ToString,
+    expected: impl ToString,
+) -> Difference {
     Difference { place: place.into(), found: found.to_string(), expected: expected.to_string() }
 }
 
-fn close(a: f64, b: f64) -> bool {
+pub(super) fn close(a: f64, b: f64) -> bool {
     (a - b).abs() <= TOLERANCE * a.abs().max(b.abs()).max(1.0) || (a.is_nan() && b.is_nan())
 }
 
-/// Values and n of `scores.csv` against the means of `examples.csv`. A metric without example rows (a ratio
+/// Values, n and standard errors of `scores.csv` against the rows of `examples.csv`. A metric without example rows (a ratio
 /// of sums, such as perplexity) cannot be computed from them and is passed over.
 fn scores(input: &Input) -> Vec<Difference> {
     /// Run, seed (the starting checkpoint has one name under all seeds), suite, metric, subset.
     type Key<'r> = (&'r str, u64, &'r str, &'r str, &'r str);
-    let mut values: BTreeMap<Key<'_>, Vec<f64>> = BTreeMap::new();
+    let mut values: BTreeMap<Key<'_>, (Vec<f64>, Vec<&str>)> = BTreeMap::new();
     for e in &input.examples {
         let (run, suite, metric) = (e.run.as_str(), e.suite.as_str(), e.metric.as_str());
-        values.entry((run, e.seed, suite, metric, super::view::ALL)).or_default().push(e.value);
-        if e.subset != super::view::ALL {
-            values.entry((run, e.seed, suite, metric, e.subset.as_str())).or_default().push(e.value);
+        let own = Some(e.subset.as_str()).filter(|s| *s != super::view::ALL);
+        for subset in [Some(super::view::ALL), own].into_iter().flatten() {
+            let (values, clusters) = values.entry((run, e.seed, suite, metric, subset)).or_default();
+            values.push(e.value);
+            // Without a cluster an example stands for itself.
+            clusters.push(if e.cluster.is_empty() { &e.example } else { &e.cluster });
         }
     }
     let mut found = Vec::new();
     for (i, s) in input.scores.iter().enumerate() {
         let key = (s.run.as_str(), s.seed, s.suite.as_str(), s.metric.as_str(), s.subset.as_str());
-        let Some(values) = values.get(&key) else { continue };
+        let Some((values, clusters)) = values.get(&key) else { continue };
         let place = |column: &str| {
             format!("scores.csv:{}: {column} of {} on {} in {}", i + 2, s.metric, s.suite, s.run)
         };
@@ -102,8 +115,44 @@ fn scores(input: &Input) -> Vec<Difference> {
         if values.len() as u64 != s.n {
             found.push(difference(place("n"), s.n, values.len()));
         }
+        let error = estimate::mean(values, clusters).standard_error;
+        if !close(error, s.standard_error) {
+            found.push(difference(place("standard_error"), s.standard_error, error));
+        }
     }
     found
+}
+
+/// Every column of `comparisons.csv` against the same comparisons judged again, `expected`.
+pub fn check_comparisons(found: &[ComparisonRow], expected: &[ComparisonRow]) -> Vec<Difference> {
+    if found.len() != expected.len() {
+        return vec![difference(
+            "comparisons.csv",
+            format!("{} rows", found.len()),
+            format!("{} rows", expected.len()),
+        )];
+    }
+    let differing = found.iter().zip(expected).enumerate().filter_map(|(i, (a, b))| {
+        let (column, a, b) = first_difference(a, b)?;
+        Some(difference(format!("comparisons.csv:{}: {column}", i + 2), a, b))
+    });
+    differing.take(LISTED).collect()
+}
+
+/// The first column in which two rows differ, and what stands there.
+fn first_difference(a: &ComparisonRow, b: &ComparisonRow) -> Option<(String, Value, Value)> {
+    let columns = |row: &ComparisonRow| match serde_json::to_value(row) {
+        Ok(Value::Object(columns)) => columns,
+        _ => serde_json::Map::new(),
+    };
+    let (a, b) = (columns(a), columns(b));
+    // NaN is null in JSON.
+    let same = |a: &Value, b: &Value| match (a.as_f64(), b.as_f64()) {
+        (Some(a), Some(b)) => close(a, b),
+        _ => a == b,
+    };
+    let differing = b.into_iter().find(|(name, value)| !a.get(name).is_some_and(|a| same(a, value)));
+    differing.map(|(name, value)| (name.clone(), a.get(&name).cloned().unwrap_or_default(), value))
 }
 
 /// Means and differences of `comparisons.csv` against `scores.csv`.

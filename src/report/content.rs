@@ -2,21 +2,77 @@
 
 use serde::Serialize;
 
-use super::figures::{Currency, Figures, MOST_APART};
-use super::format::{capitalised, plain, si};
+use super::currencies::PairStanding;
+use super::figures::{Currency, Figures, LedgerArm, MOST_APART};
+use super::format::{Unit, capitalised, plain, si};
 use super::view::{ALL, Metric, View, distinct};
-use crate::record::{ComparisonRow, Direction, Family, SENTINEL};
+use crate::record::{ComparisonRow, Direction, Family, SENTINEL, Verdict};
 
 /// The comparisons of the plan's question; where the plan names no metric of these suites as primary, those on
 /// the metric that stands for each suite.
 pub fn headlines<'f>(view: &View<'_>, figures: &'f Figures) -> Vec<&'f ComparisonRow> {
-    let rows = || figures.comparisons.iter().map(|c| &c.row).filter(|c| c.subset == ALL);
-    let primary: Vec<_> = rows().filter(|c| c.family == Family::Primary).collect();
-    if !primary.is_empty() {
-        return primary;
+    headline_rows(view, figures.comparisons.iter().map(|c| &c.row))
+}
+
+/// [`headlines`] of these rows.
+pub fn headline_rows<'c>(
+    view: &View<'_>,
+    rows: impl Iterator<Item = &'c ComparisonRow>,
+) -> Vec<&'c ComparisonRow> {
+    let rows: Vec<_> = rows.filter(|c| c.subset == ALL).collect();
+    if rows.iter().any(|c| c.family == Family::Primary) {
+        return rows.into_iter().filter(|c| c.family == Family::Primary).collect();
     }
     let metrics: Vec<_> = view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
-    rows().filter(|c| metrics.iter().any(|m| c.suite == m.suite && c.metric == m.name)).collect()
+    rows.into_iter().filter(|c| metrics.iter().any(|m| c.suite == m.suite && c.metric == m.name)).collect()
+}
+
+/// The comparisons with the starting checkpoint on the plan's metrics: did training help at all?
+pub fn against_base(figures: &Figures) -> Vec<&ComparisonRow> {
+    let rows = figures.comparisons.iter().map(|c| &c.row);
+    rows.filter(|c| c.subset == ALL && c.family == Family::Base).collect()
+}
+
+/// The same, a line a metric: `world (win rate against base): sft better (+14.6), kto undecided (+0.3) points`.
+pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
+    let rows = against_base(figures);
+    let same = |a: &&ComparisonRow, b: &&ComparisonRow| (&a.suite, &a.metric) == (&b.suite, &b.metric);
+    rows.chunk_by(same)
+        .map(|rows| {
+            let unit = view.metric(&rows[0].suite, &rows[0].metric).map_or(Unit::Plain, |m| m.unit);
+            let arm = |c: &&ComparisonRow| match c.verdict {
+                Verdict::Invalid => format!("{} no verdict", c.arm_a),
+                verdict => {
+                    format!(
+                        "{} {} ({})",
+                        c.arm_a,
+                        super::charts::verdict_word(verdict),
+                        unit.bound(c.difference)
+                    )
+                }
+            };
+            let arms: Vec<_> = rows.iter().map(arm).collect();
+            let points = if unit == Unit::Share { " points" } else { "" };
+            let name = super::format::metric(&rows[0].metric);
+            format!("{} ({name}): {}{points}", rows[0].suite, arms.join(", "))
+        })
+        .collect()
+}
+
+/// Arms of which nothing can be said, and why.
+pub fn lost_arms(figures: &Figures) -> Vec<String> {
+    let arms = figures.ledger.arms.iter().filter(|a| a.finished < a.started || a.started == 0);
+    let words = |a: &LedgerArm| {
+        let said = match a.finished {
+            0 => "nothing is said of it; the verdicts between the other arms stand",
+            _ => "its verdicts stand on the others",
+        };
+        let notes = a.notes.join(" ");
+        format!("{}: {} of {} runs finished; {said}. {notes}", a.arm, a.finished, a.started)
+            .trim_end()
+            .to_owned()
+    };
+    arms.map(words).collect()
 }
 
 /// What the contestants that ought to lose reached on a suite, a sentence a metric.
@@ -49,10 +105,13 @@ pub fn banner(figures: &Figures) -> Option<String> {
             plain(100.0 * MOST_APART)
         ));
     }
-    for arm in ledger.arms.iter().filter(|a| a.finished == 0) {
-        reasons.push(format!("arm {} has no finished run", arm.arm));
+    // Budgets are matched run by run, and a sentinel may have won: the verdicts know, and say why.
+    let measured = figures.comparisons.iter().filter(|c| c.row.difference.is_finite());
+    let mut verdicts = measured.map(|c| c.row.verdict).peekable();
+    if reasons.is_empty() && verdicts.peek().is_some() && verdicts.all(|v| v == Verdict::Invalid) {
+        reasons.push("every verdict below names the reason".to_owned());
     }
-    ledger.invalid.then(|| format!("INVALID comparison: {}.", reasons.join("; ")))
+    (!reasons.is_empty()).then(|| format!("INVALID comparison: {}.", reasons.join("; ")))
 }
 
 pub fn matched_label(figures: &Figures) -> String {
@@ -96,15 +155,17 @@ fn percent(share: f64) -> String {
 pub struct Cell {
     pub text: String,
     pub sort: Option<f64>,
+    /// A second line, smaller.
+    pub sub: String,
 }
 
 impl Cell {
     pub fn text(text: impl Into<String>) -> Self {
-        Self { text: text.into(), sort: None }
+        Self { text: text.into(), sort: None, sub: String::new() }
     }
 
     pub fn number(text: impl Into<String>, sort: f64) -> Self {
-        Self { text: text.into(), sort: Some(sort) }
+        Self { text: text.into(), sort: Some(sort), sub: String::new() }
     }
 }
 
@@ -138,7 +199,7 @@ fn arrow(direction: Direction) -> &'static str {
     }
 }
 
-/// A row an arm, a column a metric: `61.2 % ± 0.8 (Δ +11.2)`. The first row is the head.
+/// A row an arm, a column a metric: `61.2 % ± 0.8`, below it `Δ +11.2` to the base. The first row is the head.
 pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
     let metrics = view.metrics(suite);
     let head =
@@ -156,9 +217,25 @@ pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cel
 fn score_cell(figures: &Figures, metric: &Metric, arm: &str) -> Cell {
     let Some(score) = figures.score(&metric.suite, &metric.name, arm) else { return Cell::text("–") };
     let spread = score.standard_error.map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default();
-    let change =
-        score.difference_to_base.map(|d| format!(" (Δ {})", metric.unit.bound(d))).unwrap_or_default();
-    Cell::number(format!("{}{spread}{change}", metric.unit.value(score.mean)), score.mean)
+    let change = score.difference_to_base.map(|d| format!("Δ {}", metric.unit.bound(d)));
+    let cell = Cell::number(format!("{}{spread}", metric.unit.value(score.mean)), score.mean);
+    Cell { sub: change.unwrap_or_default(), ..cell }
+}
+
+/// A row a primary comparison, a column a currency that was not matched: how the verdict stands in it. Empty
+/// where the arms spent the same in all of them.
+pub fn standings_table(figures: &Figures) -> Vec<Vec<Cell>> {
+    let standings = &figures.standings;
+    if standings.pairs.is_empty() {
+        return Vec::new();
+    }
+    let head = ["comparison", "verdict"].into_iter().map(str::to_owned);
+    let head = head.chain(standings.currencies.iter().map(|c| format!("matched on {c}"))).map(Cell::text);
+    let row = |p: &PairStanding| {
+        let first = [p.comparison.clone(), p.verdict.to_owned()];
+        first.into_iter().chain(p.standings.iter().cloned()).map(Cell::text).collect()
+    };
+    std::iter::once(head.collect()).chain(standings.pairs.iter().map(row)).collect()
 }
 
 /// A row a currency, a column an arm, then how far apart they are. The first row is the head.

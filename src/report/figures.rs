@@ -4,6 +4,7 @@
 use serde::Serialize;
 
 use super::charts::Drawing;
+use super::currencies::{Standings, standings};
 use super::view::{ALL, BASE, View};
 use crate::record::ComparisonRow;
 
@@ -20,6 +21,8 @@ pub struct Figures {
     pub scores: Vec<ScoreFigure>,
     pub comparisons: Vec<ComparisonFigure>,
     pub ledger: Ledger,
+    /// The primary verdicts under the currencies that were not matched.
+    pub standings: Standings,
     pub charts: Vec<ChartFigures>,
 }
 
@@ -61,7 +64,7 @@ pub struct Ledger {
     pub matched: String,
     /// Largest / smallest − 1 of the arms' means in the matched currency.
     pub apart: Option<f64>,
-    /// More than [`MOST_APART`], or a contestant without a finished run.
+    /// More than [`MOST_APART`]: the comparison is none.
     pub invalid: bool,
     pub arms: Vec<LedgerArm>,
     pub currencies: Vec<Currency>,
@@ -99,10 +102,15 @@ impl Figures {
             row: row.clone(),
             rows: format!("comparisons.csv:{}", i + 2),
         });
+        let comparisons: Vec<ComparisonFigure> = comparisons.collect();
+        let ledger = super::ledger::ledger(view);
+        let asked = super::content::headline_rows(view, comparisons.iter().map(|c| &c.row));
+        let asked = asked.into_iter().filter(|c| c.arm_a != BASE && c.arm_b != BASE);
         Self {
             scores: scores(view),
-            comparisons: comparisons.collect(),
-            ledger: super::ledger::ledger(view),
+            standings: standings(view, &ledger, asked),
+            comparisons,
+            ledger,
             charts: charts.collect(),
         }
     }

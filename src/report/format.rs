@@ -1,5 +1,7 @@
 //! Numbers and names as people read them.
 
+pub use crate::record::metric_words as metric;
+
 /// How values of a metric are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
@@ -110,14 +112,6 @@ pub fn p_value(p: f64) -> String {
     }
 }
 
-/// A metric's name in words: `win_rate_base` → `win rate against base`.
-pub fn metric(name: &str) -> String {
-    let words = name.replace("win_rate_", "win rate against ").replace('_', " ");
-    let words = words.replace("normalised logp", "length-normalised log-prob").replace("logps", "log-probs");
-    let words: Vec<_> = words.split(' ').map(|w| if w == "logp" { "log-prob" } else { w }).collect();
-    words.iter().map(|w| if *w == "kl" { "KL" } else { w }).collect::<Vec<_>>().join(" ")
-}
-
 /// First letter in upper case.
 pub fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
@@ -153,13 +147,6 @@ mod tests {
         assert_eq!(decimals(f64::NAN, 2), "n/a");
         assert_eq!(p_value(0.00001), "< 0.001");
         assert_eq!(p_value(0.0213), "0.02");
-    }
-
-    #[test]
-    fn metric_names_become_words() {
-        assert_eq!(metric("win_rate_base"), "win rate against base");
-        assert_eq!(metric("normalised_logp_accuracy"), "length-normalised log-prob accuracy");
-        assert_eq!(metric("kl"), "KL");
     }
 
     #[test]

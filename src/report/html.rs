@@ -10,12 +10,13 @@ use serde_json::Value;
 
 use super::charts::{Drawing, Section, file_part, verdict_word};
 use super::content::{self, Cell};
+use super::currencies::LEGEND;
 use super::figures::{Figures, Mark};
 use super::format::{Unit, capitalised, metric, p_value};
 use super::samples::{self, SuiteSamples};
 use super::view::{ALL, View};
 use crate::base::error::{Context, Result};
-use crate::record::ComparisonRow;
+use crate::record::{ComparisonRow, Family};
 
 const TEMPLATE: &str = include_str!("report.html.j2");
 const STYLE: &str = include_str!("report.css");
@@ -28,10 +29,15 @@ struct Page<'a> {
     facts: Vec<(&'static str, String)>,
     banner: Option<String>,
     verdicts: Vec<Sentence>,
+    base: Vec<Sentence>,
+    lost: Vec<String>,
+    head: Vec<Figure<'a>>,
     comparisons: usize,
     ledger_words: String,
-    ledger_notes: Vec<String>,
     ledger: Table,
+    standings: Table,
+    standings_legend: &'static str,
+    cuts: Vec<String>,
     suites: Vec<Suite<'a>>,
     training: Vec<Figure<'a>>,
     cost: Vec<Figure<'a>>,
@@ -118,25 +124,29 @@ fn paragraphs(text: &str) -> Vec<String> {
 
 fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -> Result<Page<'a>> {
     let text = |key: &str| view.planned(&[key]).and_then(Value::as_str).unwrap_or("");
-    let verdicts = content::headlines(view, figures).into_iter();
-    let arms = &figures.ledger.arms;
-    let unfinished = arms.iter().filter(|a| a.finished < a.started);
-    let notes = unfinished
-        .map(|a| format!("{}: {} of {} runs finished. {}", a.arm, a.finished, a.started, a.notes.join(" ")));
+    let sentence = |c: &ComparisonRow| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() };
     Ok(Page {
-        name: if text("name").is_empty() { "comparison" } else { text("name") },
+        name: view.name(),
         analysis: paragraphs(text("analysis")),
         facts: facts(view),
         banner: content::banner(figures),
         verdicts: super::sweep::found(view.input)
             .into_iter()
             .map(|c| Sentence { verdict: c.finding.word(), words: c.words })
-            .chain(verdicts.map(|c| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() }))
+            .chain(content::headlines(view, figures).into_iter().map(sentence))
             .collect(),
+        base: content::against_base(figures).into_iter().map(sentence).collect(),
+        lost: content::lost_arms(figures),
+        head: in_section(drawings, &Section::Head),
         comparisons: figures.comparisons.len(),
         ledger_words: content::ledger_words(figures),
-        ledger_notes: notes.collect(),
         ledger: Table::new("Spent by each arm, mean a run", content::ledger_table(figures)),
+        standings: Table::new(
+            "How each primary verdict stands in the currencies that were not matched",
+            content::standings_table(figures),
+        ),
+        standings_legend: LEGEND,
+        cuts: figures.standings.cuts.iter().map(|c| c.sentence(view.name())).collect(),
         suites: view.suites().into_iter().map(|s| suite(view, figures, drawings, s)).collect(),
         training: in_section(drawings, &Section::Training),
         cost: in_section(drawings, &Section::Cost),
@@ -153,18 +163,16 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
 /// What a reader wants to know first, from plan and environment; unknown ones are left out.
 fn facts(view: &View<'_>) -> Vec<(&'static str, String)> {
     let environment = |key: &str| view.input.environment.get(key).map(short).unwrap_or_default();
-    let budget = view.planned(&["budget"]).and_then(Value::as_object).and_then(|b| b.iter().next());
-    let budget =
-        budget.map(|(currency, v)| format!("{} {currency}", v.as_f64().map_or(short(v), super::format::si)));
     let planned = |path: &[&str]| view.planned(path).map(short).unwrap_or_default();
     let all = [
-        ("Budget a run", budget.unwrap_or_default()),
+        ("Budget a run", view.budget_words().unwrap_or_default()),
         ("Seeds", view.seeds_note()),
         ("Model", planned(&["model", "source"])),
         ("Data", planned(&["data", "source"])),
         ("Device", environment("device")),
         ("Version", environment("version")),
-        ("Commit", environment("commit")),
+        // Twelve digits name a commit; the whole of it stands with the environment below.
+        ("Commit", environment("commit").chars().take(12).collect()),
     ];
     all.into_iter().filter(|(_, text)| !text.is_empty()).collect()
 }
@@ -177,11 +185,13 @@ fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: 
     let arms = content::arm_table(view, figures, &name);
     let caption =
         format!("Scores on {name}: mean ± standard error over seeds, Δ to base; ↑ higher is better, ↓ lower");
-    let rows = figures.comparisons.iter().map(|c| &c.row).filter(|c| c.suite == name);
+    let mut rows: Vec<_> = figures.comparisons.iter().map(|c| &c.row).filter(|c| c.suite == name).collect();
+    // The plan's question first, then the starting checkpoint, then the rest.
+    rows.sort_by_key(|c| c.family);
     Suite {
         id: file_part(&name),
         arms: Table::new(caption, arms),
-        comparisons: comparisons(view, &name, rows),
+        comparisons: comparisons(view, &name, rows.into_iter()),
         charts: in_section(drawings, &Section::Suite(name.clone())),
         name,
     }
@@ -189,8 +199,17 @@ fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: 
 
 fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c ComparisonRow>) -> Table {
     let level = view.confidence();
-    let head =
-        ["metric", "arms", "difference", &level, "p (Holm)", "p (equivalence)", "detectable", "verdict"];
+    let head = [
+        "metric",
+        "family",
+        "arms",
+        "difference",
+        &level,
+        "p (Holm)",
+        "p (equivalence)",
+        "detectable",
+        "verdict",
+    ];
     let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
     for c in rows {
         let unit = view.metric(suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
@@ -198,6 +217,11 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
             if c.subset == ALL { metric(&c.metric) } else { format!("{} ({})", metric(&c.metric), c.subset) };
         table.push(vec![
             Cell::text(capitalised(&name)),
+            Cell::text(match c.family {
+                Family::Primary => "primary",
+                Family::Base => "base",
+                Family::Secondary => "secondary",
+            }),
             Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
             Cell::number(unit.difference(c.difference), c.difference),
             Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
@@ -208,7 +232,8 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
         ]);
     }
     let caption = format!(
-        "Comparisons on {suite}: first arm minus second; detectable: smallest true difference found with probability 0.8"
+        "Comparisons on {suite}: first arm minus second; p after Holm within the family; detectable: smallest true \
+         difference found with probability 0.8"
     );
     Table::new(caption, table)
 }

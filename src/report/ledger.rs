@@ -34,9 +34,8 @@ pub fn ledger(view: &View<'_>) -> Ledger {
     let mut currencies: Vec<_> = COLUMNS.iter().map(|c| currency(view, c.0, c.1, &c.2, matched)).collect();
     currencies.extend(money(view, matched));
     let apart = currencies.iter().find(|c| c.matched).and_then(|c| c.apart);
-    let unfinished = arms.iter().any(|a| a.finished == 0);
     let too_far = apart.is_some_and(|a| a > MOST_APART);
-    Ledger { matched: matched.to_owned(), apart, invalid: too_far || unfinished, arms, currencies }
+    Ledger { matched: matched.to_owned(), apart, invalid: too_far, arms, currencies }
 }
 
 /// The column that the plan's budget is counted in.

@@ -9,7 +9,9 @@
 
 pub mod charts;
 mod check;
+mod check_rows;
 mod content;
+mod currencies;
 mod figures;
 mod format;
 mod html;
@@ -25,7 +27,7 @@ mod terminal;
 mod view;
 mod write;
 
-pub use check::{Difference, check, check_input};
+pub use check::{Difference, check, check_comparisons, check_input};
 pub use figures::Figures;
 pub use input::Input;
 pub use terminal::terminal_summary;

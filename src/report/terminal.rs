@@ -1,12 +1,13 @@
 //! What `compare` prints at the end: the table of arms and the verdicts, aligned for a terminal.
 
+use super::charts::verdict_word;
 use super::content::{self, Cell};
 use super::figures::Figures;
 use super::input::Input;
-
 use super::view::View;
 
-/// The arms with their scores (mean ± standard error over seeds), then the verdict sentences.
+/// The arms with their scores (mean ± standard error over seeds), the ledger, the verdict sentences, and in short
+/// how each arm stands against the starting checkpoint.
 pub fn terminal_summary(input: &Input) -> String {
     let view = View::new(input);
     let figures = Figures::of(&view, &[]);
@@ -15,15 +16,29 @@ pub fn terminal_summary(input: &Input) -> String {
         let table = content::metric_table(&view, &figures, &suite);
         out.push_str(&format!("{suite}\n{}\n", aligned(&table)));
     }
-    out.push_str(&format!("cost\n{}\n", aligned(&content::ledger_table(&figures))));
+    out.push_str(&format!("cost\n{}", aligned(&content::ledger_table(&figures))));
+    out.push_str(&format!("  {}\n\n", content::ledger_words(&figures)));
     if let Some(banner) = content::banner(&figures) {
         out.push_str(&format!("{banner}\n\n"));
+    }
+    for warning in content::lost_arms(&figures) {
+        out.push_str(&format!("{warning}\n\n"));
     }
     for claim in super::sweep::found(input) {
         out.push_str(&format!("▸ {}\n", claim.words));
     }
-    for row in content::headlines(&view, &figures) {
-        out.push_str(&format!("• {}\n", row.words));
+    out.push_str("verdicts\n");
+    let rows = content::headlines(&view, &figures);
+    let wide = rows.iter().map(|r| verdict_word(r.verdict).len()).max().unwrap_or(0);
+    for row in rows {
+        out.push_str(&format!("  {:wide$}  {}\n", verdict_word(row.verdict), row.words));
+    }
+    let base = content::base_lines(&view, &figures);
+    if !base.is_empty() {
+        out.push_str("\nagainst the starting checkpoint\n");
+    }
+    for line in base {
+        out.push_str(&format!("  {line}\n"));
     }
     out
 }

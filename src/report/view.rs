@@ -44,7 +44,9 @@ impl Metric {
     pub fn label(&self) -> String {
         let name = super::format::metric(&self.name);
         match self.unit {
-            Unit::Plain if !self.unit_name.is_empty() && !name.contains(&self.unit_name) => {
+            Unit::Plain
+                if !self.unit_name.is_empty() && !name.contains(&self.unit_name.replace('/', " per ")) =>
+            {
                 format!("{name} ({})", self.unit_name)
             }
             _ => name,
@@ -121,7 +123,39 @@ impl<'a> View<'a> {
                 });
             }
         }
+        // The plan's question first; otherwise as scored.
+        found.sort_by_key(|m| !self.is_primary(&m.name));
         found
+    }
+
+    fn is_primary(&self, name: &str) -> bool {
+        let primary = self.planned(&["verdict", "primary"]).and_then(Value::as_array);
+        primary.is_some_and(|names| names.iter().any(|n| n.as_str() == Some(name)))
+    }
+
+    /// The metrics of the plan's question, suite by suite; of a suite that has none, the one that stands for it.
+    pub fn primary(&self) -> Vec<Metric> {
+        let of = |suite: &String| -> Vec<Metric> {
+            let named: Vec<_> = self.judged(suite).into_iter().filter(|m| self.is_primary(&m.name)).collect();
+            if named.is_empty() { self.headline_of(suite).into_iter().collect() } else { named }
+        };
+        self.suites().iter().flat_map(of).collect()
+    }
+
+    /// The plan's name.
+    pub fn name(&self) -> &'a str {
+        self.planned(&["name"]).and_then(Value::as_str).filter(|n| !n.is_empty()).unwrap_or("comparison")
+    }
+
+    /// `200 k policy tokens`.
+    pub fn budget_words(&self) -> Option<String> {
+        let (currency, amount) = self.planned(&["budget"])?.as_object()?.iter().next()?;
+        let currency = match currency.as_str() {
+            "tokens" => "policy tokens",
+            "flops" => "FLOPs",
+            other => other,
+        };
+        Some(format!("{} {currency}", super::format::si(amount.as_f64()?)))
     }
 
     pub fn metric(&self, suite: &str, name: &str) -> Option<Metric> {
@@ -133,10 +167,14 @@ impl<'a> View<'a> {
         self.metrics(suite).into_iter().filter(|m| m.direction != Direction::Neutral).collect()
     }
 
-    /// The metric that stands for a suite in charts of one metric: the first known one, else the first judged.
+    /// The metric that stands for a suite in charts of one metric: the first primary one, else the first known
+    /// one, else the first judged.
     pub fn headline_of(&self, suite: &str) -> Option<Metric> {
         const KNOWN: [&str; 4] = ["win_rate_base", "win_rate_chosen", "reward_accuracy", "gold_reward"];
         let judged = self.judged(suite);
+        if judged.first().is_some_and(|m| self.is_primary(&m.name)) {
+            return judged.into_iter().next();
+        }
         let known = KNOWN.iter().find_map(|k| judged.iter().position(|m| m.name == *k));
         judged.into_iter().nth(known.unwrap_or(0))
     }

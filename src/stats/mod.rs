@@ -14,6 +14,7 @@ pub mod law;
 pub mod mcnemar;
 pub mod permutation;
 pub mod power;
+pub mod standing;
 pub mod table;
 pub mod tuning;
 pub mod verdicts;

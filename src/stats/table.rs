@@ -6,6 +6,10 @@ use super::Paired;
 use crate::plan::BASE_ARM;
 use crate::record::{ExampleRow, ScoreRow};
 
+/// The metric that is measured against the base, and what the base has on it.
+const AGAINST_BASE: &str = "win_rate_base";
+const EVEN: f64 = 0.5;
+
 /// One value, by numbers in place of names.
 #[derive(Clone, Copy)]
 struct Cell {
@@ -132,9 +136,29 @@ impl<'t> Group<'t> {
 
     /// The paired design of two arms, over the seeds that both have and the examples that both have under
     /// every one of them; a `base` scored once stands beside every seed. `None`: nothing is common.
+    ///
+    /// Against itself the base wins one half by definition, so where [`Group::even_base`] says so it has no rows
+    /// and stands at 0.5 on every example of the other arm.
     pub fn pair(&self, a: &str, b: &str) -> Option<Pairing> {
         let runs = |name| self.arms.iter().find(|(arm, _)| *arm == name).map(|(_, runs)| runs.as_slice());
-        let pairs = paired_runs((a, runs(a)?), (b, runs(b)?));
+        if b == BASE_ARM && self.even_base() {
+            let even =
+                |run: &Run<'_>| run.cells.iter().map(|c| Cell { value: EVEN, ..*c }).collect::<Vec<_>>();
+            let cells: Vec<Vec<Cell>> = runs(a)?.iter().map(even).collect();
+            let seeds = runs(a)?.iter().zip(&cells);
+            let base: Vec<Run<'_>> = seeds.map(|(r, cells)| Run { seed: r.seed, cells }).collect();
+            return self.design((a, runs(a)?), (b, &base));
+        }
+        self.design((a, runs(a)?), (b, runs(b)?))
+    }
+
+    /// Whether this is a win rate against the base, on which the base has no rows of its own.
+    pub fn even_base(&self) -> bool {
+        self.metric == AGAINST_BASE && !self.arms().any(|a| a == BASE_ARM)
+    }
+
+    fn design(&self, a: (&str, &[Run<'_>]), b: (&str, &[Run<'_>])) -> Option<Pairing> {
+        let pairs = paired_runs(a, b);
         let sides: Vec<&[Cell]> = pairs.iter().flat_map(|(a, b)| [*a, *b]).collect();
         let mut seen = vec![0u32; self.examples];
         for cell in sides.iter().flat_map(|s| s.iter()) {

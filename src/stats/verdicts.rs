@@ -7,7 +7,7 @@ use super::table::{Group, Pairing, Table};
 use super::words::{Facts, sentence};
 use super::{Components, Interval, Law, holm};
 use crate::plan::{BASE_ARM, VerdictSpec};
-use crate::record::{ComparisonRow, Direction, ExampleRow, Family, ScoreRow, Verdict};
+use crate::record::{ComparisonRow, Direction, ExampleRow, Family, ScoreRow, Verdict, metric_words};
 
 /// Compares every pair of arms on every suite and metric that has a direction.
 ///
@@ -65,7 +65,7 @@ fn pairs<'t>(
         pairs.extend(trained[i + 1..].iter().map(|b| (*a, *b)));
     }
     pairs.retain(|(a, b)| asked(a, b) && (present.contains(a) || present.contains(b)));
-    if present.contains(&BASE_ARM) {
+    if present.contains(&BASE_ARM) || group.even_base() {
         pairs.extend(trained.iter().filter(|a| present.contains(a)).map(|a| (*a, BASE_ARM)));
     }
     pairs
@@ -249,8 +249,11 @@ fn unmeasured(draft: &Draft, spec: &VerdictSpec, reason: &str) -> ComparisonRow 
         clusters: 0,
         detectable: f64::NAN,
         words: format!(
-            "no verdict on {} and {}, {} {}: {reason}",
-            draft.a, draft.b, draft.suite, draft.metric
+            "no verdict on {} and {} on {} ({}): {reason}",
+            draft.a,
+            draft.b,
+            draft.suite,
+            metric_words(draft.metric)
         ),
     }
 }

@@ -2,7 +2,7 @@
 
 use super::Interval;
 use super::power::Settling;
-use crate::record::Verdict;
+use crate::record::{Verdict, metric_words};
 
 /// What the sentence says.
 pub struct Facts<'a> {
@@ -28,7 +28,7 @@ pub struct Facts<'a> {
     pub invalid: Option<&'a str>,
 }
 
-/// `kto beats dpo on hh-harmless accuracy by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over 6
+/// `kto beats dpo on hh-harmless (accuracy) by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over 6
 /// comparisons`.
 ///
 /// The arm ahead comes first and numbers are its lead, whether higher or lower values are better.
@@ -41,38 +41,39 @@ pub fn sentence(f: &Facts) -> String {
     } else {
         (f.interval.low, f.interval.high)
     };
-    let scale = Scale::of(f.unit, lead.max(high - low));
-    let on = format!("on {} {}", f.suite, f.metric.replace('_', " "));
-    let lower = if f.lower_is_better { " (lower is better)" } else { "" };
-    let by = format!("{} {}{lower}", scale.number(lead), scale.unit);
+    let name = metric_words(f.metric);
+    let scale = Scale::of(f.unit, lead.max(high - low), &name);
+    let on = format!("on {} ({name}{})", f.suite, if f.lower_is_better { ", lower is better" } else { "" });
+    let by = scale.amount(lead);
+    let seen = match scale.number(lead) {
+        none if none.bytes().all(|b| b == b'0' || b == b'.') => "no difference is seen".to_owned(),
+        _ => format!("{ahead} is ahead by {by}"),
+    };
     let interval = format!("{} % interval {} to {}", percent(f.level), scale.number(low), scale.number(high));
     let evidence = format!("{interval}, {} after Holm over {}", p_value(f.p_adjusted), comparisons(f.tests));
-    let margin = format!("± {} {}", scale.number(f.margin), scale.unit);
+    let margin = format!("± {}", Scale::of(f.unit, f.margin, &name).amount(f.margin));
     let mut text = match f.verdict {
         Verdict::Better | Verdict::Worse if f.interval.low.abs().max(f.interval.high.abs()) < f.margin => {
             format!("{ahead} beats {behind} {on} by {by}, {evidence}; the difference lies within {margin}")
         }
         Verdict::Better | Verdict::Worse => format!("{ahead} beats {behind} {on} by {by}, {evidence}"),
         Verdict::Equivalent => {
-            format!(
-                "{} and {} are equivalent {on}: within {margin}; {ahead} is ahead by {by}, {interval}",
-                f.a, f.b
-            )
+            format!("{} and {} are equivalent {on}: within {margin}; {seen}, {interval}", f.a, f.b)
         }
         Verdict::Undecided if f.seeds < 2 => format!(
             "{} against {} {on} is undecided: one seed cannot show whether the methods differ (run at least 3); \
-             of these two checkpoints {ahead} is ahead by {by}, {interval} over prompts alone",
+             of these two checkpoints, {seen}, {interval} over prompts alone",
             f.a, f.b
         ),
         Verdict::Undecided => format!(
-            "{} against {} {on} is undecided: {ahead} is ahead by {by}, {evidence}; {}",
+            "{} against {} {on} is undecided: {seen}, {evidence}; {}",
             f.a,
             f.b,
             f.settling.map_or_else(String::new, |s| remedy(s, f.seeds))
         ),
         Verdict::Invalid => {
             let reason = f.invalid.unwrap_or("the comparison does not stand");
-            format!("no verdict on {} and {} {on}: {reason} ({ahead} is ahead by {by}, {interval})", f.a, f.b)
+            format!("no verdict on {} and {} {on}: {reason} ({seen}, {interval})", f.a, f.b)
         }
     };
     if f.dropped > 0 {
@@ -113,11 +114,22 @@ struct Scale<'a> {
 
 impl<'a> Scale<'a> {
     /// Shares are written in points (hundredths). Digits: two significant ones of `size`, one at least.
-    fn of(unit: &'a str, size: f64) -> Self {
-        let (factor, unit) = if unit == "share" { (100.0, "points") } else { (1.0, unit) };
+    /// A unit that the metric's name says already is not said again.
+    fn of(unit: &'a str, size: f64, name: &str) -> Self {
+        let said = name.contains(&unit.replace('/', " per "));
+        let (factor, unit) = match unit {
+            "share" => (100.0, "points"),
+            _ if said => (1.0, ""),
+            unit => (1.0, unit),
+        };
         let magnitude = (factor * size).log10().floor();
         let digits = if magnitude.is_finite() { (1.0 - magnitude).clamp(1.0, 8.0) as usize } else { 1 };
         Self { factor, digits, unit }
+    }
+
+    /// `2.1 points`, or the bare number where the unit is not said.
+    fn amount(&self, x: f64) -> String {
+        format!("{} {}", self.number(x), self.unit).trim_end().to_owned()
     }
 
     fn number(&self, x: f64) -> String {
@@ -181,7 +193,7 @@ mod tests {
     fn a_win_reads_as_a_sentence() {
         assert_eq!(
             sentence(&facts()),
-            "kto beats dpo on hh-harmless accuracy by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over \
+            "kto beats dpo on hh-harmless (accuracy) by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over \
              6 comparisons"
         );
     }
@@ -192,7 +204,7 @@ mod tests {
             sentence(&Facts { lower_is_better: true, unit: "bits/byte", verdict: Verdict::Worse, ..facts() });
         assert_eq!(
             text,
-            "dpo beats kto on hh-harmless accuracy by 0.021 bits/byte (lower is better), 95 % interval 0.004 to \
+            "dpo beats kto on hh-harmless (accuracy, lower is better) by 0.021 bits/byte, 95 % interval 0.004 to \
              0.039, p 0.02 after Holm over 6 comparisons"
         );
     }
@@ -210,9 +222,27 @@ mod tests {
         });
         assert_eq!(
             text,
-            "kto against dpo on hh-harmless accuracy is undecided: dpo is ahead by 0.4 points, 95 % interval −1.2 to \
+            "kto against dpo on hh-harmless (accuracy) is undecided: dpo is ahead by 0.4 points, 95 % interval −1.2 to \
              2.0, p 0.61 after Holm over 6 comparisons; about 7 seeds would settle a difference of this size; with 3 \
              no number of prompts does"
         );
+    }
+
+    #[test]
+    fn arms_that_are_level_are_not_called_ahead_and_units_are_not_said_twice() {
+        let level = Facts {
+            difference: 0.0,
+            interval: Interval { low: 0.0, high: 0.0 },
+            verdict: Verdict::Equivalent,
+            metric: "unfinished",
+            ..facts()
+        };
+        assert_eq!(
+            sentence(&level),
+            "kto and dpo are equivalent on hh-harmless (unfinished samples): within ± 2.0 points; no difference is \
+             seen, 95 % interval 0.0 to 0.0"
+        );
+        let reward = Facts { metric: "gold_reward", unit: "reward", ..facts() };
+        assert!(sentence(&reward).starts_with("kto beats dpo on hh-harmless (gold reward) by 0.021, 95 %"));
     }
 }

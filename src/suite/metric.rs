@@ -19,6 +19,8 @@ pub enum Direction {
 pub enum Metric {
     RewardAccuracy,
     Margin,
+    RewardChosen,
+    RewardRejected,
     LogpAccuracy,
     NormalisedLogpAccuracy,
     Brier,
@@ -104,6 +106,10 @@ metrics! {
         "share of pairs whose implicit reward β log π/π_ref is higher for chosen than for rejected (tie: one half)";
     Margin "margin" Preference "reward" Higher Mean
         "implicit reward of chosen minus that of rejected";
+    RewardChosen "reward_chosen" Preference "reward" Neutral Mean
+        "implicit reward β log π/π_ref of the chosen completion, summed over its tokens";
+    RewardRejected "reward_rejected" Preference "reward" Neutral Mean
+        "the same of the rejected completion";
     LogpAccuracy "logp_accuracy" Preference "share" Higher Mean
         "share of pairs where log π(chosen) exceeds log π(rejected), summed over the completion";
     NormalisedLogpAccuracy "normalised_logp_accuracy" Preference "share" Higher Mean

@@ -41,6 +41,8 @@ impl PairLogps {
             Metric::RewardAccuracy if self.margin(1.0).abs() <= NOISE => 0.5,
             Metric::RewardAccuracy => above(self.margin(beta)),
             Metric::Margin => self.margin(beta),
+            Metric::RewardChosen => beta * (self.chosen - self.reference_chosen),
+            Metric::RewardRejected => beta * (self.rejected - self.reference_rejected),
             Metric::LogpAccuracy => above(self.chosen - self.rejected),
             Metric::NormalisedLogpAccuracy => {
                 above(self.chosen / self.chosen_tokens as f64 - self.rejected / self.rejected_tokens as f64)
@@ -189,7 +191,9 @@ mod tests {
         assert_eq!(all(Metric::NormalisedLogpAccuracy), 0.0);
         assert!((all(Metric::ChosenPerplexity) - (19.0f64 / 8.0).exp()).abs() < 1e-9);
         assert!((all(Metric::ChosenBitsPerByte) - 19.0 / std::f64::consts::LN_2 / 40.0).abs() < 1e-12);
-        assert_eq!(examples.len(), 2 * 5, "five metrics have a value per example");
+        assert_eq!(examples.len(), 2 * 7, "seven metrics have a value per example");
+        assert!((all(Metric::RewardChosen) - (0.2 - 0.1) / 2.0).abs() < 1e-12);
+        assert!((all(Metric::RewardRejected) - (-0.2 + 0.0) / 2.0).abs() < 1e-12);
         let mut tie = pairs[0].clone();
         (tie.chosen, tie.rejected) = (-10.0, -10.0);
         assert_eq!(tie.value(Metric::RewardAccuracy, 0.1), 0.5, "a policy that equals its reference");

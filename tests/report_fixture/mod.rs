@@ -58,6 +58,58 @@ pub fn input(seed: u64) -> Input {
     made
 }
 
+/// The same with copies of the trained arms under other names: eight trained arms, some with long names.
+pub fn eight_arms(seed: u64) -> Input {
+    let mut made = input(seed);
+    let names = [
+        ("sft", "sft-packed"),
+        ("dpo", "dpo-beta-0.05"),
+        ("dpo", "dpo_conservative_label_smoothing"),
+        ("kto", "kto-with-a-name-much-longer-than-a-margin-is-wide"),
+        ("kto", "kto-z0-zero"),
+    ];
+    for (from, name) in names {
+        let id = |run: &str| run.replacen(from, name, 1);
+        macro_rules! copy {
+            ($($rows:ident),*) => { $(
+                let copies: Vec<_> = made.$rows.iter().filter(|r| r.arm == from).cloned().collect();
+                made.$rows.extend(copies.into_iter().map(|mut r| {
+                    (r.run, r.arm) = (id(&r.run), name.to_owned());
+                    r
+                }));
+            )* };
+        }
+        copy!(runs, steps, scores, examples, samples);
+    }
+    let pairs: Vec<_> =
+        made.comparisons.iter().filter(|c| c.arm_a == "kto" && c.arm_b == "sft").cloned().collect();
+    for (_, name) in names.iter().filter(|(from, _)| *from == "kto") {
+        made.comparisons.extend(pairs.iter().cloned().map(|mut c| {
+            c.arm_a = (*name).to_owned();
+            c.words = c.words.replacen("kto", name, 1);
+            c
+        }));
+    }
+    made
+}
+
+/// The same with each of the two suites three times, under other names.
+pub fn six_suites(seed: u64) -> Input {
+    let mut made = input(seed);
+    macro_rules! spread {
+        ($($rows:ident),*) => { $(
+            made.$rows = (1..=3)
+                .flat_map(|i| made.$rows.iter().cloned().map(move |mut r| {
+                    r.suite = format!("{}-{i}", r.suite);
+                    r
+                }))
+                .collect();
+        )* };
+    }
+    spread!(scores, examples, samples, comparisons);
+    made
+}
+
 fn normal(rng: &mut ChaCha8Rng) -> f64 {
     let (a, b): (f64, f64) = (rng.random(), rng.random());
     (-2.0 * (1.0 - a).ln()).sqrt() * (std::f64::consts::TAU * b).cos()
@@ -81,12 +133,13 @@ fn run(made: &mut Input, seed: u64, arm: &Profile, s: u64) {
 
 fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8Rng) {
     let steps = 240;
-    let mut total = 0;
+    let (mut total, mut completions) = (0, 0);
     let mut last = 0.0;
     for step in 1..=steps {
         let t = step as f64 / steps as f64;
         let tokens = 3300 + (400.0 * rng.random::<f64>()) as u64;
         total += tokens;
+        completions += tokens / 2;
         let rise = 1.0 - (-3.0 * t).exp();
         let margin = 1.4 * arm.reward * rise + 0.12 * normal(rng);
         let loss = match arm.name {
@@ -135,7 +188,7 @@ fn training(made: &mut Input, arm: &Profile, s: u64, id: &str, rng: &mut ChaCha8
         examples: steps * 32,
         labels: (steps as f64 * 32.0 * arm.labels) as u64,
         policy_tokens: total,
-        completion_tokens: total / 2,
+        completion_tokens: completions,
         computed_tokens: total * 4 / 5,
         kl_tokens: if arm.name == "kto" { total } else { 0 },
         reference_tokens: if arm.name == "sft" { 0 } else { total },

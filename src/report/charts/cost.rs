@@ -51,7 +51,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let caption = format!(
         "{title} on {}, in each currency of the ledger: mean over {seeds} with 95 % interval (seed spread and \
          prompt sampling; {} examples a seed), rings are seeds, dashed line the starting checkpoint. All axes of cost start at 0; \
-         points that would cover each other are set side by side.",
+         points that would cover each other are set side by side, and the ticks below the axis mark their true amounts.",
         metric.suite,
         key::examples(scores.iter())
     );

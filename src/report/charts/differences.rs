@@ -27,8 +27,8 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 
 fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let metrics = view.judged(suite).into_iter();
-    let blocks: Vec<_> =
-        metrics.map(|m| (view.comparisons(suite, &m.name), m)).filter(|(r, _)| !r.is_empty()).collect();
+    let found = metrics.map(|m| (view.comparisons(suite, &m.name), m)).filter(|(r, _)| !r.is_empty());
+    let (flat, blocks): (Vec<_>, Vec<_>) = found.partition(|(rows, _)| rows.iter().all(|(_, c)| is_flat(c)));
     if blocks.is_empty() {
         return Ok(None);
     }
@@ -38,8 +38,17 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let mut canvas = Canvas::new(WIDTH, 62.0 + height);
     let title = format!("Differences on {suite}");
     let confidence = view.confidence();
+    let flat: Vec<_> = flat.iter().map(|(_, m)| crate::report::format::metric(&m.name)).collect();
+    let left_out = match flat.as_slice() {
+        [] => String::new(),
+        flat => format!(" Not drawn, since all arms are alike: {}.", flat.join(", ")),
+    };
     let shading = "grey band: counts as equivalent";
-    heading(&mut canvas, &title, &format!("First arm minus second, with {confidence} interval; {shading}."));
+    heading(
+        &mut canvas,
+        &title,
+        &format!("First arm minus second, with {confidence} interval; {shading}.{left_out}"),
+    );
     let mut top = 62.0 + 20.0;
     for (rows, metric) in &blocks {
         let frame = Frame { left, top, right: WIDTH - TEXT, bottom: top + ROW * rows.len() as f64 };
@@ -48,9 +57,9 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     }
     let caption = format!(
         "{title}: paired difference (first arm minus second) with its {confidence} interval, p after Holm over \
-         all comparisons of the plan, and the verdict seen from the first arm. {} The grey band is the \
+         the comparisons of its family (primary metrics, against base, secondary), and the verdict seen from the first arm. {} The grey band is the \
          equivalence margin of the plan. Marker: filled triangle up, better (in the colour of the winner); \
-         triangle down, worse; square, equivalent; ring, undecided; cross, invalid.",
+         triangle down, worse; square, equivalent; ring, undecided; cross, invalid.{left_out}",
         sample(&blocks)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
@@ -67,6 +76,11 @@ fn sample(blocks: &[(Rows<'_>, Metric)]) -> String {
     };
     let (seeds, examples, clusters) = (range(|c| c.seeds), range(|c| c.examples), range(|c| c.clusters));
     format!("Each from {seeds} seeds and n = {examples} examples in {clusters} clusters (prompts).")
+}
+
+/// No difference to speak of: a picture of it would show nothing.
+fn is_flat(c: &ComparisonRow) -> bool {
+    c.low.abs().max(c.high.abs()) <= 0.05 * c.margin
 }
 
 fn pair(c: &ComparisonRow) -> String {

@@ -33,8 +33,8 @@ const QUANTITIES: [Quantity; 4] = [
         value: |s| s.accuracy,
     },
     Quantity {
-        name: "KL estimate",
-        axis: "KL (nats)",
+        name: "KL estimate z0, before its clamp at 0",
+        axis: "z0 (nats)",
         ticks: Ticks::Plain,
         value: |s| s.kl_unclamped.or(s.kl),
     },
@@ -72,7 +72,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         "Learning curves: mean over {seeds}, each the mean of its steps in {BINS} equal parts of the budget \
          (policy tokens); shading spans the seeds, least to most. Losses of different methods are different \
          functions: compare their shape, not their height. A quantity that a method does not have (the margin \
-         of SFT, the KL estimate of DPO) is not drawn."
+         of SFT, the accuracy of methods without pairs, the z0 of DPO) is not drawn."
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "learning".to_owned(), title, caption, section: Section::Training, svg, marks }])

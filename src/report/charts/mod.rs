@@ -2,6 +2,7 @@
 
 mod cost;
 mod differences;
+mod headline;
 mod key;
 mod kl;
 mod kto;
@@ -50,14 +51,17 @@ pub struct Drawing {
 /// Where a drawing stands in the report.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Section {
+    /// Beside the verdicts.
+    Head,
     Suite(String),
     Training,
     Cost,
 }
 
 /// All charts, in the order of the report.
-pub const ALL: [Chart; 16] = [
+pub const ALL: [Chart; 17] = [
     sweep::CHART,
+    headline::CHART,
     scores::CHART,
     differences::CHART,
     subsets::CHART,

@@ -47,7 +47,9 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     heading(
         &mut canvas,
         &title,
-        &format!("{key}; ticks mark the medians (at the left in figures); all seeds pooled."),
+        &format!(
+            "{key}; height: share a bin; ticks mark the medians (in figures at the left); seeds pooled."
+        ),
     );
     let x = scale(&spreads);
     for (i, spread) in spreads.iter().enumerate() {

@@ -5,8 +5,11 @@ use crate::report::format::lines;
 use crate::report::summary::{Summary, mean};
 use crate::report::svg::axis::Scale;
 use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
-use crate::report::svg::panel::{LABEL, Panel, TICK, spread};
+use crate::report::svg::panel::{LABEL, Panel, TICK, fitted, spread};
 use crate::report::view::{ALL, Arm, BASE, Metric, View};
+
+/// Arms' names at the points are cut to this width.
+const NAME_WIDTH: f64 = 110.0;
 
 /// An arm's point: the mean amount over seeds, and the score with its interval.
 pub struct Dot<'v> {
@@ -74,6 +77,9 @@ pub fn draw(
         let (low, high) = (metric.unit.value(dot.y.low), metric.unit.value(dot.y.high));
         let label = format!("{}: {value} ({low} to {high}) at {}", dot.arm.name, amount(dot.x));
         canvas.mark(&label, &dot.rows, |c| {
+            // Where a point had to step aside, the axis keeps its true amount.
+            let (at, bottom) = (panel.x.at(dot.x), panel.frame.bottom);
+            c.line(&[(at, bottom), (at, bottom + 5.0)], dot.arm.style.color, 2.0);
             panel.interval_up(c, (dot.y.low, dot.y.high), *px, dot.arm.style.color);
             c.marker((*px, panel.y.at(dot.y.mean)), dot.arm.style.marker, 6.0, dot.arm.style.color);
         });
@@ -85,22 +91,25 @@ pub fn draw(
 fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
     let mut placed: Vec<(f64, f64, f64)> = Vec::new();
     for (dot, px) in dots.iter().zip(places) {
-        let half = text_width(&dot.arm.name, LABEL) / 2.0;
+        let name = fitted(&dot.arm.name, NAME_WIDTH, LABEL);
+        let half = text_width(&name, LABEL) / 2.0;
         let x = px.clamp(panel.frame.left + half, (panel.frame.right - half).max(panel.frame.left + half));
         let mut y = panel.y.at(dot.y.high) - 10.0;
         let covers =
             |y: f64, p: &(f64, f64, f64)| (x - p.0).abs() < half + p.2 + 4.0 && (y - p.1).abs() < 13.0;
-        while placed.iter().any(|p| covers(y, p)) {
+        // Never into the heading: where there is no more room, the hover values name the points.
+        while y > panel.frame.top - 20.0 && placed.iter().any(|p| covers(y, p)) {
             y -= 1.0;
         }
-        canvas.text(&dot.arm.name, (x, y), TextSpec::new(LABEL).centre().halo());
+        canvas.text(&name, (x, y), TextSpec::new(LABEL).centre().halo());
         placed.push((x, y, half));
     }
 }
 
 fn side_by_side(panel: &Panel, dots: &[Dot<'_>]) -> Vec<f64> {
-    let wanted: Vec<_> = dots.iter().map(|d| panel.x.at(d.x)).collect();
-    spread(&wanted, 16.0, panel.frame.left + 12.0, panel.frame.right - 8.0)
+    // Whole pixels: amounts that are the same but for rounding stand in the order of the plan.
+    let wanted: Vec<_> = dots.iter().map(|d| panel.x.at(d.x).round()).collect();
+    spread(&wanted, 11.0, panel.frame.left + 12.0, panel.frame.right - 8.0)
 }
 
 /// The starting checkpoint's score as a dashed line across the panel.

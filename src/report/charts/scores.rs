@@ -6,13 +6,15 @@ use crate::report::format::capitalised;
 use crate::report::svg::axis::Scale;
 use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
 use crate::report::svg::palette::AXIS;
-use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, fitted, heading};
+use crate::report::svg::panel::{Frame, LABEL, NAME, Panel, TICK, fitted, heading, wrapped};
 use crate::report::view::{ALL, Arm, ArmScore, Metric, View};
 
 pub const CHART: Chart = Chart { name: "scores", draw };
 
 const WIDTH: f64 = 760.0;
 const ROW: f64 = 42.0;
+/// Arms' names are cut to this width.
+const NAMES: f64 = 130.0;
 /// Room for the name and the axis of a panel.
 const AROUND: f64 = 82.0;
 
@@ -26,30 +28,14 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     if metrics.is_empty() || arms.is_empty() {
         return Ok(None);
     }
-    let columns = if metrics.len() == 4 { 2 } else { metrics.len().clamp(1, 3) };
-    let rows = metrics.len().div_ceil(columns);
-    let names = arms.iter().map(|a| text_width(&a.name, LABEL)).fold(30.0, f64::max).min(130.0) + 36.0;
-    let panel_height = ROW * arms.len() as f64;
-    let top = 68.0;
-    let mut canvas = Canvas::new(WIDTH, top + rows as f64 * (panel_height + AROUND) + 2.0);
     let all: Vec<_> =
         metrics.iter().flat_map(|m| view.arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
     let title = format!("Scores on {suite}");
     let seeds = view.seeds_note();
     let n = key::examples(all.iter());
-    heading(
-        &mut canvas,
-        &title,
-        &format!("Mean over {seeds} with 95 % interval; rings are single seeds; {n} examples a seed."),
-    );
-    let gap = 26.0;
-    let width = (WIDTH - names - 16.0 - gap * (columns - 1) as f64) / columns as f64;
-    for (i, metric) in metrics.iter().enumerate() {
-        let left = names + (i % columns) as f64 * (width + gap);
-        let top = top + 16.0 + (i / columns) as f64 * (panel_height + AROUND);
-        let frame = Frame { left, top, right: left + width, bottom: top + panel_height };
-        panel(&mut canvas, view, metric, &arms, frame, i % columns == 0);
-    }
+    let subtitle =
+        format!("Mean over {seeds} with 95 % interval; rings are single seeds; {n} examples a seed.");
+    let canvas = grid(view, (&title, &subtitle), &metrics, &arms, |m| capitalised(&m.label()));
     let caption = format!(
         "{title}: mean over {seeds} by arm, {n} examples a seed, each panel with its own scale. The 95 % \
          interval joins the spread over seeds (Student's t) and the sampling of prompts (clustered); rings are \
@@ -61,11 +47,49 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     Ok(Some(Drawing { name, title, caption, section: Section::Suite(suite.to_owned()), svg, marks }))
 }
 
-fn scored(view: &View<'_>, metrics: &[Metric], arm: &Arm) -> bool {
+/// A panel a metric, three beside each other, each named by `name`; the arms stand at the left of each row.
+pub fn grid(
+    view: &View<'_>,
+    (title, subtitle): (&str, &str),
+    metrics: &[Metric],
+    arms: &[&Arm],
+    name: impl Fn(&Metric) -> String,
+) -> Canvas {
+    let columns = if metrics.len() == 4 { 2 } else { metrics.len().clamp(1, 3) };
+    let rows = metrics.len().div_ceil(columns);
+    let names = arms.iter().map(|a| text_width(&a.name, LABEL)).fold(30.0, f64::max).min(NAMES) + 46.0;
+    let panel_height = ROW * arms.len() as f64;
+    let gap = 26.0;
+    let width = (WIDTH - names - 16.0 - gap * (columns - 1) as f64) / columns as f64;
+    let titles: Vec<String> = metrics.iter().map(name).collect();
+    let lines = titles.iter().map(|t| wrapped(t, width, NAME).len()).max().unwrap_or(1);
+    let around = AROUND + 16.0 * (lines - 1) as f64;
+    let top =
+        68.0 + 16.0 * (wrapped(subtitle, WIDTH - 32.0, LABEL).len() - 1) as f64 + 16.0 * (lines - 1) as f64;
+    let mut canvas =
+        Canvas::new(WIDTH, top + rows as f64 * (panel_height + around) - 16.0 * (lines - 1) as f64 + 2.0);
+    heading(&mut canvas, title, subtitle);
+    for (i, (metric, name)) in metrics.iter().zip(&titles).enumerate() {
+        let left = names + (i % columns) as f64 * (width + gap);
+        let top = top + 16.0 + (i / columns) as f64 * (panel_height + around);
+        let frame = Frame { left, top, right: left + width, bottom: top + panel_height };
+        panel(&mut canvas, view, (metric, name), arms, frame, i % columns == 0);
+    }
+    canvas
+}
+
+pub fn scored(view: &View<'_>, metrics: &[Metric], arm: &Arm) -> bool {
     metrics.iter().any(|m| view.score(m, ALL, &arm.name).is_some())
 }
 
-fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], frame: Frame, named: bool) {
+fn panel(
+    canvas: &mut Canvas,
+    view: &View<'_>,
+    (metric, name): (&Metric, &str),
+    arms: &[&Arm],
+    frame: Frame,
+    named: bool,
+) {
     let found: Vec<_> = arms.iter().map(|a| view.score(metric, ALL, &a.name)).collect();
     let ends = found
         .iter()
@@ -76,7 +100,7 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], f
         x = x.within(0.0, 1.0);
     }
     let panel = Panel::new(frame, x, Scale::unit());
-    panel.name(canvas, &capitalised(&metric.label()));
+    panel.name(canvas, name);
     let better = match metric.direction {
         crate::record::Direction::Lower => "lower is better",
         _ => "higher is better",
@@ -89,7 +113,7 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, arms: &[&Arm], f
     for (i, (arm, score)) in arms.iter().zip(&found).enumerate() {
         let y = frame.top + (i as f64 + 0.55) * ROW;
         if named {
-            let name = fitted(&arm.name, 130.0, LABEL);
+            let name = fitted(&arm.name, NAMES, LABEL);
             canvas.marker((22.0, y), arm.style.marker, 5.0, arm.style.color);
             canvas.text(&name, (34.0, y), TextSpec::new(LABEL));
         }

@@ -113,10 +113,13 @@ impl Scale {
         if self.log {
             return self.log_ticks(style);
         }
-        let raw = (self.high - self.low) / count.max(1) as f64;
+        let width = self.high - self.low;
+        let raw = width / count.max(1) as f64;
         let power = 10f64.powf(raw.log10().floor());
-        let step =
-            [1.0, 2.0, 2.5, 5.0, 10.0].iter().map(|m| m * power).find(|s| *s >= raw * 0.999).unwrap_or(raw);
+        // The widest steps that still give about three quarters of the ticks asked for, and two at least.
+        let fewest = (0.75 * count as f64).max(2.0);
+        let steps = [10.0, 5.0, 2.5, 2.0, 1.0, 0.5].map(|m| m * power);
+        let step = steps.into_iter().find(|s| width / s >= fewest).unwrap_or(raw);
         let first = (self.low / step - 1e-9).ceil() as i64;
         let last = (self.high / step + 1e-9).floor() as i64;
         (first..=last).map(|i| i as f64 * step).map(|v| (v, style.write(v, step))).collect()
