@@ -58,9 +58,7 @@ fn a_lost_arm_is_named_with_its_reason_and_the_others_stand() {
     for run in input.runs.iter_mut().filter(|r: &&mut RunRow| r.arm == "dpo") {
         (run.status, run.note) = (Status::Diverged, "the loss is NaN at step 17".into());
     }
-    for rows in [&mut input.scores] {
-        rows.retain(|s| s.arm != "dpo");
-    }
+    input.scores.retain(|s| s.arm != "dpo");
     input.examples.retain(|e| e.arm != "dpo");
     input.samples.retain(|e| e.arm != "dpo");
     input.comparisons.retain(|c| c.arm_a != "dpo" && c.arm_b != "dpo");
