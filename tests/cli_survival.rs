@@ -71,6 +71,8 @@ fn tear(out: &Path, rng: &mut impl RngExt) {
 /// Kills a comparison `kills` times at random points, sometimes tears a file besides, and lets it end.
 fn kill_and_go_on(kills: usize, name: &str) {
     let place = Place::new();
+    // Long enough runs that most of the time is training, not reading.
+    place.write("plan.toml", &place.read("plan.toml").replace("tokens = 6000", "tokens = 40000"));
     let began = Instant::now();
     place.run(&arguments("whole")).succeeds();
     let whole = began.elapsed().as_secs_f64();
@@ -233,7 +235,7 @@ fn a_full_disk_ends_the_comparison_with_a_message_and_nothing_is_lost() {
     };
     place.run(&compare("whole", "2")).succeeds();
     // In a row file, at several sizes; then in a checkpoint, which is the first large file.
-    for (out, every, blocks) in [("a", "off", 12), ("b", "off", 40), ("c", "2", 40)] {
+    for (out, every, blocks) in [("a", "off", 12), ("b", "off", 40), ("c", "2", 72)] {
         let full = cramped(&place, blocks, &compare(out, every));
         full.fails(2, &["error: "]);
         let says = if every == "off" { "writing " } else { "saving the checkpoint" };

@@ -204,7 +204,9 @@ fn no_change_raises_at_most_one_alarm_in_200_gates() {
     let default = alarms(World { hiccup: 0.05, ..QUIET }, &Config::default(), 400);
     assert!(default <= 2, "default tolerances: {default} of 400");
     let strict = alarms(QUIET, &strict(), 400);
-    assert!(strict <= 2, "tolerances of 0: {strict} of 400");
+    // Without tolerances the rate is the design's own, 1 in 200: 2 of 400 are to be expected, more than 6 in one of
+    // 220 such simulations. The ignored test below has the rate itself, over 20,000.
+    assert!(strict <= 6, "tolerances of 0: {strict} of 400");
 }
 
 #[test]

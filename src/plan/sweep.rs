@@ -95,7 +95,7 @@ struct Listed {
 }
 
 /// Keys of an arm that hold tables or lists of their own kind.
-const OWN: [&str; 3] = ["point", "tune", "name"];
+const OWN: [&str; 4] = ["point", "tune", "name", "trainer"];
 
 /// Takes the lists out of `[train]`, `[data]` and `[budget]`, and gives the arms that all lists make.
 ///

@@ -143,7 +143,7 @@ mod tests {
         let scale = Scale { low: 0.43, high: 0.71, log: false, from: 0.0, to: 100.0 };
         let ticks = scale.ticks(4, Ticks::Percent);
         let labels: Vec<_> = ticks.iter().map(|t| t.1.as_str()).collect();
-        assert_eq!(labels, ["50 %", "60 %", "70 %"]);
+        assert_eq!(labels, ["45 %", "50 %", "55 %", "60 %", "65 %", "70 %"]);
     }
 
     #[test]

@@ -3,15 +3,19 @@
 /// Rollouts in a row before a constant reward, nothing but empty samples, or samples that never end are a failure:
 /// one such batch is chance.
 const PATIENCE: u64 = 5;
+/// Samples without an end in those rollouts, at the least: with a short limit and few samples a policy that ends
+/// one in a hundred often shows none.
+const ENDLESS: usize = 256;
 /// Nats a token, of log π/π_ref over a rollout: a policy there has nothing left of its reference.
 const MOST_KL: f64 = 20.0;
 
-/// Counts of rollouts in a row.
+/// Counts of rollouts in a row, and of samples in a row that did not end.
 #[derive(Clone, Debug, Default)]
 pub struct Symptoms {
     constant: u64,
     empty: u64,
-    endless: u64,
+    endless: usize,
+    endless_rollouts: u64,
     idle: u64,
 }
 
@@ -36,13 +40,15 @@ impl Symptoms {
         let count = |held: bool, n: u64| if held { n + 1 } else { 0 };
         self.constant = count(constant, self.constant);
         self.empty = count(seen.own && seen.empty == 1.0, self.empty);
-        self.endless = count(seen.own && seen.unfinished == 1.0, self.endless);
+        let endless = seen.own && seen.unfinished == 1.0;
+        self.endless_rollouts = count(endless, self.endless_rollouts);
+        self.endless = if endless { self.endless + seen.rewards.len() } else { 0 };
         let n = PATIENCE;
         if self.empty >= n {
             return Some(format!("every sample of the last {n} rollouts is empty"));
         }
-        if self.endless >= n {
-            return Some(format!("no sample of the last {n} rollouts ended before its limit"));
+        if self.endless_rollouts >= n && (self.endless >= ENDLESS || self.constant >= n) {
+            return Some(format!("none of the last {} samples ended before its limit", self.endless));
         }
         if self.constant >= n {
             return Some(format!("the reward was {first} for every sample of each of the last {n} rollouts"));
@@ -76,6 +82,7 @@ mod tests {
     #[test]
     fn each_failure_is_named_and_a_single_odd_batch_is_none() {
         let good = [0.0, 1.0];
+        const MANY: [f64; ENDLESS / PATIENCE as usize + 1] = [0.5; ENDLESS / PATIENCE as usize + 1];
         let mut s = Symptoms::default();
         assert_eq!(s.look(&seen(&good)), None);
         assert!(s.look(&seen(&[0.0, f64::NAN])).unwrap().contains("reward of sample 2 of 2 is NaN"));
@@ -85,7 +92,7 @@ mod tests {
         let cases: [Case; 3] = [
             (|| seen(&[0.5, 0.5]), "the reward was 0.5"),
             (|| Seen { empty: 1.0, ..seen(&[0.0, 1.0]) }, "is empty"),
-            (|| Seen { unfinished: 1.0, ..seen(&[0.0, 1.0]) }, "ended before its limit"),
+            (|| Seen { unfinished: 1.0, ..seen(&MANY) }, "ended before its limit"),
         ];
         for (case, says) in cases {
             let mut s = Symptoms::default();
