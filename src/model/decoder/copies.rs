@@ -1,0 +1,79 @@
+//! Copies of a decoder: its own weights or shared ones, with a scalar head or without.
+
+use candle_core::{Device, Tensor};
+
+use super::Decoder;
+use super::init::normal;
+use crate::base::error::{Result, ensure};
+use crate::model::adapter::Adapter;
+use crate::model::config::{DecoderConfig, ScalarHead};
+use crate::model::params::{Param, layout};
+
+impl Decoder {
+    /// A copy that shares no memory with what training changes; the weights below an adapter are shared.
+    pub fn duplicate(&self) -> Result<Self> {
+        let copy = |p: &Param| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() });
+        let trained = self.trained().iter().map(copy).collect::<Result<_>>()?;
+        let mut duplicate = self.sharing(self.adapter.clone());
+        match &mut duplicate.adapter {
+            Some(adapter) => adapter.params = trained,
+            None => duplicate.params = trained,
+        }
+        Ok(duplicate)
+    }
+
+    /// The same weights, not copied, with another adapter or none. Training the one changes the other, unless
+    /// what is trained is the adapter.
+    pub(in crate::model) fn sharing(&self, adapter: Option<Adapter>) -> Self {
+        let (config, params) = (self.config.clone(), self.params.clone());
+        let shared = Self::assemble(config, params, self.dtype, self.device.clone());
+        Self { checkpointing: self.checkpointing, adapter, ..shared }
+    }
+
+    /// A copy that shares no memory, with a scalar head of weights drawn from N(0, `std`²).
+    ///
+    /// # Errors
+    /// The model has a scalar head already.
+    pub(in crate::model) fn with_scalar(
+        &self,
+        head: ScalarHead,
+        source: serde_json::Map<String, serde_json::Value>,
+        seed: u64,
+        std: f64,
+    ) -> Result<Self> {
+        ensure!(self.config.scalar.is_none(), "the model has a scalar head already");
+        let tied = self.config.tied || head == ScalarHead::Score;
+        let config = DecoderConfig { scalar: Some(head), tied, source, ..self.config.clone() };
+        let mut params = Vec::new();
+        for spec in layout(&config).0 {
+            let of_spec = |p: &&Param| p.pieces == spec.pieces;
+            let tensor = match self.params.iter().find(of_spec) {
+                Some(param) => param.tensor.copy()?,
+                None => {
+                    let numbers = normal(seed, &format!("init {}", head.tensor()), config.hidden, std);
+                    let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?;
+                    tensor.to_dtype(self.dtype)?.to_device(&self.device)?
+                }
+            };
+            params.push(Param { pieces: spec.pieces, role: spec.role, tensor });
+        }
+        let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
+        copy.checkpointing = self.checkpointing;
+        Ok(copy)
+    }
+
+    /// A copy without its scalar head: the policy that stood beside a critic.
+    ///
+    /// # Errors
+    /// The weights cannot be copied.
+    pub fn without_scalar(&self) -> Result<Self> {
+        let mut config = self.config.clone();
+        let name = config.scalar.take().map(ScalarHead::tensor);
+        let kept = self.params.iter().filter(|p| p.pieces.first().map(|p| p.name.as_str()) != name);
+        let params =
+            kept.map(|p| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() })).collect::<Result<_>>()?;
+        let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
+        copy.checkpointing = self.checkpointing;
+        Ok(copy)
+    }
+}
