@@ -130,7 +130,7 @@ fn finished(policy: Decoder, run: &RunSpec, outcome: TrainOutcome, memory: PeakM
 }
 
 /// The starting checkpoint as the run trains it: a reward model gets its head.
-fn start(prepared: &Prepared, run: &RunSpec) -> Result<Decoder> {
+pub(super) fn start(prepared: &Prepared, run: &RunSpec) -> Result<Decoder> {
     match run.arm.method {
         Method::Reward => {
             let seed = crate::base::seed::derive(run.seed, "reward/head");

@@ -55,7 +55,9 @@ impl Decoder {
                 by_row[row as usize] += d;
             }
             let dy = Tensor::from_vec(by_row, (batch.rows.len(), 1), &self.device)?.to_dtype(self.dtype)?;
-            if let Some(dweight) = grads.weight(index) {
+            // Frozen only as part of a model that was saved with it.
+            let frozen = grads.frozen && self.adapter.as_ref().is_some_and(|a| a.scalar().is_none());
+            if let Some(dweight) = grads.tensors.get_mut(index).filter(|_| !frozen) {
                 linear::backward_weight(&dy, &normed, dweight)?;
             }
             let dscalar = linear::backward_input(&dy, weight)?;

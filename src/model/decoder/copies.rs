@@ -30,7 +30,8 @@ impl Decoder {
         Self { checkpointing: self.checkpointing, adapter, ..shared }
     }
 
-    /// A copy that shares no memory, with a scalar head of weights drawn from N(0, `std`²).
+    /// A copy with a scalar head of weights drawn from N(0, `std`²). It shares no memory with what training changes:
+    /// below an adapter the weights are shared, and the head is trained beside the adapter.
     ///
     /// # Errors
     /// The model has a scalar head already.
@@ -44,22 +45,28 @@ impl Decoder {
         ensure!(self.config.scalar.is_none(), "the model has a scalar head already");
         let tied = self.config.tied || head == ScalarHead::Score;
         let config = DecoderConfig { scalar: Some(head), tied, source, ..self.config.clone() };
-        let mut params = Vec::new();
+        let (mut params, mut new) = (Vec::new(), None);
         for spec in layout(&config).0 {
-            let of_spec = |p: &&Param| p.pieces == spec.pieces;
-            let tensor = match self.params.iter().find(of_spec) {
-                Some(param) => param.tensor.copy()?,
+            let tensor = match self.params.iter().find(|p| p.pieces == spec.pieces) {
+                Some(param) => self.kept(param)?,
                 None => {
                     let numbers = normal(seed, &format!("init {}", head.tensor()), config.hidden, std);
                     let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?;
                     tensor.to_dtype(self.dtype)?.to_device(&self.device)?
                 }
             };
-            params.push(Param { pieces: spec.pieces, role: spec.role, tensor });
+            let param = Param { pieces: spec.pieces, role: spec.role, tensor };
+            if param.is(head.tensor()) {
+                new = Some(Param { tensor: param.tensor.copy()?, ..param.clone() });
+            }
+            params.push(param);
         }
-        let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
-        copy.checkpointing = self.checkpointing;
-        Ok(copy)
+        let copy = Self::assemble(config, params, self.dtype, self.device.clone());
+        let mut adapter = self.adapter_copy()?;
+        if let (Some(adapter), Some(new)) = (&mut adapter, new) {
+            adapter.push_scalar(new);
+        }
+        Ok(Self { checkpointing: self.checkpointing, adapter, ..copy })
     }
 
     /// A copy without its scalar head: the policy that stood beside a critic.
@@ -68,12 +75,27 @@ impl Decoder {
     /// The weights cannot be copied.
     pub fn without_scalar(&self) -> Result<Self> {
         let mut config = self.config.clone();
-        let name = config.scalar.take().map(ScalarHead::tensor);
-        let kept = self.params.iter().filter(|p| p.pieces.first().map(|p| p.name.as_str()) != name);
-        let params =
-            kept.map(|p| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() })).collect::<Result<_>>()?;
-        let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
-        copy.checkpointing = self.checkpointing;
-        Ok(copy)
+        let name = config.scalar.take().map_or("", ScalarHead::tensor);
+        let kept = self.params.iter().filter(|p| !p.is(name));
+        let params = kept.map(|p| Ok(Param { tensor: self.kept(p)?, ..p.clone() })).collect::<Result<_>>()?;
+        let mut adapter = self.adapter_copy()?;
+        if let Some(adapter) = &mut adapter {
+            adapter.pop_scalar();
+        }
+        let copy = Self::assemble(config, params, self.dtype, self.device.clone());
+        Ok(Self { checkpointing: self.checkpointing, adapter, ..copy })
+    }
+
+    /// A weight's tensor for a copy: shared where an adapter keeps it from changing.
+    fn kept(&self, param: &Param) -> Result<Tensor> {
+        Ok(if self.adapter.is_some() { param.tensor.clone() } else { param.tensor.copy()? })
+    }
+
+    fn adapter_copy(&self) -> Result<Option<Adapter>> {
+        let mut adapter = self.adapter.clone();
+        for param in adapter.iter_mut().flat_map(|a| &mut a.params) {
+            param.tensor = param.tensor.copy()?;
+        }
+        Ok(adapter)
     }
 }

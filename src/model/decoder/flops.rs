@@ -37,9 +37,14 @@ impl Decoder {
         let outputs = match c.scalar {
             None => c.vocab,
             Some(ScalarHead::Score) => 1,
+            // Trained with the adapter, it is no part of the base.
+            Some(ScalarHead::Value) if self.adapter.is_some() => c.vocab,
             Some(ScalarHead::Value) => c.vocab + 1,
         };
         let (mut products, mut attention, mut side) = (2.0 * read * (outputs * c.hidden) as f64, 0.0, 0.0);
+        if c.scalar == Some(ScalarHead::Value) && self.adapter.is_some() {
+            side += 2.0 * read * c.hidden as f64;
+        }
         for (index, kind) in c.layers.iter().enumerate() {
             let rows = if index + 1 == c.layers.len() { read } else { all };
             let ids = &self.ids.layers[index];

@@ -9,7 +9,7 @@ use crate::kernels::attention::Tree;
 use crate::kernels::head::{self, Target};
 use crate::kernels::rope::{self, Angles};
 use crate::kernels::{embedding, linear, norm, plain};
-use crate::model::adapter::Dropout;
+use crate::model::adapter::{Adapter, Dropout};
 use crate::model::config::{LayerKind, Rope};
 use crate::model::layer::{self, LayerTape};
 use crate::model::packed::Packed;
@@ -117,10 +117,12 @@ impl Decoder {
         Ok((x, layers))
     }
 
+    /// The scalar head: its place among what is trained, and its weights.
     pub(super) fn scalar_weight(&self) -> Result<(usize, &Tensor)> {
-        match self.ids.scalar {
-            Some(index) => Ok((index, self.weight(index))),
-            None => bail!("the model has no scalar head: it is no reward model and has no critic"),
+        match (self.ids.scalar, self.adapter.as_ref().and_then(Adapter::scalar)) {
+            (Some(_), Some(trained)) => Ok(trained),
+            (Some(index), None) => Ok((index, self.weight(index))),
+            (None, _) => bail!("the model has no scalar head: it is no reward model and has no critic"),
         }
     }
 
