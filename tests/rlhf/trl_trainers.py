@@ -92,11 +92,13 @@ def train(name, folder):
     config = config_class(
         output_dir=f"{folder}/{name}", per_device_train_batch_size=len(PROMPTS) * SAMPLES, num_generations=SAMPLES,
         max_completion_length=TOKENS, temperature=1.0, top_p=1.0, top_k=0, num_iterations=2, max_steps=2, beta=beta,
-        epsilon=clip, learning_rate=0.005, lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True, bf16=False,
+        epsilon=clip, learning_rate=0.001, lr_scheduler_type="constant", max_grad_norm=0.0, use_cpu=True, bf16=False,
         gradient_checkpointing=False, report_to=[], save_strategy="no", logging_strategy="no", disable_tqdm=True,
         shuffle_dataset=False, seed=7, **more,
     )
     policy, reference = (AutoModelForCausalLM.from_pretrained(f"{folder}/{m}", dtype=torch.float32) for m in ("policy", "reference"))
+    # transformers gives the padding's embedding no gradient; this policy draws that token like any other.
+    policy.get_input_embeddings().padding_idx = None
     data = Dataset.from_dict({"prompt": PROMPTS})
     trainer = spied(trainer_class)(policy, reward, config, data, processing_class=tokenizer())
     trainer.ref_model.load_state_dict(reference.state_dict())
