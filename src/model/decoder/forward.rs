@@ -7,6 +7,7 @@ use super::Decoder;
 use crate::base::error::{Result, bail, ensure};
 use crate::kernels::attention::Tree;
 use crate::kernels::head::{self, Target};
+use crate::kernels::linear::Products;
 use crate::kernels::rope::{self, Angles};
 use crate::kernels::{embedding, linear, norm, plain};
 use crate::model::adapter::{Adapter, Dropout};
@@ -37,6 +38,7 @@ pub(in crate::model) struct Batch {
     pub targets: Vec<Target>,
     /// Of the adapter's inputs, in training.
     pub dropout: Option<Dropout>,
+    pub products: Products,
 }
 
 impl Batch {
@@ -154,6 +156,7 @@ impl Decoder {
             rows,
             targets,
             dropout: None,
+            products: Products::Blocked,
         })
     }
 
