@@ -291,6 +291,7 @@ impl<'a> Run<'a> {
             _ => self.job.spec.batch_size.max(1),
         };
         let least = if self.objective.z0().is_some_and(|z0| z0 != Z0::Zero) { 2 } else { 1 };
+        let before = self.sampler.state();
         let mut drawn: Vec<usize> = (0..size).map(|_| self.sampler.next()).collect();
         while drawn.len() >= least {
             let batch = self.assemble(policy, &drawn)?;
@@ -303,6 +304,9 @@ impl<'a> Run<'a> {
             return Err(anyhow!("the budget of {limit} is smaller than the cost of the first step"))
                 .hint("raise the budget, or lower max_length");
         }
+        // Nothing was taken: a run that goes on from its end must draw these again, and end again.
+        let (n, order, seed) = (self.units.len(), self.job.spec.order, self.job.seed);
+        self.sampler = Sampler::restore(n, order, seed, before);
         Ok(None)
     }
 

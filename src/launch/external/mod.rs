@@ -11,4 +11,5 @@ mod train;
 mod tree;
 
 pub use process::{Ended, Limits, Ran, Usage, run_tree};
+pub use metrics::read as read_trainer_metrics;
 pub(super) use train::{check_program, trained};

@@ -21,13 +21,13 @@ struct Currency {
 }
 
 fn currencies(price: f64, money: &str) -> Vec<Currency> {
-    let seconds = |r: &RunRow| r.train_seconds + r.reference_seconds;
+    let seconds = |r: &RunRow| r.train_seconds;
     let mut all = vec![
         Currency {
             name: "compute (FLOPs, with reference and KL passes)".into(),
             amount: Box::new(|r| r.flops),
         },
-        Currency { name: "wall-clock time (s, training and reference)".into(), amount: Box::new(seconds) },
+        Currency { name: "wall-clock time (s, with the reference's passes)".into(), amount: Box::new(seconds) },
     ];
     if price > 0.0 {
         let amount = Box::new(move |r: &RunRow| seconds(r) / 3600.0 * price);
