@@ -15,7 +15,8 @@ use kto_eval::record::{Records, Status, files};
 fn place(tokens: u64, arms: &str) -> Place {
     let place = Place::new();
     let (sections, _) = cli::PLAN.split_once("[[arm]]").unwrap();
-    let plan = format!("{sections}\n{arms}").replace("= 6000", &format!("= {tokens}")).replace("[1, 2]", "[1]");
+    let plan =
+        format!("{sections}\n{arms}").replace("= 6000", &format!("= {tokens}")).replace("[1, 2]", "[1]");
     place.write("plan.toml", &plan);
     place
 }
@@ -65,7 +66,7 @@ fn went_on(ran: &Ran) -> Vec<usize> {
 
 #[test]
 fn a_run_with_sft_first_goes_on_within_either_stage() {
-    let place = place(20_000, "[[arm]]\nmethod = \"kto\"\nsft_first = 0.4\n");
+    let place = place(8_000, "[[arm]]\nmethod = \"kto\"\nsft_first = 0.4\n");
     let ran = killed_at(&place, &[12, 60]);
     let steps = Records::read(&place.path("whole")).unwrap().steps;
     let first = steps.iter().filter(|s| s.reward_chosen.is_none() && s.reward_rejected.is_none()).count();
@@ -82,11 +83,15 @@ fn a_run_with_sft_first_goes_on_within_either_stage() {
 fn a_run_with_an_adapter_goes_on_alone_and_after_sft() {
     let lora = "lora = { rank = 4, dropout = 0.1 }\n";
     let arms = format!("[[arm]]\nmethod = \"dpo\"\nsft_first = 0.3\n{lora}");
-    let place = place(16_000, &arms);
-    let ran = killed_at(&place, &[9, 50]);
+    let place = place(12_000, &arms);
+    let ran = killed_at(&place, &[9, 60]);
     assert!(ran.iter().all(|r| !went_on(r).is_empty()), "{}", ran[0].err);
     let rows = Records::read(&place.path("whole")).unwrap().runs;
-    assert!(rows[0].trained_parameters < 20_000, "{} parameters are the adapter's", rows[0].trained_parameters);
+    assert!(
+        rows[0].trained_parameters < 20_000,
+        "{} parameters are the adapter's",
+        rows[0].trained_parameters
+    );
 }
 
 #[test]
@@ -131,7 +136,11 @@ fn another_trainer_begins_anew_and_what_was_finished_stays() {
     place.run(&arguments("cut")).succeeds();
     place.run(&arguments("whole")).succeeds();
     place.assert_same_rows("whole", "cut");
-    assert_eq!(place.read("begun.log").lines().count(), 3, "once for the kill, once again, once for the whole");
+    assert_eq!(
+        place.read("begun.log").lines().count(),
+        3,
+        "once for the kill, once again, once for the whole"
+    );
     let trainers = cli::stable(&place.read("cut/trainers.csv"));
     assert_eq!(trainers.len(), 1, "no row of the trainer that was killed: {trainers:?}");
     assert_eq!(Records::read(&place.path("cut")).unwrap().runs[0].status, Status::Done);

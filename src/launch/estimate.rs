@@ -53,7 +53,8 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
         Some(config) => {
             let (data, own) = sample(plan, &config);
             if !own {
-                made.notes.push("the data are not on this disk: taken to be half as long as max_length".to_owned());
+                made.notes
+                    .push("the data are not on this disk: taken to be half as long as max_length".to_owned());
             }
             Paces::measure(plan, config, &data).map_err(|e| format!("a step could not be measured: {e:#}"))
         }

@@ -58,11 +58,13 @@ impl Paces {
         let mut paces = Self { known: vec![], mib: 0.0, mean_length: 1.0 };
         for arm in &plan.arms {
             let two_stages = arm.sft_first > 0.0 || !is_measured(arm);
-            for method in [Some(&arm.method).filter(|_| is_measured(arm)), two_stages.then_some(&Method::Sft)] {
+            for method in [Some(&arm.method).filter(|_| is_measured(arm)), two_stages.then_some(&Method::Sft)]
+            {
                 let Some(method) = method else { continue };
                 let kind = Kind::of(method, &arm.train);
                 if !paces.known.iter().any(|(known, _)| *known == kind) {
-                    let spent = tried(arm, method, &start, data).with_context(|| format!("arm {}", arm.name))?;
+                    let spent =
+                        tried(arm, method, &start, data).with_context(|| format!("arm {}", arm.name))?;
                     let tokens = spent.policy_tokens as f64;
                     paces.mean_length = tokens / spent.examples as f64;
                     let pace = Pace { seconds: spent.train_seconds / tokens, flops: spent.flops / tokens };

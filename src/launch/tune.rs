@@ -172,12 +172,7 @@ fn trial_row(spec: &TuneSpec, trial: &Trial, row: &RunRow) -> TrialRow {
     }
 }
 
-fn choose(
-    arms: &[&Arm],
-    spec: &TuneSpec,
-    rows: &[TrialRow],
-    observer: &mut dyn Observer,
-) -> Result<Chosen> {
+fn choose(arms: &[&Arm], spec: &TuneSpec, rows: &[TrialRow], observer: &mut dyn Observer) -> Result<Chosen> {
     let mut chosen = Chosen::default();
     for arm in arms {
         let of_arm: Vec<&TrialRow> = rows.iter().filter(|r| r.arm == arm.name).collect();

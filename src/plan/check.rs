@@ -126,7 +126,8 @@ fn check_names(plan: &Plan, source: &Source) -> Result<()> {
             return Err(source.error(&path, "is taken: `base` is the starting checkpoint in the records"));
         }
         if arm.name.starts_with("sentinel-") {
-            return Err(source.error(&path, "begins with `sentinel-`, which contestants that ought to lose are called"));
+            return Err(source
+                .error(&path, "begins with `sentinel-`, which contestants that ought to lose are called"));
         }
         if plan.arms[..i].iter().any(|other| other.name == arm.name) {
             return Err(anyhow!("{}: two arms are named `{}`", source.at(&path), arm.name))

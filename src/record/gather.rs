@@ -115,8 +115,13 @@ fn gather_trials(plan: &Plan, folders: &[PathBuf]) -> Result<()> {
 /// What the shards' judges were asked, together. The folder itself asks nothing where there are shards, so that the
 /// sum replaces what an earlier gathering wrote.
 fn gather_usage(own: &Path, shards: &[PathBuf]) -> Result<()> {
-    let used: Vec<JudgeUsage> =
-        shards.iter().map(|f| JudgeUsage::read(f)).collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+    let used: Vec<JudgeUsage> = shards
+        .iter()
+        .map(|f| JudgeUsage::read(f))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect();
     let Some(sum) = used.into_iter().reduce(|a, b| a.plus(&b)) else { return Ok(()) };
     match JudgeUsage::read(own)? {
         Some(there) if there.matches >= sum.matches => Ok(()),

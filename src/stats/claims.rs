@@ -1,7 +1,7 @@
 //! What a sweep says of the claim that it tests: the verdicts of `comparisons.csv`, read along the swept values.
 
 use crate::plan::Plan;
-use crate::record::{ComparisonRow, Family, Verdict};
+use crate::record::{ComparisonRow, Family, Verdict, metric_words};
 
 /// One arm against another along a sweep, on one metric.
 #[derive(Clone, Debug, PartialEq)]
@@ -179,11 +179,8 @@ fn claim(plan: &Plan, entries: &[&Entry<'_>]) -> Claim {
     .collect();
     let swept = plan.arms.iter().any(|a| a.point.as_ref().is_some_and(|p| p.arm == *against));
     let same = if swept { " at the same value" } else { "" };
-    let words = format!(
-        "{arm} against {against}{same}, {} on {suite}: {}",
-        metric.replace('_', " "),
-        parts.join("; ")
-    );
+    let words =
+        format!("{arm} against {against}{same}, {} on {suite}: {}", metric_words(metric), parts.join("; "));
     Claim {
         suite: (*suite).to_owned(),
         metric: (*metric).to_owned(),
@@ -290,17 +287,17 @@ method = "dpo"
                 (
                     "dpo@fraction=1",
                     Finding::Mixed,
-                    "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate base on world: equivalent at fraction=1; worse at fraction=0.1"
+                    "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate against base on world: equivalent at fraction=1; worse at fraction=0.1"
                 ),
                 (
                     "dpo",
                     Finding::Besides,
-                    "kto against dpo at the same value, win rate base on world: better at fraction=0.1"
+                    "kto against dpo at the same value, win rate against base on world: better at fraction=0.1"
                 ),
                 (
                     "dpo@fraction=1",
                     Finding::Besides,
-                    "dpo against dpo@fraction=1, win rate base on world: undecided at fraction=0.1"
+                    "dpo against dpo@fraction=1, win rate against base on world: undecided at fraction=0.1"
                 ),
             ]
         );

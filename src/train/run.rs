@@ -197,6 +197,10 @@ impl<'a> Run<'a> {
         let start = policy.weights_hash()?;
         let no_identity = match job.reference {
             _ if !objective.needs_reference() => "the method has no reference".to_owned(),
+            // A new adapter adds nothing, dropped or not; one that SFT has trained does.
+            Some(reference) if job.spec.lora.dropout > 0.0 && reference.decoder.adapter().is_some() => {
+                "the policy's adapter has dropout, the reference's has none".to_owned()
+            }
             Some(reference) if reference.decoder.weights_hash()? == start => String::new(),
             Some(_) => "the reference is not the starting checkpoint".to_owned(),
             None => return Err(anyhow!("{} needs a reference model", objective.name())),

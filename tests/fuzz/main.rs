@@ -98,8 +98,11 @@ fn fuzz(total: u64) {
     let chosen: Vec<usize> =
         (0..READERS.len()).filter(|&i| only.as_ref().is_none_or(|name| READERS[i].name == name)).collect();
     assert!(!chosen.is_empty(), "no reader is called {only:?}");
-    let seeds: Vec<Vec<Vec<u8>>> =
-        READERS.iter().enumerate().map(|(i, r)| if chosen.contains(&i) { (r.seeds)() } else { vec![] }).collect();
+    let seeds: Vec<Vec<Vec<u8>>> = READERS
+        .iter()
+        .enumerate()
+        .map(|(i, r)| if chosen.contains(&i) { (r.seeds)() } else { vec![] })
+        .collect();
     let shares: u64 = chosen.iter().map(|&i| READERS[i].share).sum();
     let of = |i: usize| (total * READERS[i].share).div_ceil(shares);
     let jobs: Vec<(usize, u64)> =

@@ -5,15 +5,56 @@ use rand_chacha::ChaCha8Rng;
 
 /// Numbers at the edges of what types hold.
 const NUMBERS: [&str; 24] = [
-    "0", "-1", "1", "2", "127", "128", "255", "256", "65535", "65536", "2147483647", "2147483648", "4294967295",
-    "4294967296", "9007199254740993", "9223372036854775807", "18446744073709551615", "-9223372036854775808",
-    "1e308", "1e999", "-0.0", "1e-400", "nan", "inf",
+    "0",
+    "-1",
+    "1",
+    "2",
+    "127",
+    "128",
+    "255",
+    "256",
+    "65535",
+    "65536",
+    "2147483647",
+    "2147483648",
+    "4294967295",
+    "4294967296",
+    "9007199254740993",
+    "9223372036854775807",
+    "18446744073709551615",
+    "-9223372036854775808",
+    "1e308",
+    "1e999",
+    "-0.0",
+    "1e-400",
+    "nan",
+    "inf",
 ];
 
 /// Text that means something to most readers.
 const WORDS: [&str; 22] = [
-    "null", "true", "false", "\"\"", "{}", "[]", "{", "}", "[", "]", "\"", "'", "'''", "\\", "\\u0000", "\u{feff}",
-    "\r\n", "\0", "../../etc/passwd", "/etc/passwd", "é\u{301}\u{202e}", "\u{10ffff}",
+    "null",
+    "true",
+    "false",
+    "\"\"",
+    "{}",
+    "[]",
+    "{",
+    "}",
+    "[",
+    "]",
+    "\"",
+    "'",
+    "'''",
+    "\\",
+    "\\u0000",
+    "\u{feff}",
+    "\r\n",
+    "\0",
+    "../../etc/passwd",
+    "/etc/passwd",
+    "é\u{301}\u{202e}",
+    "\u{10ffff}",
 ];
 
 pub struct Mutator<'a> {
@@ -82,7 +123,8 @@ impl Mutator<'_> {
             // A number of four or eight bytes, as lengths and offsets are.
             5 if input.len() >= 8 => {
                 let at = self.below(input.len() - 7);
-                let edge = [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 31, 1 << 63, 1 << 20, 1 << 40][self.below(8)];
+                let edge =
+                    [0, 1, u64::from(u32::MAX), u64::MAX, 1 << 31, 1 << 63, 1 << 20, 1 << 40][self.below(8)];
                 let width = if self.one_in(2) { 4 } else { 8 };
                 input[at..at + width].copy_from_slice(&edge.to_le_bytes()[..width]);
             }

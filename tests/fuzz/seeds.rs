@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device};
 use kto_eval::data::world::World;
-use kto_eval::data::{TokenizedPair, Sequence};
+use kto_eval::data::{Sequence, TokenizedPair};
 use kto_eval::plan::Method;
 use kto_eval::train::{Checkpoints, Hooks, Interval, Job, Reference, ReferenceCache, TrainData, train_from};
 
@@ -101,14 +101,31 @@ fn row_sets() -> Vec<Vec<Value>> {
                "lang": "en", "deleted": false, "review_result": true})
     };
     vec![
-        vec![json!({"chosen": hh("yes"), "rejected": hh("no")}), json!({"chosen": hh("a"), "rejected": hh("b")})],
+        vec![
+            json!({"chosen": hh("yes"), "rejected": hh("no")}),
+            json!({"chosen": hh("a"), "rejected": hh("b")}),
+        ],
         vec![json!({"id": "1", "prompt": "p", "chosen": "a", "rejected": "b", "subset": "s"})],
-        vec![json!({"prompt": "p", "completion": "c", "label": true}), json!({"prompt": "p", "completion": "d", "label": false})],
+        vec![
+            json!({"prompt": "p", "completion": "c", "label": true}),
+            json!({"prompt": "p", "completion": "d", "label": false}),
+        ],
         vec![json!({"prompt": asked, "chosen": answer("a"), "rejected": answer("b")})],
-        vec![json!({"chosen": said("a"), "rejected": said("b")}), json!({"prompt": "hi", "chosen": said("a"), "rejected": said("b")})],
-        vec![json!({"post_id": "x", "history": "h", "human_ref_A": "a", "human_ref_B": "b", "labels": 1, "score_A": 3, "score_B": 1, "domain": "d_train", "seconds_difference": 1.0, "score_ratio": 3.0})],
-        vec![node("a", Value::Null, "prompter", Value::Null), node("b", json!("a"), "assistant", json!(0)), node("c", json!("a"), "assistant", json!(1))],
-        vec![json!({"prompt": "p", "messages": said("x"), "label": "True", "nested": {"deep": [1, -2.5e-3, null, "é\u{1f600}"]}})],
+        vec![
+            json!({"chosen": said("a"), "rejected": said("b")}),
+            json!({"prompt": "hi", "chosen": said("a"), "rejected": said("b")}),
+        ],
+        vec![
+            json!({"post_id": "x", "history": "h", "human_ref_A": "a", "human_ref_B": "b", "labels": 1, "score_A": 3, "score_B": 1, "domain": "d_train", "seconds_difference": 1.0, "score_ratio": 3.0}),
+        ],
+        vec![
+            node("a", Value::Null, "prompter", Value::Null),
+            node("b", json!("a"), "assistant", json!(0)),
+            node("c", json!("a"), "assistant", json!(1)),
+        ],
+        vec![
+            json!({"prompt": "p", "messages": said("x"), "label": "True", "nested": {"deep": [1, -2.5e-3, null, "é\u{1f600}"]}}),
+        ],
     ]
 }
 
@@ -174,9 +191,11 @@ pub fn config() -> Vec<Vec<u8>> {
                     "use_parallel_residual": true, "hidden_act": "gelu"}));
     all.push(json!({"model_type": "gpt2", "vocab_size": 100, "n_embd": 16, "n_head": 4, "n_layer": 2,
                     "n_positions": 64, "n_inner": null, "activation_function": "gelu_new"}));
-    all.push(json!({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "num_labels": 1,
+    all.push(
+        json!({"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], "num_labels": 1,
                     "id2label": {"0": "x"}, "vocab_size": 10, "hidden_size": 8, "num_hidden_layers": 1,
-                    "num_attention_heads": 2, "intermediate_size": 8}));
+                    "num_attention_heads": 2, "intermediate_size": 8}),
+    );
     all.iter().map(|v| v.to_string().into_bytes()).collect()
 }
 
@@ -309,7 +328,12 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
     let start = tiny();
     let sequence = |id: u32| Sequence { ids: vec![3, id, 4, 0].into(), prompt_len: 2 };
     let pairs: Vec<TokenizedPair> = (0..4)
-        .map(|i| TokenizedPair { id: i.to_string(), subset: String::new(), chosen: sequence(5 + i), rejected: sequence(9 + i) })
+        .map(|i| TokenizedPair {
+            id: i.to_string(),
+            subset: String::new(),
+            chosen: sequence(5 + i),
+            rejected: sequence(9 + i),
+        })
         .collect();
     let plan = Plan::parse(SMALL_PLAN, "p.toml", &Overrides::default()).unwrap();
     let Method::Kto(_) = &plan.arms[0].method else { panic!("the first arm is kto") };

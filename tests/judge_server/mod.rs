@@ -14,7 +14,7 @@ pub enum Answer {
     Says(&'static str),
     Status(u16, &'static str),
     Raw(&'static str),
-    /// Sends the request's head back, key and all, with this status.
+    /// Sends the key back that came with the request, as a reply or with another status.
     Echo(u16),
     /// Promises more than it sends.
     CutOff,
@@ -88,12 +88,12 @@ fn respond(mut stream: TcpStream, answer: Answer, asked: &str) {
         }
         Answer::Status(status, extra) => send(&mut stream, status, extra, 5, "oops!"),
         Answer::Echo(status) => {
-            let text = format!("you sent {asked} [[A]]");
-            let body = serde_json::json!({
-                "choices": [{"message": {"role": "assistant", "content": text}}],
-                "error": {"message": text},
-            })
-            .to_string();
+            let key = asked.lines().find(|l| l.to_lowercase().starts_with("authorization"));
+            let text = format!("you sent {} [[A]]", key.unwrap_or("no key"));
+            let body = match status {
+                200 => serde_json::json!({"choices": [{"message": {"content": text}}]}).to_string(),
+                _ => text,
+            };
             send(&mut stream, status, "", body.len(), &body);
         }
         Answer::Raw(body) => send(&mut stream, 200, "", body.len(), body),

@@ -7,9 +7,9 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 use super::{methods, python};
 
 /// What a template may spend on one text, in the engine's units: a unit an instruction, and one a byte that is made or
-/// looked at. The longest chats that fit a context take a hundredth of it; a template that loops without end, or
-/// doubles a string over and over, comes to a stop after a second or two and some hundred MiB.
-pub const FUEL: u64 = 200_000_000;
+/// looked at. A chat of 100 kB takes about a million; a template that loops without end, or doubles a string over and
+/// over, comes to a stop after about a second.
+pub const FUEL: u64 = 20_000_000;
 
 /// Most bytes that one call of a method or of `tojson` may make: these are ours, and the engine does not count them.
 const LONGEST: usize = 64 << 20;

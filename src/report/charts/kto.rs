@@ -8,8 +8,8 @@ use crate::report::format::{plain, si};
 use crate::report::summary::mean;
 use crate::report::svg::axis::{Scale, Ticks};
 use crate::report::svg::canvas::{Canvas, Point as Place};
-use crate::report::svg::panel::{Frame, Panel, heading};
 use crate::report::svg::palette::ArmStyle;
+use crate::report::svg::panel::{Frame, Panel, heading};
 use crate::report::sweep;
 use crate::report::view::{Arm, View, distinct};
 
@@ -73,7 +73,13 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let of_plan = distinct(arms.iter().filter_map(|arm| point(&plan, arm)).map(|p| p.arm.as_str()));
     let of_one = |name: &String| {
         let line = line(&plan, &arms, name);
-        draw_one(view, &line.iter().collect::<Vec<_>>(), tokens, &format!("kto-{}", file_part(name)), format!("{title}: {name}"))
+        draw_one(
+            view,
+            &line.iter().collect::<Vec<_>>(),
+            tokens,
+            &format!("kto-{}", file_part(name)),
+            format!("{title}: {name}"),
+        )
     };
     of_plan.iter().map(of_one).collect()
 }

@@ -109,7 +109,9 @@ impl<'a> Client<'a> {
 
     fn without_key(&self, text: String) -> String {
         match &self.key {
-            Some(key) if !key.is_empty() && text.contains(key.as_str()) => text.replace(key.as_str(), "[key]"),
+            Some(key) if !key.is_empty() && text.contains(key.as_str()) => {
+                text.replace(key.as_str(), "[key]")
+            }
             _ => text,
         }
     }
@@ -120,15 +122,16 @@ impl<'a> Client<'a> {
         if let Some(key) = &self.key {
             post = post.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = post.send(request.to_string()).map_err(|e| Failure::Again(self.without_key(e.to_string()), None))?;
+        let mut response = post
+            .send(request.to_string())
+            .map_err(|e| Failure::Again(self.without_key(e.to_string()), None))?;
         let status = response.status().as_u16();
         let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
         // A server may send back what it was sent: the key is to be in no reply, cache or message.
         let body = response.body_mut().read_to_string().map(|body| self.without_key(body));
         match (status, body) {
-            (200..=299, Ok(body)) => read_completion(&body).ok_or_else(|| {
-                Failure::Again(format!("not a chat completion: {}", start(&body)), None)
-            }),
+            (200..=299, Ok(body)) => read_completion(&body)
+                .ok_or_else(|| Failure::Again(format!("not a chat completion: {}", start(&body)), None)),
             (200..=299, Err(e)) => Err(Failure::Again(format!("the answer broke off: {e}"), None)),
             (408 | 409 | 425 | 429 | 500..=599, _) => {
                 Err(Failure::Again(format!("HTTP status {status}"), after.map(Duration::from_secs)))
