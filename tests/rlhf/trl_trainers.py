@@ -88,7 +88,9 @@ def spied(base):
 def train(name, folder):
     trainer_class, config_class = {"rloo": (RLOOTrainer, RLOOConfig), "grpo": (GRPOTrainer, GRPOConfig)}[name]
     beta, clip = SETTINGS[name]["beta"], SETTINGS[name]["clip"]
-    more = {"loss_type": "grpo", "scale_rewards": "group"} if name == "grpo" else {}
+    # As in the paper: one mean a completion, and the KL term without the ratio that TRL multiplies it with.
+    paper = {"loss_type": "grpo", "scale_rewards": "group", "use_bias_correction_kl": False}
+    more = paper if name == "grpo" else {}
     config = config_class(
         output_dir=f"{folder}/{name}", per_device_train_batch_size=len(PROMPTS) * SAMPLES, num_generations=SAMPLES,
         max_completion_length=TOKENS, temperature=1.0, top_p=1.0, top_k=0, num_iterations=2, max_steps=2, beta=beta,

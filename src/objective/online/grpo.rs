@@ -5,8 +5,9 @@
 //! loss = (1/n) Σ_i (1/|y_i|) Σ_t [ −min(ρ_t A_i, clip(ρ_t, 1 − ε, 1 + ε) A_i) + β (e^{d_t} − d_t − 1) ]
 //! ρ_t = π(y_t)/π_old(y_t),  d_t = log π_ref(y_t)/π(y_t)
 //!
-//! The last term estimates KL(π ‖ π_ref) without bias and is never negative; it is differentiated as it stands. (The
-//! 1e-4 is TRL's: a prompt whose samples all have one reward then teaches nothing.)
+//! The last term estimates KL(π ‖ π_ref) without bias and is never negative; it is differentiated as it stands, as in
+//! the paper. (TRL 1.16 multiplies it with ρ_t unless `use_bias_correction_kl` is off. The 1e-4 is TRL's: a prompt whose
+//! samples all have one reward then teaches nothing.)
 
 use super::{Advantages, Part, Rollout, Share, Surrogate, clipped};
 
