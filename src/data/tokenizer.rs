@@ -126,6 +126,11 @@ impl Tokenizer {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
     }
 
+    /// Whether it brings a chat template of its own.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
+    }
+
     /// The tokenizer's chat template; the HH transcript form where it has none.
     pub fn template(&self) -> Template {
         self.template.clone().unwrap_or_default()

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 use candle_core::{DType, Device};
 
 use super::device;
-use super::llm::judge_for;
+use super::judges::Judges;
 use super::observer::Observer;
 use super::source::{Opened, open_dir};
 use super::training_sets::TrainingSets;
@@ -21,7 +21,6 @@ use crate::data::{
 use crate::model::Decoder;
 use crate::plan::{DataFormat, DataSpec, Dtype, Plan, WORLD};
 use crate::record::{Environment, Overlap};
-use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::sequence_logps;
 use crate::suite::{self, Kind, Suite, SuiteData};
 use crate::train::{ReferenceCache, TrainData};
@@ -65,8 +64,8 @@ pub struct Prepared {
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
     pub suites: Vec<Suite>,
-    /// The language model that judges, where a suite needs one.
-    pub judge: Option<LlmJudge>,
+    /// The models that judge, where a suite needs one.
+    pub judges: Judges,
     /// With its hashes filled in.
     pub environment: Environment,
 }
@@ -117,7 +116,7 @@ impl Prepared {
 /// Whatever is missing or does not fit; the message names it.
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
-    let judge = judge_for(&suites, &plan.judge)?;
+    let judges = Judges::of_suites(&suites, &plan.judge, &device)?;
     let dir = directory(&plan.model.source, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device);
     observer.stage(&format!("loading {}", plan.model.source));
@@ -176,7 +175,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         data,
         heldout,
         suites,
-        judge,
+        judges,
         environment,
     })
 }

@@ -13,7 +13,6 @@ use crate::data::{Dataset, Sequence};
 use crate::model::{Decoder, RewardModel};
 use crate::plan::{Method, Plan, RunSpec};
 use crate::record::{PhaseRow, RecordWriter, RolloutRow, RunRow, Status, StepRow};
-use crate::suite::judge::Judge;
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
 use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, TrainOutcome, train_from};
 
@@ -191,6 +190,5 @@ pub(super) fn scored_on(
         beta: SCORE_BETA,
         slots: SLOTS,
     };
-    let judge = prepared.judge.as_ref().map(|j| j as &dyn Judge);
-    score_with(&mut context, suite, judge)
+    score_with(&mut context, suite, prepared.judges.of(suite))
 }

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 
-use super::llm::{judge_for, usage};
+use super::judges::Judges;
+use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{dtype, tell_apart};
 use super::rows::{self, Owner};
@@ -14,8 +15,6 @@ use crate::data::{Dataset, Sequence, Tokenizer, load_with, resolve_model};
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, JudgeSpec};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
-use crate::suite::judge::Judge;
-use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::sequence_logps;
 use crate::suite::preference::PairLogps;
 use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
@@ -62,7 +61,7 @@ pub fn score_suites(
 ) -> Result<SuiteScores> {
     let mut suites = request.suites.clone();
     tell_apart(&mut suites)?;
-    let judge = judge_for(&suites, &request.judge)?;
+    let judges = Judges::of_suites(&suites, &request.judge, &device)?;
     for suite in &mut suites {
         without_reference(suite, request.reference.is_some())?;
     }
@@ -77,10 +76,10 @@ pub fn score_suites(
                 continue;
             }
             observer.stage(&format!("scoring {} on {} (seed {seed})", request.model, suite.name));
-            let before = judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
-            let job = Job { request, models: &models, heldout: &heldout, suite, seed, judge: judge.as_ref() };
+            let before = judges.tally();
+            let job = Job { request, models: &models, heldout: &heldout, suite, seed, judges: &judges };
             let result = job.score(&mut folder, &mut found.scores, observer);
-            if let Some(judge) = judge.as_ref().filter(|_| suite.judge == JudgeKind::Llm) {
+            if let Some(judge) = judges.llm().filter(|_| suite.judge == JudgeKind::Llm) {
                 found.judge = Some(usage(&request.judge, &before, &judge.tally()).add_to(folder.dir())?);
             }
             result?;
@@ -163,7 +162,7 @@ struct Job<'a> {
     heldout: &'a Dataset,
     suite: &'a Suite,
     seed: u64,
-    judge: Option<&'a LlmJudge>,
+    judges: &'a Judges,
 }
 
 impl Job<'_> {
@@ -213,7 +212,7 @@ impl Job<'_> {
             beta: SCORE_BETA,
             slots: SLOTS,
         };
-        score_with(&mut context, self.suite, self.judge.map(|j| j as &dyn Judge))
+        score_with(&mut context, self.suite, self.judges.of(self.suite))
     }
 
     fn write(&self, folder: &mut ScoreFolder, owner: &Owner, result: &ScoredSuite) -> Result<Vec<ScoreRow>> {

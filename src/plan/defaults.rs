@@ -95,6 +95,7 @@ impl Default for JudgeSpec {
             url: String::new(),
             model: String::new(),
             template: "pairwise".into(),
+            reward_model: String::new(),
             key: JUDGE_KEY.into(),
             concurrency: 8,
             timeout: 120.0,

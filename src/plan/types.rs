@@ -434,6 +434,8 @@ pub struct JudgeSpec {
     pub model: String,
     /// `pairwise`, or the path of a template file (`suites/judges/`).
     pub template: String,
+    /// Hub id or directory of the reward model that judges suites with `judge = "reward-model"`; empty: none.
+    pub reward_model: String,
     /// Environment variable that holds the key. The default one may be unset: then no key is sent.
     pub key: String,
     /// Questions under way at once.

@@ -94,15 +94,15 @@ pub fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Scor
     score_with(ctx, suite, None)
 }
 
-/// As [`score`]; `llm` judges the suites whose judge is a language model.
+/// As [`score`]; `outside` judges a suite whose judge is a model: a language model or a reward model.
 pub fn score_with<P: Policy>(
     ctx: &mut ScoreContext<P>,
     suite: &Suite,
-    llm: Option<&dyn Judge>,
+    outside: Option<&dyn Judge>,
 ) -> Result<ScoredSuite> {
     let scored = match suite.kind {
         Kind::Preference => preference(ctx, suite),
-        Kind::Generation => generation::score(ctx, suite, llm),
+        Kind::Generation => generation::score(ctx, suite, outside),
     };
     scored.with_context(|| format!("scoring suite `{}`", suite.name))
 }
