@@ -36,7 +36,7 @@ fn a_changed_figure_is_named_in_every_file() {
     let input = report_fixture::input(7);
     let dir = written(&input);
     let changes = [
-        ("report.json", "\"mean\": 0.", "\"mean\": 1."),
+        ("report.json", "\"mean\":0.", "\"mean\":1."),
         ("report.md", " % ± ", " % ± 9"),
         ("report.html", "pts</td>", "points</td>"),
         ("charts/scores-world.svg", "<circle cx=\"", "<circle cx=\"1"),
