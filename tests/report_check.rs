@@ -38,7 +38,7 @@ fn a_changed_figure_is_named_in_every_file() {
     let changes = [
         ("report.json", "\"mean\":0.", "\"mean\":1."),
         ("report.md", " % ± ", " % ± 9"),
-        ("report.html", "pts</td>", "points</td>"),
+        ("report.html", " to +", " to +9"),
         ("charts/scores-world.svg", "<circle cx=\"", "<circle cx=\"1"),
         ("tables/comparisons.tex", "better", "worse"),
     ];

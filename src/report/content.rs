@@ -189,7 +189,7 @@ fn percent(share: f64) -> String {
 pub struct Cell {
     pub text: String,
     pub sort: Option<f64>,
-    /// A second line, smaller.
+    /// Further lines, smaller.
     pub sub: String,
 }
 
@@ -258,7 +258,7 @@ fn arrow(direction: Direction) -> &'static str {
     }
 }
 
-/// A row an arm, a column a metric: `61.2 % ± 0.8`, below it `Δ +11.2` to the base. The first row is the head.
+/// A row an arm, a column a metric: `61.2 %`, below it `± 0.8` and `Δ +11.2` to the base. The first row is the head.
 pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
     let metrics = view.metrics(suite);
     let head =
@@ -275,10 +275,10 @@ pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cel
 
 fn score_cell(figures: &Figures, metric: &Metric, arm: &str) -> Cell {
     let Some(score) = figures.score(&metric.suite, &metric.name, arm) else { return Cell::text("–") };
-    let spread = spread_words(metric, score.standard_error);
+    let spread = spread_words(metric, score.standard_error).trim().to_owned();
     let change = score.difference_to_base.map(|d| format!("Δ {}", metric.unit.bound(d)));
-    let cell = Cell::number(format!("{}{spread}", metric.unit.value(score.mean)), score.mean);
-    Cell { sub: change.unwrap_or_default(), ..cell }
+    let lines: Vec<String> = [spread].into_iter().filter(|s| !s.is_empty()).chain(change).collect();
+    Cell { sub: lines.join("\n"), ..Cell::number(metric.unit.value(score.mean), score.mean) }
 }
 
 /// A row a primary comparison, a column a currency that was not matched: how the verdict stands in it. Empty

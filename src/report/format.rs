@@ -51,10 +51,10 @@ impl Unit {
     }
 }
 
-/// Two significant digits of small values: a spread of 0.00032 is not 0.000.
+/// One significant digit of what three decimals would round away: a spread of 0.00032 is 0.0003, not 0.000.
 fn fine(v: f64) -> String {
-    let digits = (1.0 - v.abs().log10().floor()).clamp(3.0, 6.0);
-    if v.abs() < 0.01 && v != 0.0 { decimals(v, digits as usize) } else { plain(v) }
+    let digits = (-v.abs().log10().floor()).clamp(3.0, 6.0);
+    if v.abs() < 0.0005 && v != 0.0 { decimals(v, digits as usize) } else { plain(v) }
 }
 
 /// Fixed decimals with a true minus sign; never "−0".
@@ -151,7 +151,7 @@ mod tests {
         assert_eq!(si(830.0), "830");
         assert_eq!(plain(0.01234), "0.012");
         assert_eq!(decimals(f64::NAN, 2), "n/a");
-        assert_eq!([Unit::Plain.spread(0.000_321), Unit::Plain.spread(0.0072)], ["0.00032", "0.0072"]);
+        assert_eq!([Unit::Plain.spread(0.000_321), Unit::Plain.spread(0.0072)], ["0.0003", "0.007"]);
         assert_eq!(
             [Unit::Plain.spread(0.0), Unit::Share.spread(0.0), Unit::Share.spread(0.0002)],
             ["0", "0.0", "0.02"]

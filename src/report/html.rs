@@ -226,7 +226,7 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
         "p (Holm)",
         "verdict",
         "family",
-        "p (equivalence)",
+        "p (equiv.)",
         "detectable",
     ];
     let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
@@ -237,7 +237,7 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
         table.push(vec![
             Cell::text(capitalised(&name)),
             Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
-            Cell::number(unit.difference(c.difference), c.difference),
+            Cell::number(unit.bound(c.difference), c.difference),
             Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
             Cell::number(p_value(c.p_adjusted), c.p_adjusted),
             Cell::text(verdict_word(c.verdict)),
@@ -252,7 +252,7 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
     }
     let caption = format!(
         "Comparisons on {suite}: first arm minus second (shares in percentage points); p after Holm within the \
-         family; detectable: smallest true difference found with probability 0.8"
+         family; p (equiv.): of the two one-sided tests against ± the margin; detectable: smallest true difference found with probability 0.8"
     );
     Table::new(caption, table)
 }
