@@ -1,4 +1,4 @@
-//! What may be passed on of a comparison: a copy without texts, and packed rows.
+//! What may be passed on of a comparison: a copy without texts, packed rows, TensorBoard events.
 
 mod cli;
 
@@ -103,4 +103,24 @@ fn packed_rows_are_read_like_plain_ones() {
     place.run(&["report", "out", "--check"]).succeeds();
     std::fs::write(place.path("out/steps.csv.gz"), b"no gzip").unwrap();
     place.run(&["report", "out", "--check"]).fails(2, &["steps.csv"]);
+}
+
+#[test]
+fn tensorboard_events_are_written_beside_the_records_or_where_they_are_asked_for() {
+    let place = Place::new();
+    let short =
+        ["compare", "plan.toml", "--set", "seeds=[1]", "--set", "budget.tokens=1500", "--quiet", "--force"];
+    for (option, folder) in [("--tensorboard", "out/tensorboard"), ("--tensorboard=events", "events")] {
+        place.run(&[&short[..], &["--out", "out", option]].concat()).succeeds();
+        let runs: Vec<_> =
+            std::fs::read_dir(place.path(folder)).unwrap().map(|e| e.unwrap().path()).collect();
+        assert_eq!(runs.len(), 3, "a folder a run in {folder}");
+        for run in runs {
+            let events = files(&run);
+            assert!(
+                events.len() == 1 && events[0].0.contains("tfevents") && holds(&events[0].1, "train/loss"),
+                "{run:?}"
+            );
+        }
+    }
 }
