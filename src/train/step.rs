@@ -5,6 +5,7 @@ use super::reference::Reference;
 use super::units::Unit;
 use crate::base::error::{Context, Result, ensure};
 use crate::data::Sequence;
+use crate::kernels::cpu;
 use crate::model::{Decoder, Dropout, Gradients};
 use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto};
 use std::time::{Duration, Instant};
@@ -51,6 +52,15 @@ pub struct StepResult {
 /// # Errors
 /// Shapes that do not fit, a failing kernel.
 pub fn compute_step(
+    policy: &Decoder,
+    objective: &dyn Objective,
+    input: &StepInput<'_>,
+    gradients: &mut Gradients,
+) -> Result<StepResult> {
+    cpu::on_pool(|| step_on_pool(policy, objective, input, gradients))
+}
+
+fn step_on_pool(
     policy: &Decoder,
     objective: &dyn Objective,
     input: &StepInput<'_>,
