@@ -117,6 +117,11 @@ fn reference_logps(objective: &dyn Objective, input: &StepInput<'_>) -> Result<V
     let sequences: Vec<&Sequence> = input.units.iter().flat_map(|u| &u.sequences).collect();
     let reference =
         input.reference.with_context(|| format!("{} needs a reference model", objective.name()))?;
+    if objective.z0().is_some() && !input.mismatched.is_empty() {
+        // Those of the KL term too, now: they have the same prompts, and will be known when they are asked for.
+        let all: Vec<&Sequence> = sequences.iter().copied().chain(input.mismatched).collect();
+        reference.logps(&all, input.micro_tokens)?;
+    }
     reference.logps(&sequences, input.micro_tokens)
 }
 
