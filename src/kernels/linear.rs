@@ -7,12 +7,13 @@ use super::real::{Real, View, matmul, product};
 use super::{plain, rowwise};
 use crate::base::error::Result;
 
-/// How a forward product is computed on the CPU. The two differ in their last bits.
+/// How a forward product is computed on the CPU. The two differ in their last bits; in both, a row has the same
+/// bits whoever stands beside it, so that a log-prob does not depend on what it was packed with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Products {
-    /// Fastest for many rows; how a row is rounded may depend on how many others there are.
+    /// Fastest for many rows.
     Blocked,
-    /// For decoding: a row has the same bits whoever stands beside it.
+    /// Fastest for few: decoding.
     Rowwise,
 }
 
@@ -79,24 +80,21 @@ fn forward_cpu<T: Real>(
 ) -> Result<Tensor> {
     let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
-    let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    let start = || match base {
-        Some(base) => Ok::<_, anyhow::Error>(cpu::slice::<T>(base)?.to_vec()),
-        None => Ok(vec![T::ZERO; t * n]),
-    };
-    let mut out = match (products, base) {
-        (Products::Rowwise, _) if k > 0 => {
-            let mut out = start()?;
-            rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k);
-            out
+    let mut out = match base {
+        Some(base) => cpu::copied(&cpu::slice::<T>(base)?),
+        None if products == Products::Blocked && t >= LEAST_ROWS && n > SMALL => {
+            product(View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed(), cpu::all_threads())
         }
-        (_, Some(_)) => {
-            let mut out = start()?;
-            matmul(&mut out, n, true, a, b, cpu::all_threads());
-            out
-        }
-        (_, None) => product(a, b, cpu::all_threads()),
+        None => cpu::zeros(t * n),
     };
+    match products {
+        _ if k == 0 => {}
+        Products::Rowwise => rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k),
+        Products::Blocked if base.is_some() || t < LEAST_ROWS || n <= SMALL => {
+            rows_product(&mut out, base.is_some(), &xs, &ws, (t, n, k));
+        }
+        Products::Blocked => {}
+    }
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
         let bias: &[T] = &bias;
@@ -109,6 +107,33 @@ fn forward_cpu<T: Real>(
         });
     }
     Ok(Tensor::from_vec(out, (t, n), x.device())?)
+}
+
+/// Products with at most this many rows of W, and with fewer rows of x than the other, have sums of their own
+/// order in `gemm` (small blocks, matrix times vector); all others are blocked by their depth alone.
+const SMALL: usize = 64;
+const LEAST_ROWS: usize = 4;
+
+/// x (t, k), w (n, k) → `out` (t, n) = x·wᵀ, or `out` += x·wᵀ; a row has the same bits whoever stands beside it.
+pub(super) fn rows_product<T: Real>(
+    out: &mut [T],
+    accumulate: bool,
+    x: &[T],
+    w: &[T],
+    (t, n, k): (usize, usize, usize),
+) {
+    if n <= SMALL && k > 0 {
+        return rowwise::product(out, n, accumulate, x, w, k);
+    }
+    if t < LEAST_ROWS {
+        let (mut rows, mut wide) = (x.to_vec(), out.to_vec());
+        rows.resize(LEAST_ROWS * k, T::ZERO);
+        wide.resize(LEAST_ROWS * n, T::ZERO);
+        rows_product(&mut wide, accumulate, &rows, w, (LEAST_ROWS, n, k));
+        return out.copy_from_slice(&wide[..t * n]);
+    }
+    let (a, b) = (View::new(x, t, k, k), View::new(w, n, k, k).transposed());
+    matmul(out, n, accumulate, a, b, cpu::all_threads());
 }
 
 fn backward_input_cpu<T: Real>(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {

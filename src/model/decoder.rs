@@ -13,6 +13,7 @@ use crate::base::error::{Result, bail, ensure};
 use crate::base::hash::Hasher;
 use crate::base::seed;
 use crate::kernels::attention::{Shape, Tree};
+use crate::kernels::cpu;
 use crate::kernels::head::{self, Head, Target};
 use crate::kernels::linear::Products;
 use crate::kernels::norm::{self, Norm, NormGrads};
@@ -213,6 +214,10 @@ impl Decoder {
 
     /// Log-probs (r,) of the batch's reads; nothing is kept.
     pub fn logps(&self, batch: &Packed) -> Result<Vec<f64>> {
+        cpu::on_pool(|| self.logps_on_pool(batch))
+    }
+
+    fn logps_on_pool(&self, batch: &Packed) -> Result<Vec<f64>> {
         let parts = self.batch(batch)?;
         let mut x = self.embed(&batch.ids, &batch.positions)?;
         for index in 0..self.config.layers.len() {
@@ -229,6 +234,10 @@ impl Decoder {
 
     /// As [`Self::forward`], with the adapter's dropout as drawn for the step.
     pub fn forward_training(&self, batch: &Packed, dropout: Option<Dropout>) -> Result<(Vec<f64>, Tape)> {
+        cpu::on_pool(|| self.forward_on_pool(batch, dropout))
+    }
+
+    fn forward_on_pool(&self, batch: &Packed, dropout: Option<Dropout>) -> Result<(Vec<f64>, Tape)> {
         let parts = Batch { dropout, ..self.batch(batch)? };
         let (x, layers) = self.run_layers(batch, &parts)?;
         let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
@@ -309,6 +318,16 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::backward`].
     pub fn backward_scalars(
+        &self,
+        tape: Tape,
+        dlogps: &[f64],
+        dscalars: &[f64],
+        grads: &mut Gradients,
+    ) -> Result<()> {
+        cpu::on_pool(|| self.backward_on_pool(tape, dlogps, dscalars, grads))
+    }
+
+    fn backward_on_pool(
         &self,
         tape: Tape,
         dlogps: &[f64],

@@ -36,6 +36,10 @@ impl Gradients {
 
     /// Multiplies every gradient; a factor of 0 also clears NaN.
     pub fn scale_(&mut self, factor: f64) -> Result<()> {
+        cpu::on_pool(|| self.scale_on_pool(factor))
+    }
+
+    fn scale_on_pool(&mut self, factor: f64) -> Result<()> {
         for tensor in &mut self.tensors {
             if cpu::applies(tensor) {
                 dispatch!(tensor.dtype(), scale_cpu(tensor, factor))?;
@@ -48,7 +52,7 @@ impl Gradients {
 
     /// L2 norm over all gradients, accumulated in f64.
     pub fn global_norm(&self) -> Result<f64> {
-        let squares = self.tensors.iter().map(sum_of_squares).collect::<Result<Vec<_>>>()?;
+        let squares = cpu::on_pool(|| self.tensors.iter().map(sum_of_squares).collect::<Result<Vec<_>>>())?;
         Ok(squares.iter().sum::<f64>().sqrt())
     }
 

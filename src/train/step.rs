@@ -5,6 +5,7 @@ use super::reference::Reference;
 use super::units::Unit;
 use crate::base::error::{Context, Result, ensure};
 use crate::data::Sequence;
+use crate::kernels::cpu;
 use crate::model::{Decoder, Dropout, Gradients};
 use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto};
 use std::time::{Duration, Instant};
@@ -51,6 +52,15 @@ pub struct StepResult {
 /// # Errors
 /// Shapes that do not fit, a failing kernel.
 pub fn compute_step(
+    policy: &Decoder,
+    objective: &dyn Objective,
+    input: &StepInput<'_>,
+    gradients: &mut Gradients,
+) -> Result<StepResult> {
+    cpu::on_pool(|| step_on_pool(policy, objective, input, gradients))
+}
+
+fn step_on_pool(
     policy: &Decoder,
     objective: &dyn Objective,
     input: &StepInput<'_>,
@@ -107,6 +117,11 @@ fn reference_logps(objective: &dyn Objective, input: &StepInput<'_>) -> Result<V
     let sequences: Vec<&Sequence> = input.units.iter().flat_map(|u| &u.sequences).collect();
     let reference =
         input.reference.with_context(|| format!("{} needs a reference model", objective.name()))?;
+    if objective.z0().is_some() && !input.mismatched.is_empty() {
+        // Those of the KL term too, now: they have the same prompts, and will be known when they are asked for.
+        let all: Vec<&Sequence> = sequences.iter().copied().chain(input.mismatched).collect();
+        reference.logps(&all, input.micro_tokens)?;
+    }
     reference.logps(&sequences, input.micro_tokens)
 }
 
