@@ -5,10 +5,13 @@
 //! lanes, twelve of AVX2's sixteen registers. An element is summed in the same order whatever the number of
 //! rows, so that a sample does not depend on who is sampled beside it.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::cpu;
 use super::real::Real;
+use crate::base::error::Result;
 
 const LANES: usize = 8;
 /// Rows of W and of x in a tile.
@@ -33,6 +36,37 @@ pub fn product<T: Real>(out: &mut [T], accumulate: bool, x: &[T], w: &[T], k: us
             || columns(out, x, w, t, k),
         );
     });
+    turn_back(out, accumulate, &turned, (t, n));
+}
+
+/// As [`product`], of a w (n, k) that exists by stripes only, as `rows` makes them.
+pub(super) fn product_by_stripes<T: Real>(
+    out: &mut [T],
+    accumulate: bool,
+    x: &[T],
+    (n, k): (usize, usize),
+    rows: &(dyn Fn(Range<usize>) -> Result<Vec<T>> + Sync),
+) -> Result<()> {
+    let t = x.len() / k.max(1);
+    if t == 0 || n == 0 {
+        return Ok(());
+    }
+    assert_eq!(out.len(), t * n, "the product does not fit its place");
+    let mut turned = vec![T::ZERO; n * t];
+    turned.par_chunks_mut(STRIPE * t).enumerate().try_for_each(|(i, out)| -> Result<()> {
+        let w = rows(i * STRIPE..((i + 1) * STRIPE).min(n))?;
+        cpu::simd(
+            #[inline(always)]
+            || columns(out, x, &w, t, k),
+        );
+        Ok(())
+    })?;
+    turn_back(out, accumulate, &turned, (t, n));
+    Ok(())
+}
+
+/// `turned` (n, t) into `out` (t, n).
+fn turn_back<T: Real>(out: &mut [T], accumulate: bool, turned: &[T], (t, n): (usize, usize)) {
     for (i, row) in out.chunks_exact_mut(n).enumerate() {
         for (y, sums) in row.iter_mut().zip(turned.chunks_exact(t)) {
             *y = if accumulate { *y + sums[i] } else { sums[i] };

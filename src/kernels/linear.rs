@@ -5,9 +5,10 @@ use std::cell::Cell;
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
+use super::quantized::Quantized;
 use super::real::{Real, View, matmul, product};
 use super::{few, plain};
-use crate::base::error::Result;
+use crate::base::error::{Result, ensure};
 
 thread_local! {
     /// Whether this thread is inside [`of_few_rows`].
@@ -29,12 +30,36 @@ pub fn of_few_rows<R>(f: impl FnOnce() -> R) -> R {
     f()
 }
 
+/// W (n, k), as numbers or, where it is frozen, as quantised blocks.
+#[derive(Clone, Copy)]
+pub enum Weight<'a> {
+    Plain(&'a Tensor),
+    Quantized(&'a Quantized),
+}
+
+impl<'a> From<&'a Tensor> for Weight<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self::Plain(tensor)
+    }
+}
+
+impl Weight<'_> {
+    /// As numbers, in the type and on the device of `like`.
+    fn numbers(self, like: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Plain(tensor) => tensor.clone(),
+            Self::Quantized(blocks) => blocks.dequantized(like.device())?.to_dtype(like.dtype())?,
+        })
+    }
+}
+
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
-pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn forward<'a>(x: &Tensor, weight: impl Into<Weight<'a>>, bias: Option<&Tensor>) -> Result<Tensor> {
+    let weight = weight.into();
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None));
     }
-    let y = x.matmul(&weight.t()?)?;
+    let y = x.matmul(&weight.numbers(x)?.t()?)?;
     Ok(match bias {
         Some(b) => y.broadcast_add(b)?,
         None => y,
@@ -42,7 +67,13 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 }
 
 /// base + x·Wᵀ + b: a projection onto the residual stream, base (t, n).
-pub fn forward_onto(base: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn forward_onto<'a>(
+    base: &Tensor,
+    x: &Tensor,
+    weight: impl Into<Weight<'a>>,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
+    let weight = weight.into();
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, Some(base)));
     }
@@ -50,11 +81,12 @@ pub fn forward_onto(base: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Te
 }
 
 /// dy (t, n) → dx (t, k).
-pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<Tensor> {
+    let weight = weight.into();
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_input_cpu(dy, weight));
     }
-    Ok(dy.matmul(weight)?)
+    Ok(dy.matmul(&weight.numbers(dy)?)?)
 }
 
 /// dW += dyᵀ·x.
@@ -75,28 +107,13 @@ pub fn backward_bias(dy: &Tensor, dbias: &mut Tensor) -> Result<()> {
 
 fn forward_cpu<T: Real>(
     x: &Tensor,
-    weight: &Tensor,
+    weight: Weight<'_>,
     bias: Option<&Tensor>,
     base: Option<&Tensor>,
 ) -> Result<Tensor> {
-    let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
-    let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
-    let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    let mut out = match base {
-        _ if FEW.get() && k > 0 => {
-            let mut out = match base {
-                Some(base) => cpu::slice::<T>(base)?.to_vec(),
-                None => vec![T::ZERO; t * n],
-            };
-            few::product(&mut out, base.is_some(), &xs, &ws, k);
-            out
-        }
-        Some(base) => {
-            let mut out = cpu::slice::<T>(base)?.to_vec();
-            matmul(&mut out, n, true, a, b, cpu::all_threads());
-            out
-        }
-        None => product(a, b, cpu::all_threads()),
+    let (mut out, n) = match weight {
+        Weight::Plain(weight) => (product_cpu::<T>(x, weight, base)?, weight.dim(0)?),
+        Weight::Quantized(blocks) => (quantized_cpu::<T>(x, blocks, base)?, blocks.dims().0),
     };
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
@@ -109,10 +126,59 @@ fn forward_cpu<T: Real>(
             }
         });
     }
-    Ok(Tensor::from_vec(out, (t, n), x.device())?)
+    Ok(Tensor::from_vec(out, (x.dim(0)?, n), x.device())?)
 }
 
-fn backward_input_cpu<T: Real>(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+/// base + x·Wᵀ, or x·Wᵀ.
+fn product_cpu<T: Real>(x: &Tensor, weight: &Tensor, base: Option<&Tensor>) -> Result<Vec<T>> {
+    let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
+    let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
+    let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
+    Ok(match base {
+        _ if FEW.get() && k > 0 => {
+            let mut out = begun(base, t * n)?;
+            few::product(&mut out, base.is_some(), &xs, &ws, k);
+            out
+        }
+        Some(_) => {
+            let mut out = begun(base, t * n)?;
+            matmul(&mut out, n, true, a, b, cpu::all_threads());
+            out
+        }
+        None => product(a, b, cpu::all_threads()),
+    })
+}
+
+fn quantized_cpu<T: Real>(x: &Tensor, weight: &Quantized, base: Option<&Tensor>) -> Result<Vec<T>> {
+    let ((t, k), (n, width)) = (x.dims2()?, weight.dims());
+    ensure!(k == width, "a product of x ({t}, {k}) with a quantised W ({n}, {width})");
+    let xs = cpu::slice::<T>(x)?;
+    let mut out = begun(base, t * n)?;
+    match FEW.get() {
+        true => weight.forward_few(&mut out, base.is_some(), &xs)?,
+        false => weight.forward(&mut out, base.is_some(), &xs)?,
+    }
+    Ok(out)
+}
+
+/// What a product is added to.
+fn begun<T: Real>(base: Option<&Tensor>, count: usize) -> Result<Vec<T>> {
+    Ok(match base {
+        Some(base) => cpu::slice::<T>(base)?.to_vec(),
+        None => vec![T::ZERO; count],
+    })
+}
+
+fn backward_input_cpu<T: Real>(dy: &Tensor, weight: Weight<'_>) -> Result<Tensor> {
+    let weight = match weight {
+        Weight::Plain(weight) => weight,
+        Weight::Quantized(blocks) => {
+            let ((t, n), (rows, k)) = (dy.dims2()?, blocks.dims());
+            ensure!(n == rows, "a product of dy ({t}, {n}) with a quantised W ({rows}, {k})");
+            let dx = blocks.backward_input(&cpu::slice::<T>(dy)?)?;
+            return Ok(Tensor::from_vec(dx, (t, k), dy.device())?);
+        }
+    };
     let ((t, n), (_, k)) = (dy.dims2()?, weight.dims2()?);
     let (dys, ws) = (cpu::slice::<T>(dy)?, cpu::slice::<T>(weight)?);
     let out = product(View::new(&dys, t, n, n), View::new(&ws, n, k, k), cpu::all_threads());

@@ -49,7 +49,7 @@ fn rows<'a>(decoder: &Decoder, index: usize, batch: &'a Batch) -> Option<&'a [u3
 }
 
 fn project(decoder: &Decoder, x: &Tensor, ids: Pair, batch: &Batch, rows: Option<&[u32]>) -> Result<Tensor> {
-    let y = linear::forward(x, decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)))?;
+    let y = linear::forward(x, decoder.matrix(ids.weight), ids.bias.map(|b| decoder.weight(b)))?;
     decoder.with_side_paths(y, x, ids.weight, batch, rows)
 }
 
@@ -66,7 +66,7 @@ fn project_onto(
     match after {
         None => {
             let bias = ids.bias.map(|b| decoder.weight(b));
-            let y = linear::forward_onto(base, x, decoder.weight(ids.weight), bias)?;
+            let y = linear::forward_onto(base, x, decoder.matrix(ids.weight), bias)?;
             Ok((decoder.with_side_paths(y, x, ids.weight, batch, rows)?, None))
         }
         Some(after) => {
@@ -319,7 +319,7 @@ fn input_backward(
     batch: &Batch,
     rows: Option<&[u32]>,
 ) -> Result<Tensor> {
-    let dx = linear::backward_input(dy, decoder.weight(ids.weight))?;
+    let dx = linear::backward_input(dy, decoder.matrix(ids.weight))?;
     decoder.side_paths_backward_input(dx, dy, ids.weight, batch, rows)
 }
 
