@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
 use hf_hub::{Cache, CacheRepo, Repo, RepoType};
@@ -29,6 +30,14 @@ const MODEL_FILES: [&str; 8] = [
     "chat_template.jinja",
     "model.safetensors.index.json",
 ];
+
+/// Whether transfers draw their progress on stderr (where that is a terminal).
+static PROGRESS: AtomicBool = AtomicBool::new(true);
+
+/// No progress bars of transfers from here on.
+pub fn hide_progress() {
+    PROGRESS.store(false, Ordering::Relaxed);
+}
 
 /// Whether `source` has the form of a hub id: `name` or `owner/name`.
 pub fn is_id(source: &str) -> bool {
@@ -257,6 +266,7 @@ fn cache() -> Result<Cache> {
 fn api(cache: Cache) -> Result<Api> {
     let token = variable("HF_TOKEN").or_else(|| cache.token());
     let builder = ApiBuilder::from_cache(cache).with_endpoint(endpoint()?).with_token(token).with_retries(3);
+    let builder = builder.with_progress(PROGRESS.load(Ordering::Relaxed));
     builder.build().context("preparing to talk to the hub")
 }
 

@@ -26,7 +26,7 @@ pub mod world;
 pub use control::Control;
 pub use detect::detect;
 pub use feedback::{Treated, split_prompts, treat};
-pub use hub::{resolve_dataset, resolve_model};
+pub use hub::{hide_progress, resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Others, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::{mismatched, reversed};
