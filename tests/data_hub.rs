@@ -74,7 +74,7 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
     };
     let gated = |hub: &Hub, repo: &str| hub.gated.iter().any(|g| g == repo) && token != Some("Bearer secret");
-    let mut fails = |hub: &mut Hub, name: &str| match hub.failing.get_mut(name) {
+    let fails = |hub: &mut Hub, name: &str| match hub.failing.get_mut(name) {
         Some((code, left)) if *left > 0 => {
             *left -= 1;
             Some(status(&format!("{code} Out Of Order")))
@@ -82,7 +82,8 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         _ => None,
     };
     if let Some(rest) = path.strip_prefix("api/") {
-        let (repo, revision) = rest.trim_start_matches("models/").split_once("/revision/").unwrap_or((rest, "main"));
+        let (repo, revision) =
+            rest.trim_start_matches("models/").split_once("/revision/").unwrap_or((rest, "main"));
         // Another revision is another repository here, `<repository>@<revision>`.
         let of_revision = if revision == "main" { repo.to_owned() } else { format!("{repo}@{revision}") };
         let repo = of_revision.as_str();

@@ -20,7 +20,9 @@ fn older(config: &Value) -> Value {
     old.insert("torch_dtype".into(), dtype);
     old.insert("transformers_version".into(), json!("4.46.0"));
     let kinds = old.shift_remove("layer_types");
-    let Some(Value::Object(mut rope)) = old.shift_remove("rope_parameters") else { return Value::Object(old) };
+    let Some(Value::Object(mut rope)) = old.shift_remove("rope_parameters") else {
+        return Value::Object(old);
+    };
     if family == "gemma3_text" {
         old.insert("rope_theta".into(), rope["full_attention"]["rope_theta"].clone());
         old.insert("rope_local_base_freq".into(), rope["sliding_attention"]["rope_theta"].clone());
@@ -138,13 +140,36 @@ fn a_vocabulary_padded_beyond_the_tokenizers_is_trained_and_scored() {
     let config = DecoderConfig::from_json(&Value::Object(source)).unwrap();
     Decoder::random(config, 1, DType::F32, &Device::Cpu).unwrap().save(&place.path("model")).unwrap();
     place
-        .run(&["train", "--method", "dpo", "--model", "model", "--data", "data", "--steps", "2", "--save-model", "out"])
+        .run(&[
+            "train",
+            "--method",
+            "dpo",
+            "--model",
+            "model",
+            "--data",
+            "data",
+            "--steps",
+            "2",
+            "--save-model",
+            "out",
+        ])
         .succeeds();
     assert_eq!(json(&place.path("out/config.json"))["vocab_size"], vocab + 27);
     place.run(&["score", "--model", "out", "--reference", "model", "--data", "data"]).succeeds();
     place
-        .run(&["score", "--model", "out", "--suite", "heldout-prompts", "--data", "data", "--max-examples", "4", "--out",
-            "scores"])
+        .run(&[
+            "score",
+            "--model",
+            "out",
+            "--suite",
+            "heldout-prompts",
+            "--data",
+            "data",
+            "--max-examples",
+            "4",
+            "--out",
+            "scores",
+        ])
         .succeeds();
 }
 
