@@ -1,33 +1,20 @@
 //! y = x·Wᵀ + b, with W as (out, in) the way checkpoints store it.
 
-use std::cell::Cell;
-
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
 use super::quantized::Quantized;
 use super::real::{Real, View, matmul, product};
-use super::{few, plain};
+use super::{plain, rowwise};
 use crate::base::error::{Result, ensure};
 
-thread_local! {
-    /// Whether this thread is inside [`of_few_rows`].
-    static FEW: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `f`, in which forward products on the CPU are those for few rows: a decoding step, one row a sequence.
-///
-/// The caller says so, and not the number of rows, because the two kinds of product differ in their last bits, and
-/// a sample must not depend on how many others are drawn beside it.
-pub fn of_few_rows<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            FEW.set(self.0);
-        }
-    }
-    let _restore = Restore(FEW.replace(true));
-    f()
+/// How a forward product is computed on the CPU. The two differ in their last bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// Fastest for many rows; how a row is rounded may depend on how many others there are.
+    Blocked,
+    /// For decoding: a row has the same bits whoever stands beside it.
+    Rowwise,
 }
 
 /// W (n, k), as numbers or, where it is frozen, as quantised blocks.
@@ -57,7 +44,7 @@ impl Weight<'_> {
 pub fn forward<'a>(x: &Tensor, weight: impl Into<Weight<'a>>, bias: Option<&Tensor>) -> Result<Tensor> {
     let weight = weight.into();
     if cpu::applies(x) {
-        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None));
+        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None, Products::Blocked));
     }
     let y = x.matmul(&weight.numbers(x)?.t()?)?;
     Ok(match bias {
@@ -66,18 +53,23 @@ pub fn forward<'a>(x: &Tensor, weight: impl Into<Weight<'a>>, bias: Option<&Tens
     })
 }
 
-/// base + x·Wᵀ + b: a projection onto the residual stream, base (t, n).
-pub fn forward_onto<'a>(
-    base: &Tensor,
+/// As [`forward`], added to base (t, n) where there is one: a projection onto the residual stream.
+pub fn forward_as<'a>(
+    products: Products,
+    base: Option<&Tensor>,
     x: &Tensor,
     weight: impl Into<Weight<'a>>,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let weight = weight.into();
     if cpu::applies(x) {
-        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, Some(base)));
+        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, base, products));
     }
-    Ok((base + forward(x, weight, bias)?)?)
+    let y = forward(x, weight, bias)?;
+    Ok(match base {
+        Some(base) => (base + y)?,
+        None => y,
+    })
 }
 
 /// dy (t, n) → dx (t, k).
@@ -110,10 +102,11 @@ fn forward_cpu<T: Real>(
     weight: Weight<'_>,
     bias: Option<&Tensor>,
     base: Option<&Tensor>,
+    products: Products,
 ) -> Result<Tensor> {
     let (mut out, n) = match weight {
-        Weight::Plain(weight) => (product_cpu::<T>(x, weight, base)?, weight.dim(0)?),
-        Weight::Quantized(blocks) => (quantized_cpu::<T>(x, blocks, base)?, blocks.dims().0),
+        Weight::Plain(weight) => (product_cpu::<T>(x, weight, base, products)?, weight.dim(0)?),
+        Weight::Quantized(blocks) => (quantized_cpu::<T>(x, blocks, base, products)?, blocks.dims().0),
     };
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
@@ -130,34 +123,40 @@ fn forward_cpu<T: Real>(
 }
 
 /// base + x·Wᵀ, or x·Wᵀ.
-fn product_cpu<T: Real>(x: &Tensor, weight: &Tensor, base: Option<&Tensor>) -> Result<Vec<T>> {
+fn product_cpu<T: Real>(
+    x: &Tensor,
+    weight: &Tensor,
+    base: Option<&Tensor>,
+    products: Products,
+) -> Result<Vec<T>> {
     let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
     let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    Ok(match base {
-        _ if FEW.get() && k > 0 => {
+    Ok(match (products, base) {
+        (Products::Rowwise, _) if k > 0 => {
             let mut out = begun(base, t * n)?;
-            few::product(&mut out, base.is_some(), &xs, &ws, k);
+            rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k);
             out
         }
-        Some(_) => {
+        (_, Some(_)) => {
             let mut out = begun(base, t * n)?;
             matmul(&mut out, n, true, a, b, cpu::all_threads());
             out
         }
-        None => product(a, b, cpu::all_threads()),
+        (_, None) => product(a, b, cpu::all_threads()),
     })
 }
 
-fn quantized_cpu<T: Real>(x: &Tensor, weight: &Quantized, base: Option<&Tensor>) -> Result<Vec<T>> {
+fn quantized_cpu<T: Real>(
+    x: &Tensor,
+    weight: &Quantized,
+    base: Option<&Tensor>,
+    products: Products,
+) -> Result<Vec<T>> {
     let ((t, k), (n, width)) = (x.dims2()?, weight.dims());
     ensure!(k == width, "a product of x ({t}, {k}) with a quantised W ({n}, {width})");
-    let xs = cpu::slice::<T>(x)?;
     let mut out = begun(base, t * n)?;
-    match FEW.get() {
-        true => weight.forward_few(&mut out, base.is_some(), &xs)?,
-        false => weight.forward(&mut out, base.is_some(), &xs)?,
-    }
+    weight.forward(&mut out, base.is_some(), &cpu::slice::<T>(x)?, products)?;
     Ok(out)
 }
 

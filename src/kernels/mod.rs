@@ -11,8 +11,8 @@
 pub mod activation;
 pub mod attention;
 pub mod cpu;
+pub mod draw;
 pub mod embedding;
-mod few;
 pub mod head;
 pub mod linear;
 pub mod low_rank;
@@ -22,4 +22,5 @@ pub mod quantized;
 pub mod real;
 mod reduce;
 pub mod rope;
+mod rowwise;
 mod tile;

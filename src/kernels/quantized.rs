@@ -12,8 +12,9 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
-use super::few;
+use super::linear::Products;
 use super::real::{Real, View, matmul};
+use super::rowwise;
 use crate::base::error::{HintExt, Result, anyhow};
 
 /// Numbers that exist at a time for a product of many rows of x: small enough for a cache, large enough for a product.
@@ -104,25 +105,27 @@ impl Quantized {
     }
 
     /// x (t, k) → `out` (t, n) = x·Wᵀ, or with `accumulate` `out` += x·Wᵀ.
-    pub(super) fn forward<T: Real>(&self, out: &mut [T], accumulate: bool, x: &[T]) -> Result<()> {
+    pub(super) fn forward<T: Real>(
+        &self,
+        out: &mut [T],
+        accumulate: bool,
+        x: &[T],
+        products: Products,
+    ) -> Result<()> {
         let (n, k) = (self.rows, self.width);
-        let x = View::new(x, x.len() / k.max(1), k, k);
-        for rows in self.parts() {
+        for rows in self.parts().filter(|_| !x.is_empty()) {
             let w = self.rows::<T>(rows.clone())?;
-            let w = View::new(&w, rows.len(), k, k).transposed();
-            matmul(&mut out[rows.start..], n, accumulate, x, w, cpu::all_threads());
+            let out = &mut out[rows.start..];
+            match products {
+                Products::Rowwise => rowwise::product(out, n, accumulate, x, &w, k),
+                Products::Blocked => {
+                    let x = View::new(x, x.len() / k, k, k);
+                    let w = View::new(&w, rows.len(), k, k).transposed();
+                    matmul(out, n, accumulate, x, w, cpu::all_threads());
+                }
+            }
         }
         Ok(())
-    }
-
-    /// The same for the few rows of a decoding step: a row's bits do not depend on those beside it.
-    pub(super) fn forward_few<T: Real>(&self, out: &mut [T], accumulate: bool, x: &[T]) -> Result<()> {
-        let rows = |rows: Range<usize>| {
-            let mut w = vec![T::ZERO; rows.len() * self.width];
-            self.stripe_into(rows, &mut w)?;
-            Ok(w)
-        };
-        few::product_by_stripes(out, accumulate, x, self.dims(), &rows)
     }
 
     /// dy (t, n) → dx (t, k) = dy·W.
@@ -174,13 +177,13 @@ mod tests {
                     (linear::forward(&x, w, None), linear::forward(&x, &weight, None)),
                     (linear::forward(&x, w, Some(&bias)), linear::forward(&x, &weight, Some(&bias))),
                     (
-                        linear::forward_onto(&base, &x, w, None),
-                        linear::forward_onto(&base, &x, &weight, None),
+                        linear::forward_as(Products::Blocked, Some(&base), &x, w, None),
+                        linear::forward_as(Products::Blocked, Some(&base), &x, &weight, None),
                     ),
                     (linear::backward_input(&dy, w), linear::backward_input(&dy, &weight)),
                     (
-                        linear::of_few_rows(|| linear::forward_onto(&base, &x, w, None)),
-                        linear::of_few_rows(|| linear::forward_onto(&base, &x, &weight, None)),
+                        linear::forward_as(Products::Rowwise, Some(&base), &x, w, None),
+                        linear::forward_as(Products::Rowwise, Some(&base), &x, &weight, None),
                     ),
                 ];
                 for (i, (got, want)) in pairs.into_iter().enumerate() {
@@ -212,7 +215,7 @@ mod tests {
         let blocks = Quantized::new(&tensor((70, 64), 11), GgmlDType::Q8_0).unwrap();
         let x = tensor((9, 64), 5);
         let few = |x: &Tensor| {
-            linear::of_few_rows(|| linear::forward(x, linear::Weight::Quantized(&blocks), None)).unwrap()
+            linear::forward_as(Products::Rowwise, None, x, linear::Weight::Quantized(&blocks), None).unwrap()
         };
         let all = few(&x);
         for row in [0, 4, 8] {
