@@ -1,6 +1,7 @@
 //! Examples in: readers, templates, tokenization with masks, seeded samplers, mismatched completions, the
 //! planted-truth world.
 
+pub mod control;
 mod convert;
 mod detect;
 mod feedback;
@@ -22,10 +23,11 @@ mod tokenizer;
 mod types;
 pub mod world;
 
+pub use control::Control;
 pub use detect::detect;
 pub use feedback::{Treated, split_prompts, treat};
-pub use hub::{resolve_dataset, resolve_model};
-pub use inspect::{Finding, Inspection, Quantiles, inspect};
+pub use hub::{hide_progress, resolve_dataset, resolve_model};
+pub use inspect::{Finding, Inspection, Others, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::{mismatched, reversed};
 pub use recipe::{Recipe, recipes};

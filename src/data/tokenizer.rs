@@ -77,15 +77,20 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Token ids of `text` alone: of a piece that stands within a text.
+    pub fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("tokenizing: {e}"))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Token ids of `text`, with BOS before them if the tokenizer's own post-processor puts it there and the
     /// text does not begin with it already (a rendered chat does). Never with EOS after them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("tokenizing: {e}"))?;
-        let ids = encoding.get_ids();
+        let ids = self.encode_within(text)?;
         if self.prefix.is_empty() || ids.starts_with(&self.prefix) {
-            return Ok(ids.to_vec());
+            return Ok(ids);
         }
-        Ok(self.prefix.iter().chain(ids).copied().collect())
+        Ok(self.prefix.iter().chain(&ids).copied().collect())
     }
 
     /// The text of `ids`, special tokens left out.

@@ -15,7 +15,7 @@ use crate::base::seed;
 use crate::kernels::attention::{Shape, Tree};
 use crate::kernels::cpu;
 use crate::kernels::head::{self, Head, Target};
-use crate::kernels::linear::Products;
+use crate::kernels::linear::{Products, Weight};
 use crate::kernels::norm::{self, Norm, NormGrads};
 use crate::kernels::rope::{self, Angles};
 use crate::kernels::{embedding, linear, plain};
@@ -79,7 +79,7 @@ impl Decoder {
                 Role::Norm | Role::Bias => vec![0.0; count],
             };
             let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?.to_dtype(dtype)?;
-            params.push(Param { pieces: spec.pieces, role: spec.role, tensor: tensor.to_device(device)? });
+            params.push(Param::new(spec.pieces, spec.role, tensor.to_device(device)?));
         }
         Ok(Self::assemble(config, params, dtype, device.clone()))
     }
@@ -91,6 +91,10 @@ impl Decoder {
 
     pub fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+    /// What is saved of the configuration: the adapter's where there is one.
+    pub(super) fn own_config_mut(&mut self) -> &mut serde_json::Map<String, serde_json::Value> {
+        self.adapter.as_mut().map_or(&mut self.config.source, |adapter| &mut adapter.config)
     }
     pub fn device(&self) -> &Device {
         &self.device
@@ -140,15 +144,18 @@ impl Decoder {
         };
         for param in self.params.iter().chain(adapter.iter().flat_map(|a| &a.params)) {
             let name = param.pieces.first().map_or("", |p| p.name.as_str());
-            hasher = hasher.part(name.as_bytes()).part(&raw_bytes(&param.tensor)?);
+            hasher = hasher.part(name.as_bytes());
+            hasher = match &param.blocks {
+                None => hasher.part(&raw_bytes(&param.tensor)?),
+                Some(blocks) => hasher.part(format!("{blocks:?}").as_bytes()).part(&blocks.data()?),
+            };
         }
         Ok(adapter.map_or_else(|| hasher.clone(), |a| a.hash_scales(hasher.clone())).hex())
     }
 
     /// A copy that shares no memory with what training changes; the weights below an adapter are shared.
     pub fn duplicate(&self) -> Result<Self> {
-        let copy = |p: &Param| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() });
-        let trained = self.trained().iter().map(copy).collect::<Result<_>>()?;
+        let trained = self.trained().iter().map(Param::copied).collect::<Result<_>>()?;
         let mut duplicate = self.sharing(self.adapter.clone());
         match &mut duplicate.adapter {
             Some(adapter) => adapter.params = trained,
@@ -183,14 +190,14 @@ impl Decoder {
         for spec in layout(&config).0 {
             let of_spec = |p: &&Param| p.pieces == spec.pieces;
             let tensor = match self.params.iter().find(of_spec) {
-                Some(param) => param.tensor.copy()?,
+                Some(param) => param.numbers()?.copy()?,
                 None => {
                     let numbers = normal(seed, &format!("init {}", head.tensor()), config.hidden, std);
                     let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?;
                     tensor.to_dtype(self.dtype)?.to_device(&self.device)?
                 }
             };
-            params.push(Param { pieces: spec.pieces, role: spec.role, tensor });
+            params.push(Param::new(spec.pieces, spec.role, tensor));
         }
         let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
         copy.checkpointing = self.checkpointing;
@@ -205,8 +212,7 @@ impl Decoder {
         let mut config = self.config.clone();
         let name = config.scalar.take().map(ScalarHead::tensor);
         let kept = self.params.iter().filter(|p| p.pieces.first().map(|p| p.name.as_str()) != name);
-        let params =
-            kept.map(|p| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() })).collect::<Result<_>>()?;
+        let params = kept.map(Param::copied).collect::<Result<_>>()?;
         let mut copy = Self::assemble(config, params, self.dtype, self.device.clone());
         copy.checkpointing = self.checkpointing;
         Ok(copy)
@@ -489,6 +495,11 @@ impl Decoder {
 
     pub(super) fn weight(&self, index: usize) -> &Tensor {
         &self.params[index].tensor
+    }
+
+    /// A projection's weight, for products.
+    pub(super) fn matrix(&self, index: usize) -> Weight<'_> {
+        self.params[index].matrix()
     }
 
     pub(super) fn head(&self) -> Head<'_> {

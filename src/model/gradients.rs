@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::decoder::Decoder;
 use super::params::{Param, Piece};
-use crate::base::error::Result;
+use crate::base::error::{Result, ensure};
 use crate::kernels::cpu::{self, dispatch};
 use crate::kernels::real::Real;
 
@@ -18,6 +18,10 @@ pub struct Gradients {
 
 impl Gradients {
     pub fn zeros(decoder: &Decoder) -> Result<Self> {
+        ensure!(
+            decoder.trained().iter().all(|p| p.blocks.is_none()),
+            "a quantised base is frozen: what is trained on it is an adapter"
+        );
         let zeros = |p: &Param| Ok(p.tensor.zeros_like()?);
         let tensors = decoder.trained().iter().map(zeros).collect::<Result<_>>()?;
         let pieces = decoder.trained().iter().map(|p| p.pieces.clone()).collect();

@@ -143,6 +143,8 @@ pub enum Method {
     SppoHard(BetaSpec),
     Nca(BetaSpec),
     Bco(BetaSpec),
+    Csft(ControlSpec),
+    Unlikelihood(UnlikelihoodSpec),
     /// Whatever the arm's command does.
     External,
     /// Trains a reward model, not a policy.
@@ -202,6 +204,20 @@ pub enum Likelihood {
 pub struct LikelihoodSpec {
     pub beta: f64,
     /// Weight of the chosen completions' likelihood, ≥ 0.
+    pub alpha: f64,
+}
+
+/// Texts that stand between prompt and completion and say which class the completion is of. One token each where
+/// the tokenizer knows them, several otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControlSpec {
+    pub desirable_token: String,
+    pub undesirable_token: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnlikelihoodSpec {
+    /// Weight of the undesirable completions, ≥ 0.
     pub alpha: f64,
 }
 
@@ -271,6 +287,63 @@ pub struct ModelSpec {
     /// Reference model; empty: the starting checkpoint itself.
     pub reference: String,
     pub dtype: Dtype,
+    /// Keep the frozen base of adapters in blocks of few bits (QLoRA).
+    pub quantize: Quantize,
+}
+
+/// Types of a frozen base, as llama.cpp and candle name them: bits a number, and how many share a scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Quantize {
+    #[default]
+    #[serde(rename = "none")]
+    None,
+    /// 8.5 bits, blocks of 32.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// 6.6 bits, blocks of 256.
+    #[serde(rename = "q6_k")]
+    Q6k,
+    /// 5.5 bits, blocks of 256.
+    #[serde(rename = "q5_k")]
+    Q5k,
+    /// 4.5 bits, blocks of 256.
+    #[serde(rename = "q4_k")]
+    Q4k,
+    /// 4.5 bits, blocks of 32.
+    #[serde(rename = "q4_0")]
+    Q4_0,
+}
+
+impl Quantize {
+    pub const ALL: [Self; 6] = [Self::None, Self::Q8_0, Self::Q6k, Self::Q5k, Self::Q4k, Self::Q4_0];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Q8_0 => "q8_0",
+            Self::Q6k => "q6_k",
+            Self::Q5k => "q5_k",
+            Self::Q4k => "q4_k",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+
+    pub fn is_on(self) -> bool {
+        self != Self::None
+    }
+}
+
+impl std::str::FromStr for Quantize {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known = Self::ALL.map(Self::name);
+        Self::ALL
+            .into_iter()
+            .find(|q| q.name() == word)
+            .ok_or_else(|| format!("unknown type `{word}` (known: {})", known.join(", ")))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
