@@ -533,8 +533,9 @@ pub struct VerdictSpec {
     /// Two arms are equivalent where the difference lies within ± this, per unit of the metric
     /// (for accuracies and win rates 0.02 is two points).
     pub equivalence_margin: f64,
+    /// Sign flips of the permutation test, and resamples of the two-level bootstrap.
     pub resamples: usize,
-    /// Seed of the resampling.
+    /// Seed of both.
     pub seed: u64,
 }
 

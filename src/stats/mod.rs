@@ -10,6 +10,7 @@ pub mod design;
 pub mod distribution;
 pub mod gate;
 pub mod holm;
+pub mod judge;
 pub mod law;
 pub mod mcnemar;
 pub mod permutation;
