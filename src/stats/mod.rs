@@ -14,6 +14,7 @@ pub mod law;
 pub mod mcnemar;
 pub mod permutation;
 pub mod power;
+pub mod signed_rank;
 pub mod standing;
 pub mod table;
 pub mod tuning;
