@@ -11,8 +11,9 @@
 pub mod activation;
 pub mod attention;
 pub mod cpu;
+pub mod draw;
 pub mod embedding;
-mod few;
+mod rowwise;
 pub mod head;
 pub mod linear;
 pub mod low_rank;
