@@ -30,6 +30,7 @@ pub use hub::{hide_progress, resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Others, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::{mismatched, reversed};
+pub use parquet::write_rows;
 pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_from, read_rows};

@@ -116,6 +116,10 @@ pub enum TrainerData {
     TrlJsonl,
     /// TRL's JSON lines, pairs taken apart into labelled completions.
     TrlUnpairedJsonl,
+    /// The columns of `trl-jsonl` as Parquet.
+    TrlParquet,
+    /// The columns of `trl-unpaired-jsonl` as Parquet.
+    TrlUnpairedParquet,
     /// HALOs' JSON: a list of `pairwise_feedback` or `binary_feedback`.
     HalosJson,
 }
