@@ -1,6 +1,7 @@
 //! Examples in: readers, templates, tokenization with masks, seeded samplers, mismatched completions, the
 //! planted-truth world.
 
+mod bomb;
 pub mod control;
 mod convert;
 mod detect;
