@@ -64,6 +64,11 @@ impl Param {
     pub fn decays(&self) -> bool {
         self.role == Role::Weight
     }
+
+    /// Whether the checkpoint's tensor of this name is (the first part of) it.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.pieces.first().is_some_and(|piece| piece.name == name)
+    }
 }
 
 /// A parameter before it has numbers.
