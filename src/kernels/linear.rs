@@ -5,6 +5,7 @@ use std::cell::Cell;
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::real::{Real, View, matmul, product};
 use super::{few, plain};
 use crate::base::error::Result;
@@ -31,6 +32,9 @@ pub fn of_few_rows<R>(f: impl FnOnce() -> R) -> R {
 
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
 pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::linear::forward(&*gpu, x, weight, bias, None);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None));
     }
@@ -43,6 +47,9 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 
 /// base + x·Wᵀ + b: a projection onto the residual stream, base (t, n).
 pub fn forward_onto(base: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::linear::forward(&*gpu, x, weight, bias, Some(base));
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, Some(base)));
     }
@@ -51,6 +58,9 @@ pub fn forward_onto(base: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Te
 
 /// dy (t, n) → dx (t, k).
 pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_input(&*gpu, dy, weight);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_input_cpu(dy, weight));
     }
@@ -59,6 +69,9 @@ pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
 
 /// dW += dyᵀ·x.
 pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_weight(&*gpu, dy, x, dweight);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight));
     }
@@ -67,6 +80,9 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<
 
 /// db += Σ over rows of dy.
 pub fn backward_bias(dy: &Tensor, dbias: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::sums::columns(&*gpu, dy, dbias);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_bias_cpu(dy, dbias));
     }

@@ -12,7 +12,7 @@ use super::observer::Observer;
 use super::source::{Opened, open_dir};
 use super::training_sets::TrainingSets;
 use super::world_base;
-use crate::base::error::{Context, Result, ensure};
+use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
 use crate::data::{
     Dataset, Sequence, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with, resolve_model,
@@ -119,7 +119,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let suites = suites(plan)?;
     let judge = judge_for(&suites, &plan.judge)?;
     let dir = directory(&plan.model.source, plan, observer)?;
-    let dtype = dtype(plan.model.dtype, &device);
+    let dtype = dtype(plan.model.dtype, &device)?;
     observer.stage(&format!("loading {}", plan.model.source));
     let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
@@ -161,7 +161,10 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
     environment.contamination = overlaps(&data.take_text(), &from, &suites);
     // The last bits of a product depend on the number of threads.
-    let address = format!("{weights}-{}-threads", rayon::current_num_threads());
+    let address = match device.is_cpu() {
+        true => format!("{weights}-{}-threads", rayon::current_num_threads()),
+        false => format!("{weights}-gpu"),
+    };
     let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
     let scored = Mutex::default();
     Ok(Prepared {
@@ -186,13 +189,16 @@ fn whole(decoder: Decoder) -> Result<Decoder> {
     if decoder.adapter().is_some() { decoder.merged() } else { Ok(decoder) }
 }
 
-/// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
-pub(super) fn dtype(dtype: Dtype, device: &Device) -> DType {
+/// What a model is computed in.
+///
+/// # Errors
+/// bf16 on the CPU.
+pub(super) fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
     match dtype {
-        _ if device.is_cpu() => DType::F32,
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F16 => DType::F16,
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::Bf16 if device.is_cuda() => Ok(DType::BF16),
+        Dtype::Bf16 => Err(anyhow!("model.dtype = \"bf16\": the CPU computes in f32 only"))
+            .hint("take model.dtype = \"f32\", or a GPU (--device cuda)"),
     }
 }
 

@@ -99,7 +99,7 @@ impl Models {
     fn load(request: &SuiteRequest, device: &Device) -> Result<Self> {
         let dir = resolve_model(&request.model, &request.revision)?;
         let tokenizer = Tokenizer::load(&dir)?;
-        let dtype = dtype(request.dtype, device);
+        let dtype = dtype(request.dtype, device)?;
         let policy = Decoder::load(&dir, dtype, device)?;
         tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", dir.display()))?;
         let load = |source: &String| {

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::adapter::{Adapter, Dropout};
 use super::config::{DecoderConfig, LayerKind, NormKind, Rope, ScalarHead};
-use super::gradients::Gradients;
+use super::gradients::{Gradients, zeros_for};
 use super::layer::{self, LayerTape};
 use super::packed::Packed;
 use super::params::{Ids, Pair, Param, Role, layout};
@@ -489,8 +489,8 @@ impl Decoder {
     ) -> Result<Tensor> {
         if grads.frozen {
             let norm = self.norm(ids);
-            let mut weight = norm.weight.zeros_like()?;
-            let mut bias = norm.bias.map(Tensor::zeros_like).transpose()?;
+            let mut weight = zeros_for(norm.weight)?;
+            let mut bias = norm.bias.map(zeros_for).transpose()?;
             let unused = NormGrads { weight: &mut weight, bias: bias.as_mut() };
             return norm::backward(dy, x, norm, unused, base);
         }
