@@ -7,9 +7,9 @@ use candle_core::{DType, Device, Tensor};
 use engine::{FAMILIES, largest_difference, sequence, tiny};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
-use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed};
+use kto_eval::model::{Decoder, Gradients, Packed};
 use rand_chacha::rand_core::Rng;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 /// A model whose norms and biases are random too, so that every gradient can show.
 fn decoder(family: &str) -> Decoder {

@@ -88,8 +88,9 @@ impl Emulator {
         if place.exists() {
             return Ok(place);
         }
-        let aside = place.with_extension(format!("{}-{:?}", std::process::id(), std::thread::current().id()));
-        let text = aside.with_extension("cpp");
+        // Another test may build the same: each writes files of its own.
+        let name = format!("{}-{:?}", std::process::id(), std::thread::current().id());
+        let (aside, text) = (folder.join(format!("{name}.part")), folder.join(format!("{name}.cpp")));
         std::fs::write(&text, source)?;
         let flags =
             ["-std=c++17", "-O2", "-w", "-shared", "-fPIC", "-fno-strict-aliasing", "-U_FORTIFY_SOURCE"];
