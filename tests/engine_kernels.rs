@@ -7,6 +7,7 @@ use kto_eval::base::seed;
 use kto_eval::kernels::activation::{self, Activation};
 use kto_eval::kernels::attention::{self, Shape, Tree};
 use kto_eval::kernels::head::{self, Head};
+use kto_eval::kernels::linear::Products;
 use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
 use kto_eval::kernels::{embedding, linear, plain, rope};
 use proptest::prelude::*;
@@ -126,7 +127,11 @@ proptest! {
         let y = linear::forward(&x, &w, Some(&b)).unwrap();
         let wanted = x.matmul(&w.t().unwrap()).unwrap().broadcast_add(&b).unwrap();
         close(&y, &wanted, 1e-12);
-        close(&linear::forward_onto(&base, &x, &w, None).unwrap(), &(base + x.matmul(&w.t().unwrap()).unwrap()).unwrap(), 1e-12);
+        let onto = (&base + &wanted).unwrap();
+        for products in [Products::Blocked, Products::Rowwise] {
+            close(&linear::forward_as(products, Some(&base), &x, &w, Some(&b)).unwrap(), &onto, 1e-12);
+            close(&linear::forward_as(products, None, &x, &w, Some(&b)).unwrap(), &wanted, 1e-12);
+        }
         close(&linear::backward_input(&dy, &w).unwrap(), &dy.matmul(&w).unwrap(), 1e-12);
         // Gradients add to what is there.
         let (mut dw, mut db) = (w.copy().unwrap(), b.copy().unwrap());

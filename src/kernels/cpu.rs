@@ -92,6 +92,9 @@ pub fn rows_per_task(rows: usize) -> usize {
     rows.div_ceil(4 * rayon::current_num_threads()).max(8)
 }
 
+/// Numbers that one thread has changed before another would have woken.
+const SERIAL: usize = 1 << 13;
+
 /// Runs `f(first row, rows of out)` over blocks of rows, in parallel; results in order of the rows.
 pub fn over_rows<T: Real, R: Send>(
     out: &mut [T],
@@ -99,7 +102,11 @@ pub fn over_rows<T: Real, R: Send>(
     f: impl Fn(usize, &mut [T]) -> R + Sync,
 ) -> Vec<R> {
     let step = rows_per_task(out.len() / width.max(1));
-    let blocks = out.par_chunks_mut((step * width).max(1)).enumerate();
+    let size = (step * width).max(1);
+    if out.len() < SERIAL {
+        return out.chunks_mut(size).enumerate().map(|(i, block)| f(i * step, block)).collect();
+    }
+    let blocks = out.par_chunks_mut(size).enumerate();
     blocks.map(|(i, block)| f(i * step, block)).collect()
 }
 

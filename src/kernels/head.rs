@@ -5,6 +5,7 @@ use candle_core::{D, DType, Tensor};
 
 use super::cpu::{self, dispatch};
 use super::cuda;
+use super::linear::{self, Products};
 use super::plain;
 use super::real::{Real, View, matmul};
 use super::reduce;
@@ -80,7 +81,7 @@ pub fn backward(
 
 /// All logits of hidden (m, c) → (m, v); for decoding, where every row is one that is read.
 pub fn logits(hidden: &Tensor, head: Head<'_>) -> Result<Tensor> {
-    let logits = super::linear::forward(hidden, head.weight, None)?;
+    let logits = linear::forward_as(Products::Rowwise, None, hidden, head.weight, None)?;
     Ok(match head.softcap {
         Some(cap) => ((logits / cap)?.tanh()? * cap)?,
         None => logits,

@@ -1,33 +1,20 @@
 //! y = x·Wᵀ + b, with W as (out, in) the way checkpoints store it.
 
-use std::cell::Cell;
-
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
 use super::cuda;
 use super::real::{Real, View, matmul, product};
-use super::{few, plain};
+use super::{plain, rowwise};
 use crate::base::error::Result;
 
-thread_local! {
-    /// Whether this thread is inside [`of_few_rows`].
-    static FEW: Cell<bool> = const { Cell::new(false) };
-}
-
-/// Runs `f`, in which forward products on the CPU are those for few rows: a decoding step, one row a sequence.
-///
-/// The caller says so, and not the number of rows, because the two kinds of product differ in their last bits, and
-/// a sample must not depend on how many others are drawn beside it.
-pub fn of_few_rows<R>(f: impl FnOnce() -> R) -> R {
-    struct Restore(bool);
-    impl Drop for Restore {
-        fn drop(&mut self) {
-            FEW.set(self.0);
-        }
-    }
-    let _restore = Restore(FEW.replace(true));
-    f()
+/// How a forward product is computed on the CPU. The two differ in their last bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Products {
+    /// Fastest for many rows; how a row is rounded may depend on how many others there are.
+    Blocked,
+    /// For decoding: a row has the same bits whoever stands beside it.
+    Rowwise,
 }
 
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
@@ -36,7 +23,7 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
         return cuda::linear::forward(&*gpu, x, weight, bias, None);
     }
     if cpu::applies(x) {
-        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None));
+        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None, Products::Blocked));
     }
     let y = x.matmul(&weight.t()?)?;
     Ok(match bias {
@@ -45,15 +32,25 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
     })
 }
 
-/// base + x·Wᵀ + b: a projection onto the residual stream, base (t, n).
-pub fn forward_onto(base: &Tensor, x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+/// As [`forward`], added to base (t, n) where there is one: a projection onto the residual stream.
+pub fn forward_as(
+    products: Products,
+    base: Option<&Tensor>,
+    x: &Tensor,
+    weight: &Tensor,
+    bias: Option<&Tensor>,
+) -> Result<Tensor> {
     if let Some(gpu) = cuda::of(x) {
-        return cuda::linear::forward(&*gpu, x, weight, bias, Some(base));
+        return cuda::linear::forward(&*gpu, x, weight, bias, base);
     }
     if cpu::applies(x) {
-        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, Some(base)));
+        return dispatch!(x.dtype(), forward_cpu(x, weight, bias, base, products));
     }
-    Ok((base + forward(x, weight, bias)?)?)
+    let y = forward(x, weight, bias)?;
+    Ok(match base {
+        Some(base) => (base + y)?,
+        None => y,
+    })
 }
 
 /// dy (t, n) → dx (t, k).
@@ -94,25 +91,27 @@ fn forward_cpu<T: Real>(
     weight: &Tensor,
     bias: Option<&Tensor>,
     base: Option<&Tensor>,
+    products: Products,
 ) -> Result<Tensor> {
     let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
     let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
     let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
-    let mut out = match base {
-        _ if FEW.get() && k > 0 => {
-            let mut out = match base {
-                Some(base) => cpu::slice::<T>(base)?.to_vec(),
-                None => vec![T::ZERO; t * n],
-            };
-            few::product(&mut out, base.is_some(), &xs, &ws, k);
+    let start = || match base {
+        Some(base) => Ok::<_, anyhow::Error>(cpu::slice::<T>(base)?.to_vec()),
+        None => Ok(vec![T::ZERO; t * n]),
+    };
+    let mut out = match (products, base) {
+        (Products::Rowwise, _) if k > 0 => {
+            let mut out = start()?;
+            rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k);
             out
         }
-        Some(base) => {
-            let mut out = cpu::slice::<T>(base)?.to_vec();
+        (_, Some(_)) => {
+            let mut out = start()?;
             matmul(&mut out, n, true, a, b, cpu::all_threads());
             out
         }
-        None => product(a, b, cpu::all_threads()),
+        (_, None) => product(a, b, cpu::all_threads()),
     };
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;

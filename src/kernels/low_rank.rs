@@ -7,8 +7,9 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{self, dispatch};
-use super::plain;
+use super::linear::Products;
 use super::real::{Real, View, matmul};
+use super::{plain, rowwise};
 use crate::base::error::Result;
 
 /// One adapted block of columns of a projection's output.
@@ -25,9 +26,9 @@ pub struct LowRank<'a> {
 }
 
 /// x (t, k), y (t, ≥ start + n) → y with the side path added, overwriting y on the CPU.
-pub fn forward_onto(y: Tensor, x: &Tensor, path: LowRank<'_>) -> Result<Tensor> {
+pub fn forward_onto(y: Tensor, x: &Tensor, path: LowRank<'_>, products: Products) -> Result<Tensor> {
     if cpu::applies(&y) {
-        dispatch!(y.dtype(), forward_cpu(&y, x, path))?;
+        dispatch!(y.dtype(), forward_cpu(&y, x, path, products))?;
         return Ok(y);
     }
     let u = (x.matmul(&path.a.t()?)? * path.scale)?;
@@ -84,24 +85,23 @@ fn add_columns(y: Tensor, more: &Tensor, start: usize) -> Result<Tensor> {
     Ok(Tensor::cat(&parts, 1)?.contiguous()?)
 }
 
-fn forward_cpu<T: Real>(y: &Tensor, x: &Tensor, path: LowRank<'_>) -> Result<()> {
+fn forward_cpu<T: Real>(y: &Tensor, x: &Tensor, path: LowRank<'_>, products: Products) -> Result<()> {
     let ((t, k), (_, width)) = (x.dims2()?, y.dims2()?);
     let ((r, _), (n, _)) = (path.a.dims2()?, path.b.dims2()?);
     let (xs, a, b) = (cpu::slice::<T>(x)?, cpu::slice::<T>(path.a)?, cpu::slice::<T>(path.b)?);
+    let times = |out: &mut [T], stride, accumulate, x: &[T], w: &[T], k| match products {
+        Products::Rowwise => rowwise::product(out, stride, accumulate, x, w, k),
+        Products::Blocked => {
+            let (x, w) = (View::new(x, t, k, k), View::new(w, w.len() / k, k, k).transposed());
+            matmul(out, stride, accumulate, x, w, cpu::all_threads());
+        }
+    };
     let mut u = vec![T::ZERO; t * r];
-    matmul(
-        &mut u,
-        r,
-        false,
-        View::new(&xs, t, k, k),
-        View::new(&a, r, k, k).transposed(),
-        cpu::all_threads(),
-    );
+    times(&mut u, r, false, &xs, &a, k);
     let scale = T::of(path.scale);
     u.iter_mut().for_each(|u| *u *= scale);
     cpu::update::<T>(y, |y| {
-        let (u, b) = (View::new(&u, t, r, r), View::new(&b, n, r, r).transposed());
-        matmul(&mut y[path.start..], width, true, u, b, cpu::all_threads());
+        times(&mut y[path.start..path.start + (t.max(1) - 1) * width + n], width, true, &u, &b, r);
         Ok(())
     })
 }
@@ -173,7 +173,7 @@ mod tests {
         };
         let inputs = [x.clone(), a.clone(), b.clone()];
         let dropped = (&x * &m).unwrap();
-        let got = forward_onto(y.copy().unwrap(), &dropped, path).unwrap();
+        let got = forward_onto(y.copy().unwrap(), &dropped, path, Products::Blocked).unwrap();
         close(&got, &equation(&inputs).unwrap());
 
         let want = plain::backward(&[&x, &a, &b], &dy, equation).unwrap();

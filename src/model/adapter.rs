@@ -192,7 +192,7 @@ impl Decoder {
     ) -> Result<Tensor> {
         for (adapter, site) in self.sites(weight) {
             let x = adapter.dropped(site, x, batch, rows)?;
-            y = low_rank::forward_onto(y, &x, adapter.path(site))?;
+            y = low_rank::forward_onto(y, &x, adapter.path(site), batch.products)?;
         }
         Ok(y)
     }

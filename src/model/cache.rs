@@ -6,7 +6,8 @@ use super::decoder::{Batch, Decoder};
 use super::layer;
 use crate::base::error::{Result, ensure};
 use crate::kernels::attention::{self, Cached};
-use crate::kernels::{head, linear, norm};
+use crate::kernels::linear::Products;
+use crate::kernels::{head, norm};
 
 /// Keys and values of several sequences (slots), in every layer.
 pub struct KvCache {
@@ -53,24 +54,6 @@ impl Decoder {
             let again = inputs[..i].iter().any(|(other, _)| other == slot);
             ensure!(!again, "slot {slot} is named twice in one step");
         }
-        // Prompts and single tokens go through different products, whoever comes together.
-        let (one, many): (Vec<usize>, Vec<usize>) = (0..inputs.len()).partition(|&i| inputs[i].1.len() == 1);
-        let part = |which: &[usize]| which.iter().map(|&i| inputs[i]).collect::<Vec<_>>();
-        if many.is_empty() {
-            return linear::of_few_rows(|| self.advance(cache, inputs));
-        }
-        let prompts = self.advance(cache, &part(&many))?;
-        if one.is_empty() {
-            return Ok(prompts);
-        }
-        let singles = linear::of_few_rows(|| self.advance(cache, &part(&one)))?;
-        let mut place = vec![0u32; inputs.len()];
-        one.iter().chain(&many).zip(0u32..).for_each(|(&i, row)| place[i] = row);
-        let place = Tensor::new(place, prompts.device())?;
-        Ok(Tensor::cat(&[singles, prompts], 0)?.index_select(&place, 0)?)
-    }
-
-    fn advance(&self, cache: &mut KvCache, inputs: &[(usize, &[u32])]) -> Result<Tensor> {
         let mut entries = Vec::new();
         let (mut ids, mut positions, mut last) = (Vec::new(), Vec::new(), Vec::new());
         for &(slot, tokens) in inputs {
@@ -95,6 +78,7 @@ impl Decoder {
             rows: last,
             targets: Vec::new(),
             dropout: None,
+            products: Products::Rowwise,
         };
         let mut x = self.embed(&ids, &positions)?;
         for index in 0..self.config().layers.len() {

@@ -14,6 +14,7 @@ use crate::base::hash::Hasher;
 use crate::base::seed;
 use crate::kernels::attention::{Shape, Tree};
 use crate::kernels::head::{self, Head, Target};
+use crate::kernels::linear::Products;
 use crate::kernels::norm::{self, Norm, NormGrads};
 use crate::kernels::rope::{self, Angles};
 use crate::kernels::{embedding, linear, plain};
@@ -52,6 +53,7 @@ pub(super) struct Batch {
     pub targets: Vec<Target>,
     /// Of the adapter's inputs, in training.
     pub dropout: Option<Dropout>,
+    pub products: Products,
 }
 
 impl Batch {
@@ -441,6 +443,7 @@ impl Decoder {
             rows,
             targets,
             dropout: None,
+            products: Products::Blocked,
         })
     }
 

@@ -49,7 +49,8 @@ fn rows<'a>(decoder: &Decoder, index: usize, batch: &'a Batch) -> Option<&'a [u3
 }
 
 fn project(decoder: &Decoder, x: &Tensor, ids: Pair, batch: &Batch, rows: Option<&[u32]>) -> Result<Tensor> {
-    let y = linear::forward(x, decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)))?;
+    let (weight, bias) = (decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)));
+    let y = linear::forward_as(batch.products, None, x, weight, bias)?;
     decoder.with_side_paths(y, x, ids.weight, batch, rows)
 }
 
@@ -65,8 +66,8 @@ fn project_onto(
 ) -> Result<(Tensor, Option<Tensor>)> {
     match after {
         None => {
-            let bias = ids.bias.map(|b| decoder.weight(b));
-            let y = linear::forward_onto(base, x, decoder.weight(ids.weight), bias)?;
+            let (weight, bias) = (decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)));
+            let y = linear::forward_as(batch.products, Some(base), x, weight, bias)?;
             Ok((decoder.with_side_paths(y, x, ids.weight, batch, rows)?, None))
         }
         Some(after) => {

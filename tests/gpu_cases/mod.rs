@@ -8,8 +8,9 @@ use kto_eval::kernels::activation::{self, Activation};
 use kto_eval::kernels::attention::{self, Cached, Shape, Slot, Tree};
 use kto_eval::kernels::cuda::{self, Gpu, adamw::Update};
 use kto_eval::kernels::head::{self, Head};
+use kto_eval::kernels::linear::{self, Products};
 use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
-use kto_eval::kernels::{embedding, linear, plain, rope};
+use kto_eval::kernels::{embedding, plain, rope};
 use rand_chacha::rand_core::Rng;
 
 /// Random numbers on a GPU and on the CPU.
@@ -140,8 +141,13 @@ pub fn linear_maps_and_sums(n: &Numbers) {
         let y = linear::forward(&x, &w, Some(&b)).unwrap();
         n.close("x·Wᵀ + b", &y, &linear::forward(&x64, &w64, Some(&b64)).unwrap(), 1e-5);
         for (b, b64) in [(None, None), (Some(&b), Some(&b64))] {
-            let y = linear::forward_onto(&base, &x, &w, b).unwrap();
-            n.close("onto", &y, &linear::forward_onto(&base64, &x64, &w64, b64).unwrap(), 1e-5);
+            let y = linear::forward_as(Products::Blocked, Some(&base), &x, &w, b).unwrap();
+            n.close(
+                "onto",
+                &y,
+                &linear::forward_as(Products::Blocked, Some(&base64), &x64, &w64, b64).unwrap(),
+                1e-5,
+            );
         }
         let dx = linear::backward_input(&dy, &w).unwrap();
         n.close("dx", &dx, &linear::backward_input(&dy64, &w64).unwrap(), 1e-5);

@@ -4,13 +4,13 @@ use candle_core::Tensor;
 use rayon::prelude::*;
 
 use super::local::{Local, Space, blocks, forward_block};
-use super::packed::copy_rows;
+use super::packed::{Shared, copy_rows};
 use super::{Columns, Shape, dense};
 use crate::base::error::Result;
 use crate::kernels::cpu::{self, dispatch};
 use crate::kernels::cuda;
 use crate::kernels::real::Real;
-use crate::kernels::reduce;
+use crate::kernels::{reduce, rowwise};
 
 /// New tokens of one sequence whose past is cached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,28 +98,39 @@ fn cached_cpu<T: Real>(
     entries: &[Cached],
     shape: &Shape,
 ) -> Result<Tensor> {
-    let Shape { heads, head_dim: d, .. } = *shape;
+    let Shape { heads, kv_heads, head_dim: d, .. } = *shape;
     let xs = cpu::slice::<T>(qkv)?;
     let xs: &[T] = &xs;
     let borrowed = caches.iter().map(|(k, v)| Ok((cpu::slice::<T>(k)?, cpu::slice::<T>(v)?)));
     let borrowed = borrowed.collect::<Result<Vec<_>>>()?;
     let slices: Vec<(&[T], &[T])> = borrowed.iter().map(|(k, v)| (&**k, &**v)).collect();
-    let tasks: Vec<(usize, usize)> =
-        (0..entries.len()).flat_map(|e| (0..heads).map(move |h| (e, h))).collect();
-    let results: Vec<Vec<T>> =
-        tasks.par_iter().map(|&(e, head)| one_head(xs, slices[e], &entries[e], head, shape)).collect();
-    let (_, width) = qkv.dims2()?;
-    let rows = xs.len() / width;
+    let (rows, width) = qkv.dims2()?;
     let mut out = vec![T::ZERO; rows * heads * d];
-    for (&(e, head), result) in tasks.iter().zip(&results) {
-        for (i, result) in result.chunks_exact(d).enumerate() {
-            out[((entries[e].row + i) * heads + head) * d..][..d].copy_from_slice(result);
+    let (place, group) = (Shared::new(&mut out), heads / kv_heads);
+    (0..entries.len() * kv_heads).into_par_iter().for_each(|task| {
+        let (entry, kv) = (&entries[task / kv_heads], task % kv_heads);
+        let (keys, values) = slices[task / kv_heads];
+        let per_head = keys.len() / kv_heads;
+        let seen = (&keys[kv * per_head..][..per_head], &values[kv * per_head..][..per_head]);
+        // SAFETY: rows of this entry and columns of this head: no other task's.
+        let place = |row: usize, head: usize, n: usize| unsafe {
+            place.at(((entry.row + row) * heads + head) * d, n * d)
+        };
+        if entry.len == 1 {
+            let queries = &xs[entry.row * width + kv * group * d..][..group * d];
+            return one_token(place(0, kv * group, group), queries, seen, entry.past + 1, shape);
         }
-    }
+        for head in kv * group..(kv + 1) * group {
+            let results = one_head(xs, seen, entry, head, shape);
+            for (i, result) in results.chunks_exact(d).enumerate() {
+                place(i, head, 1).copy_from_slice(result);
+            }
+        }
+    });
     Ok(Tensor::from_vec(out, (rows, heads * d), qkv.device())?)
 }
 
-/// (len, d) output of one head of one sequence.
+/// (len, d) output of one head of one sequence; keys and values (capacity, d).
 fn one_head<T: Real>(
     qkv: &[T],
     (keys, values): (&[T], &[T]),
@@ -127,18 +138,7 @@ fn one_head<T: Real>(
     head: usize,
     shape: &Shape,
 ) -> Vec<T> {
-    let Shape { heads, kv_heads, head_dim: d, .. } = *shape;
-    let (width, kv) = (shape.width(), head / (heads / kv_heads));
-    let per_head = keys.len() / kv_heads;
-    let (keys, values) = (&keys[kv * per_head..][..per_head], &values[kv * per_head..][..per_head]);
-    let n = entry.past + entry.len;
-    if entry.len == 1 {
-        let q = &qkv[entry.row * width + head * d..][..d];
-        return cpu::simd(
-            #[inline(always)]
-            || one_query(q, &keys[..n * d], &values[..n * d], shape),
-        );
-    }
+    let (d, width, n) = (shape.head_dim, shape.width(), entry.past + entry.len);
     let mut local = Local::new(n, d);
     for (at, (key, value)) in keys.chunks_exact(d).zip(values.chunks_exact(d)).take(n).enumerate() {
         local.set(at, key, value);
@@ -156,41 +156,27 @@ fn one_head<T: Real>(
     out
 }
 
-/// One token's query: dot products in place, nothing gathered.
-#[inline(always)]
-fn one_query<T: Real>(q: &[T], keys: &[T], values: &[T], shape: &Shape) -> Vec<T> {
-    let (d, n) = (q.len(), keys.len() / q.len());
+/// One token's queries of the heads that share keys and values, (g, d) → `out` (g, d); nothing is gathered.
+fn one_token<T: Real>(out: &mut [T], queries: &[T], (keys, values): (&[T], &[T]), n: usize, shape: &Shape) {
+    let d = shape.head_dim;
     let from = shape.window.map_or(0, |w| n.saturating_sub(w));
-    let scale = T::of(shape.scale);
-    let mut scores: Vec<T> = keys.chunks_exact(d).skip(from).map(|key| reduce::dot(q, key) * scale).collect();
-    if let Some(cap) = shape.softcap.map(T::of) {
-        scores.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
-    }
-    let max = reduce::max(&scores);
-    let total = reduce::exp_sum(&mut scores, max);
-    scores.iter_mut().for_each(|p| *p /= total);
-    let mut out = vec![T::ZERO; d];
-    // A cache line of columns at a time, whose sums stay in registers.
-    let mut column = 0;
-    while column < d {
-        let wide = COLUMNS.min(d - column);
-        let mut sums = [T::ZERO; COLUMNS];
-        for (&p, value) in scores.iter().zip(values.chunks_exact(d).skip(from)) {
-            let value = &value[column..column + wide];
-            if wide == COLUMNS {
-                for (sum, &v) in sums.iter_mut().zip(value) {
-                    *sum = p.mul_add(v, *sum);
+    let (keys, values, n) = (&keys[from * d..n * d], &values[from * d..n * d], n - from);
+    let (scale, cap) = (T::of(shape.scale), shape.softcap.map(T::of));
+    let mut weights = vec![T::ZERO; queries.len() / d * n]; // (g, n)
+    rowwise::scores(&mut weights, queries, keys, d);
+    cpu::simd(
+        #[inline(always)]
+        || {
+            for row in weights.chunks_exact_mut(n) {
+                row.iter_mut().for_each(|x| *x *= scale);
+                if let Some(cap) = cap {
+                    row.iter_mut().for_each(|x| *x = cap * (*x / cap).tanh());
                 }
-            } else {
-                for (sum, &v) in sums[..wide].iter_mut().zip(value) {
-                    *sum = p.mul_add(v, *sum);
-                }
+                let max = reduce::max(row);
+                let share = T::ONE / reduce::exp_sum(row, max);
+                row.iter_mut().for_each(|x| *x *= share);
             }
-        }
-        out[column..column + wide].copy_from_slice(&sums[..wide]);
-        column += wide;
-    }
-    out
+        },
+    );
+    rowwise::mixture(out, &weights, values, d);
 }
-
-const COLUMNS: usize = 32;

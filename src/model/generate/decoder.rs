@@ -18,7 +18,8 @@ impl Advance for Decoder {
     }
 
     fn step(&self, cache: &mut KvCache, inputs: &[(usize, &[u32])]) -> Result<Tensor> {
-        Decoder::step(self, cache, inputs)
+        // On a thread of the pool, so that each of a step's many small products need not wake it.
+        rayon::scope(|_| Decoder::step(self, cache, inputs))
     }
 
     fn clear(&self, cache: &mut KvCache, slot: usize) {

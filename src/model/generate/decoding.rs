@@ -58,6 +58,11 @@ impl Decoding {
         Ok(())
     }
 
+    /// Whether any token may be drawn.
+    pub fn keeps_all(&self) -> bool {
+        self.top_k == 0 && self.top_p == 1.0 && self.min_p == 0.0
+    }
+
     pub fn greedy(&self) -> bool {
         self.temperature == 0.0
     }

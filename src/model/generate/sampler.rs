@@ -5,11 +5,12 @@
 use rand::{Rng, RngExt};
 
 use super::decoding::Decoding;
-use crate::base::error::{Result, ensure};
+use crate::base::error::{Result, bail, ensure};
+use crate::kernels::draw;
 
 /// Draws the next token.
 ///
-/// `logits` (v) are changed in place by the penalty; `seen` are the prompt's and the completion's tokens so
+/// `logits` (v) are used up; `seen` are the prompt's and the completion's tokens so
 /// far. One uniform number is drawn from `rng` unless decoding is greedy.
 ///
 /// # Errors
@@ -20,8 +21,12 @@ pub fn sample(logits: &mut [f32], seen: &[u32], decoding: &Decoding, rng: &mut i
     if decoding.greedy() {
         return Ok(best);
     }
-    let candidates = filter(logits, logits[best as usize], decoding);
-    Ok(draw(&candidates, rng.random::<f64>()))
+    let (max, u) = (logits[best as usize], rng.random::<f64>());
+    if decoding.keeps_all() {
+        let sums = draw::weigh(logits, max, (1.0 / decoding.temperature) as f32);
+        return Ok(draw::place(logits, &sums, u) as u32);
+    }
+    Ok(choose(&filter(logits, max, decoding), u))
 }
 
 /// A token that may be drawn, with its probability up to a common factor.
@@ -64,14 +69,11 @@ fn penalise(logits: &mut [f32], seen: &[u32], penalty: f64) {
 }
 
 fn argmax(logits: &[f32]) -> Result<u32> {
-    let mut best = 0;
-    for (i, l) in logits.iter().enumerate() {
-        ensure!(!l.is_nan(), "the logit of token {i} is NaN: the model's weights are broken");
-        if *l > logits[best] {
-            best = i;
-        }
-    }
-    ensure!(logits.get(best).is_some_and(|l| l.is_finite()), "no finite logit among {}", logits.len());
+    let Some((best, max)) = draw::argmax(logits) else {
+        let token = logits.iter().position(|l| l.is_nan()).unwrap_or(0);
+        bail!("the logit of token {token} is NaN: the model's weights are broken");
+    };
+    ensure!(max.is_finite(), "no finite logit among {}", logits.len());
     Ok(best as u32)
 }
 
@@ -87,18 +89,35 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
 /// Keeps the most probable candidates until their share reaches `top_p`; the order of ids stays.
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|c| c.weight).sum();
-    candidates.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
-    let mut share = 0.0;
-    let keep = candidates.iter().position(|c| {
-        share += c.weight / total;
-        share >= top_p
-    });
-    candidates.truncate(keep.map_or(candidates.len(), |last| last + 1));
-    candidates.sort_by_key(|c| c.token);
+    let order = |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
+    // A nucleus is small as a rule, so the most probable few are sorted, and more only if they do not reach.
+    let mut most = 32;
+    loop {
+        most = most.min(candidates.len());
+        if most < candidates.len() {
+            candidates.select_nth_unstable_by(most, order);
+        }
+        candidates[..most].sort_unstable_by(order);
+        let mut share = 0.0;
+        let reached = candidates[..most].iter().position(|c| {
+            share += c.weight / total;
+            share >= top_p
+        });
+        match reached {
+            Some(last) => candidates.truncate(last + 1),
+            None if most < candidates.len() => {
+                most *= 8;
+                continue;
+            }
+            None => {}
+        }
+        break;
+    }
+    candidates.sort_unstable_by_key(|c| c.token);
 }
 
 /// The candidate in whose stretch of the summed weights the uniform number `u` in [0, 1) falls.
-fn draw(candidates: &[Candidate], u: f64) -> u32 {
+fn choose(candidates: &[Candidate], u: f64) -> u32 {
     let total: f64 = candidates.iter().map(|c| c.weight).sum();
     let mut left = u * total;
     for c in candidates {
@@ -146,6 +165,27 @@ mod tests {
         assert_eq!(kept(&Decoding { min_p: 0.6, temperature: 2.0, ..sampling() }), [1, 3]);
         // top-p counts what top-k left: 0.5 / 0.75 reaches 0.6.
         assert_eq!(kept(&Decoding { top_k: 2, top_p: 0.6, ..sampling() }), [1]);
+    }
+
+    #[test]
+    fn a_wide_nucleus_is_that_of_a_full_sort() {
+        let weight = |i: u32| f64::from((i * 7919) % 503 + 1);
+        let all: Vec<Candidate> = (0..700).map(|token| Candidate { token, weight: weight(token) }).collect();
+        for top_p in [0.01, 0.1, 0.5, 0.9, 0.999, 1.0] {
+            let total: f64 = all.iter().map(|c| c.weight).sum();
+            let mut sorted = all.clone();
+            sorted.sort_by(|a, b| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token)));
+            let mut share = 0.0;
+            let keep = sorted.iter().position(|c| {
+                share += c.weight / total;
+                share >= top_p
+            });
+            sorted.truncate(keep.map_or(700, |last| last + 1));
+            sorted.sort_by_key(|c| c.token);
+            let mut kept = all.clone();
+            keep_nucleus(&mut kept, top_p);
+            assert_eq!(kept, sorted, "top_p {top_p}");
+        }
     }
 
     #[test]
