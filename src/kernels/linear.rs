@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::quantized::Quantized;
 use super::real::{Real, View, matmul, product};
 use super::{plain, rowwise};
@@ -44,6 +45,9 @@ impl Weight<'_> {
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
 pub fn forward<'a>(x: &Tensor, weight: impl Into<Weight<'a>>, bias: Option<&Tensor>) -> Result<Tensor> {
     let weight = weight.into();
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::linear::forward(&*gpu, x, &weight.numbers(x)?, bias, None);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None, Products::Blocked));
     }
@@ -63,6 +67,9 @@ pub fn forward_as<'a>(
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
     let weight = weight.into();
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::linear::forward(&*gpu, x, &weight.numbers(x)?, bias, base);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, base, products));
     }
@@ -76,6 +83,9 @@ pub fn forward_as<'a>(
 /// dy (t, n) → dx (t, k).
 pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<Tensor> {
     let weight = weight.into();
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_input(&*gpu, dy, &weight.numbers(dy)?);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_input_cpu(dy, weight));
     }
@@ -84,6 +94,9 @@ pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<
 
 /// dW += dyᵀ·x.
 pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_weight(&*gpu, dy, x, dweight);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight));
     }
@@ -92,6 +105,9 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<
 
 /// db += Σ over rows of dy.
 pub fn backward_bias(dy: &Tensor, dbias: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::sums::columns(&*gpu, dy, dbias);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_bias_cpu(dy, dbias));
     }

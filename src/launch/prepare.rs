@@ -138,7 +138,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let suites = suites(plan)?;
     let judges = Judges::of_suites(&suites, &plan.judge, &device)?;
     let dir = directory(&plan.model.source, plan, observer)?;
-    let dtype = dtype(plan.model.dtype, &device);
+    let dtype = dtype(plan.model.dtype, &device)?;
     observer.stage(&format!("loading {}", plan.model.source));
     let quantize = plan.model.quantize;
     let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device, quantize)?;
@@ -201,7 +201,10 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
     environment.contamination = overlaps(&data.take_text(), &from, &suites);
     // The last bits of a product depend on the number of threads.
-    let address = format!("{weights}-{}-threads", rayon::current_num_threads());
+    let address = match device.is_cpu() {
+        true => format!("{weights}-{}-threads", rayon::current_num_threads()),
+        false => format!("{weights}-gpu"),
+    };
     let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
     let scored = Mutex::default();
     Ok(Prepared {
@@ -235,13 +238,16 @@ fn no_control(decoder: &Decoder, source: &str) -> Result<()> {
     .hint("start from a model without control tokens; `kto-eval score` asks this one as it was trained")
 }
 
-/// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
-pub(super) fn dtype(dtype: Dtype, device: &Device) -> DType {
+/// What a model is computed in.
+///
+/// # Errors
+/// bf16 on the CPU.
+pub(super) fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
     match dtype {
-        _ if device.is_cpu() => DType::F32,
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F16 => DType::F16,
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::Bf16 if device.is_cuda() => Ok(DType::BF16),
+        Dtype::Bf16 => Err(anyhow!("model.dtype = \"bf16\": the CPU computes in f32 only"))
+            .hint("take model.dtype = \"f32\", or a GPU (--device cuda)"),
     }
 }
 

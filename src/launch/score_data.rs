@@ -42,7 +42,7 @@ struct Row<'a> {
 /// # Errors
 /// A model or data that cannot be read; a tokenizer that does not fit.
 pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
-    let dtype = dtype(request.dtype, &device);
+    let dtype = dtype(request.dtype, &device)?;
     let Opened { decoder: policy, tokenizer_dir, .. } =
         open(&request.model, &request.revision, dtype, &device, request.quantize)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;

@@ -101,7 +101,7 @@ struct Models {
 
 impl Models {
     fn load(request: &SuiteRequest, device: &Device) -> Result<Self> {
-        let dtype = dtype(request.dtype, device);
+        let dtype = dtype(request.dtype, device)?;
         let Opened { decoder: policy, tokenizer_dir, .. } =
             open(&request.model, &request.revision, dtype, device, request.quantize)?;
         let tokenizer = Tokenizer::load(&tokenizer_dir)?;

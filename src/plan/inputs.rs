@@ -73,8 +73,8 @@ impl std::str::FromStr for Quantize {
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     F32,
+    /// Mixed precision: weights and activations in bf16, gradients, moments and master weights in f32. On CUDA.
     Bf16,
-    F16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

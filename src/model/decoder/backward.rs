@@ -6,7 +6,7 @@ use super::{Decoder, Tape};
 use crate::base::error::{Result, bail, ensure};
 use crate::kernels::norm::{self, NormGrads};
 use crate::kernels::{cpu, embedding, head, linear, plain};
-use crate::model::gradients::Gradients;
+use crate::model::gradients::{Gradients, zeros_for};
 use crate::model::layer;
 use crate::model::params::Pair;
 
@@ -103,8 +103,8 @@ impl Decoder {
     ) -> Result<Tensor> {
         if grads.frozen {
             let norm = self.norm(ids);
-            let mut weight = norm.weight.zeros_like()?;
-            let mut bias = norm.bias.map(Tensor::zeros_like).transpose()?;
+            let mut weight = zeros_for(norm.weight)?;
+            let mut bias = norm.bias.map(zeros_for).transpose()?;
             let unused = NormGrads { weight: &mut weight, bias: bias.as_mut() };
             return norm::backward(dy, x, norm, unused, base);
         }
