@@ -132,7 +132,7 @@ fn names_in_a_plan_are_no_paths() {
     for (name, folder) in [("../../evil", "..-..-evil"), ("..", "--"), ("/evil", "-evil")] {
         place.write("plan.toml", &plan.replace("name = \"tiny\"", &format!("name = \"{name}\"")));
         let before = snapshot(place.dir(), &["out", "cache"]);
-        place.run(&["compare", "plan.toml", "--threads", "1").succeeds();
+        place.run(&["compare", "plan.toml", "--threads", "1"]).succeeds();
         assert!(place.path("out").join(folder).join("runs.csv").exists(), "{name}");
         assert_eq!(snapshot(place.dir(), &["out", "cache"]), before);
     }
@@ -153,8 +153,7 @@ fn links_within_an_output_folder_lead_nothing_out_of_it() {
         std::os::unix::fs::symlink(place.path("elsewhere"), place.path("out").join(link)).unwrap();
     }
     let before = snapshot(&place.path("elsewhere"), &[]);
-    let arguments =
-        ["compare", "plan.toml", "--out", "out", "--threads", "1", "--force";
+    let arguments = ["compare", "plan.toml", "--out", "out", "--threads", "1", "--force"];
     place.run(&arguments).succeeds();
     assert_eq!(snapshot(&place.path("elsewhere"), &[]), before, "--force follows no link");
 }

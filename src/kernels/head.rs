@@ -6,9 +6,9 @@ use candle_core::{D, DType, Tensor};
 use super::cpu::{self, dispatch};
 use super::cuda;
 use super::linear::{self, Products};
+use super::plain;
 use super::real::{Real, View, matmul};
 use super::reduce;
-use super::plain;
 use crate::base::error::{Result, bail};
 
 /// Logits of at most this many bytes are kept from forward to backward; beyond, they are computed again.

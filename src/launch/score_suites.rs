@@ -16,8 +16,6 @@ use crate::data::{Dataset, Sequence, Tokenizer, load_with};
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
-use crate::suite::judge::Judge;
-use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::policy_logps;
 use crate::suite::preference::PairLogps;
 use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
