@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use engine::{FAMILIES, largest_difference, sequence, tiny};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
-use kto_eval::model::{Decoder, Gradients, Packed, Size};
+use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed, Size};
 use rand_chacha::rand_core::Rng;
 use serde_json::Value;
 

@@ -96,7 +96,8 @@ mod tests {
     #[test]
     fn roots_are_found_in_few_steps_wherever_they_lie() {
         let steps = std::cell::Cell::new(0);
-        let cases: [(f64, fn(f64) -> f64); 5] = [
+        type Falling = fn(f64) -> f64;
+        let cases: [(f64, Falling); 5] = [
             (0.3, |x| 0.3 - x),
             (1e-7, |x| 1e-7 - x),
             (636.619_248_7, |x| t_upper(x, 1.0) - 0.0005),
