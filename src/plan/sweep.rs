@@ -501,14 +501,14 @@ method = "dpo"
             (
                 "beta = [0.05, 0.1]",
                 "beta = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]\nlearning_rate = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]\nwarmup = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]",
-                &["p.toml:10", "1200 points", "fraction (2) × beta (10) × ", "hint: a sweep tries every"],
+                &["p.toml:1", "1200 points", "fraction (2) × beta (10) × ", "hint: a sweep tries every"],
             ),
             ("beta = [0.05, 0.1]", "sft_first = 1.0", &["p.toml:12", "below 1"]),
             ("\"dpo\"", "\"sft\"\nsft_first = 0.5", &["p.toml:15", "SFT before SFT"]),
             (
                 "seeds",
                 "sweep.arms = [\"dop\"]\nseeds",
-                &["unknown arm `dop` (known: kto@fraction=0.1@beta=0.05", "hint: did you mean `dpo`?"],
+                &["unknown arm `dop` (known: kto@fraction=0.1@beta=0.05", "dpo@fraction=1, kto, dpo"],
             ),
             ("\"dpo\"", "\"dpo\"\ntune.beta = [1.0]", &["p.toml:15", "no [tune]"]),
             ("\"dpo\"", "\"dpo\"\n[tune]\ntrials = 2", &["has no `tune`"]),

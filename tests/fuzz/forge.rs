@@ -1,10 +1,9 @@
 //! Changes that keep a file's frame whole, so that what stands inside it is read at all.
 
 use std::collections::HashMap;
-use std::io::{Read, Write};
+use std::io::Write;
 
 use flate2::Compression;
-use flate2::read::GzDecoder;
 use flate2::write::GzEncoder;
 use kto_eval::base::hash::Hasher;
 use safetensors::SafeTensors;
@@ -27,9 +26,7 @@ pub fn gzip(m: &mut Mutator<'_>) -> Vec<u8> {
 fn pack(rows: &[u8]) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
     encoder.write_all(rows).unwrap();
-    let packed = encoder.finish().unwrap();
-    debug_assert!(GzDecoder::new(&packed[..]).bytes().count() == rows.len());
-    packed
+    encoder.finish().unwrap()
 }
 
 /// Bytes anywhere, or in the footer alone, or of the footer's length; the marks at both ends mostly stay.
