@@ -18,8 +18,7 @@ pub struct Tensorboard {
 impl Tensorboard {
     /// Where the events go; `None`: nowhere.
     pub fn folder(&self, out: &Path) -> Option<PathBuf> {
-        let dir = self.tensorboard.as_ref()?;
-        Some(dir.clone().unwrap_or_else(|| out.join("tensorboard")))
+        Some(self.tensorboard.as_ref()?.clone().unwrap_or_else(|| out.join("tensorboard")))
     }
 }
 

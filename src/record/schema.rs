@@ -81,7 +81,7 @@ pub struct TrainerRow {
     pub cpu_seconds: f64,
     /// Peak over time of the resident memory of all its processes together, MiB (shared pages count each time).
     pub peak_tree_mib: f64,
-    /// The same of device memory, as `nvidia-smi` tells it; empty where there is none.
+    /// The same of device memory, as NVML tells it; empty where there is no NVIDIA driver.
     pub peak_device_mib: Option<f64>,
 }
 

@@ -157,6 +157,13 @@ pub fn ledger_words(figures: &Figures) -> String {
         }
         None => "Nothing was matched, or runs are missing.".to_owned(),
     };
+    let spent = ledger.currencies.iter().find(|c| c.matched).map(|c| c.means.as_slice()).unwrap_or_default();
+    let silent = ledger.arms.iter().zip(spent).filter(|(_, mean)| **mean == Some(0.0));
+    let silent: Vec<&str> = silent.map(|(a, _)| a.arm.as_str()).collect();
+    let matched = match silent.is_empty() {
+        true => matched,
+        false => format!("{matched} Of {} it is not known: its trainer does not say.", silent.join(", ")),
+    };
     let other = ledger.currencies.iter().filter(|c| !c.matched && judged_currency(c));
     let apart: Vec<_> = other
         .filter_map(|c| {

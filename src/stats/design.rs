@@ -89,6 +89,14 @@ impl Paired {
         (&self.sums, &self.sizes)
     }
 
+    /// Variance of the mean difference were the sign of each prompt's difference under each seed a coin:
+    /// Σ T_sc²/(S N)². That is the law under no change where few prompts differ at all, and variance components of
+    /// a handful of ±1 say nothing.
+    pub fn coin_variance(&self) -> f64 {
+        let cells = self.seeds as f64 * self.sizes.iter().sum::<f64>();
+        self.sums.iter().map(|t| t * t).sum::<f64>() / (cells * cells)
+    }
+
     /// The design as one value a prompt and seed, (S, C) row-major, with mean exactly the difference:
     /// y_sc = θ + (C/N)(T_sc − m_c θ), T the sum over a prompt's m_c examples. That is the linearisation of
     /// the ratio Σ T / Σ m, whose variance is that of the clustered mean (Cochran 1977, §6.3).

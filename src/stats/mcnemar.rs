@@ -58,7 +58,7 @@ mod tests {
         // Twelve discordant pairs, ten for a; two that agree.
         let a: Vec<f64> = (0..14).map(|i| f64::from(u8::from(i < 10 || i == 13))).collect();
         let b: Vec<f64> = (0..14).map(|i| f64::from(u8::from(i >= 10 && i != 12))).collect();
-        let p = of_design(&design(&[a.clone()], &[b], &(0..14).collect::<Vec<_>>())).unwrap();
+        let p = of_design(&design(std::slice::from_ref(&a), &[b], &(0..14).collect::<Vec<_>>())).unwrap();
         assert!((p - 0.03857421875).abs() < 1e-12, "{p}");
         assert_eq!(of_design(&design(&[vec![0.3; 14]], &[a], &(0..14).collect::<Vec<_>>())), None);
     }

@@ -15,6 +15,7 @@ pub mod law;
 pub mod mcnemar;
 pub mod permutation;
 pub mod power;
+pub mod signed_rank;
 pub mod standing;
 pub mod table;
 pub mod tuning;
