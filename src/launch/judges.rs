@@ -1,6 +1,7 @@
 //! The judges that a suite does not bring itself: a language model, and reward models by name.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use candle_core::{DType, Device};
 
@@ -41,9 +42,9 @@ impl Judges {
                 return Err(anyhow!("suite `{}` is judged by a reward model, and none is named", suite.name))
                     .hint(NO_REWARD_MODEL);
             }
-            if !judges.rewards.contains_key(&source) {
-                let judge = reward_judge(&source, device)?;
-                judges.rewards.insert(source, judge);
+            if let Entry::Vacant(place) = judges.rewards.entry(source) {
+                let judge = reward_judge(place.key(), device)?;
+                place.insert(judge);
             }
         }
         Ok(judges)

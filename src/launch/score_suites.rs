@@ -10,12 +10,13 @@ use super::observer::Observer;
 use super::prepare::{dtype, tell_apart};
 use super::rows::{self, Owner};
 use super::run::{SCORE_BETA, SLOTS};
+use super::source::{Opened, open};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
-use crate::data::{Dataset, Sequence, Tokenizer, load_with, resolve_model};
+use crate::data::{Dataset, Sequence, Tokenizer, load_with};
 use crate::model::Decoder;
-use crate::plan::{DataSpec, Dtype, JudgeSpec};
+use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
-use crate::suite::logps::sequence_logps;
+use crate::suite::logps::policy_logps;
 use crate::suite::preference::PairLogps;
 use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
 
@@ -28,6 +29,8 @@ pub struct SuiteRequest {
     pub reference: Option<String>,
     pub revision: String,
     pub dtype: Dtype,
+    /// How the weights are kept in memory.
+    pub quantize: Quantize,
     /// For suites with `source = "plan"`; an empty source: none.
     pub data: DataSpec,
     /// By name or path; `preference/world` where two kinds share a name.
@@ -96,13 +99,13 @@ struct Models {
 
 impl Models {
     fn load(request: &SuiteRequest, device: &Device) -> Result<Self> {
-        let dir = resolve_model(&request.model, &request.revision)?;
-        let tokenizer = Tokenizer::load(&dir)?;
-        let dtype = dtype(request.dtype, device);
-        let policy = Decoder::load(&dir, dtype, device)?;
-        tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", dir.display()))?;
+        let dtype = dtype(request.dtype, device)?;
+        let Opened { decoder: policy, tokenizer_dir, .. } =
+            open(&request.model, &request.revision, dtype, device, request.quantize)?;
+        let tokenizer = Tokenizer::load(&tokenizer_dir)?;
+        tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", request.model))?;
         let load = |source: &String| {
-            let decoder = Decoder::load(&resolve_model(source, &request.revision)?, dtype, device)?;
+            let decoder = open(source, &request.revision, dtype, device, request.quantize)?.decoder;
             let (theirs, ours) = (decoder.config().vocab, policy.config().vocab);
             ensure!(
                 theirs == ours,
@@ -197,7 +200,7 @@ impl Job<'_> {
             Some(reference) => {
                 let groups: Vec<Vec<&Sequence>> =
                     sequences.chunks(width).map(|c| c.iter().collect()).collect();
-                sequence_logps(reference, &groups)
+                policy_logps(reference, &self.models.tokenizer, &groups)
             }
         };
         let mut context = ScoreContext {

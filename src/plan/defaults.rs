@@ -4,7 +4,13 @@ use super::types::*;
 
 impl Default for ModelSpec {
     fn default() -> Self {
-        Self { source: String::new(), revision: "main".into(), reference: String::new(), dtype: Dtype::F32 }
+        Self {
+            source: String::new(),
+            revision: "main".into(),
+            reference: String::new(),
+            dtype: Dtype::F32,
+            quantize: Quantize::None,
+        }
     }
 }
 

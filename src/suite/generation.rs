@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::definition::{JudgeKind, OpponentKind, Suite};
 use super::estimate::{self, Estimate};
 use super::judge::{ExactMatch, Gold, Grade, Instructions, Judge, Match, Task};
-use super::logps::{Policy, sequence_logps};
+use super::logps::{Policy, control_ids, policy_logps};
 use super::metric::{Aggregation, Metric};
 use super::score::{ScoreContext, tasks};
 use super::scored::{ALL, ExampleScore, Exclusion, MetricScore, Opponent, Sample, ScoredSuite};
@@ -146,7 +146,12 @@ fn sample<P: Policy>(
     tasks: &[Task],
     excluded: &mut Vec<Exclusion>,
 ) -> Result<Vec<Generation>> {
-    let request = |t: &Task| Ok(Request { id: t.id.clone(), prompt: ctx.tokenizer.encode(&t.prompt)? });
+    let control = control_ids(ctx.policy, ctx.tokenizer)?;
+    let request = |t: &Task| {
+        let mut prompt = ctx.tokenizer.encode(&t.prompt)?;
+        prompt.extend(&control);
+        Ok(Request { id: t.id.clone(), prompt })
+    };
     let requests = tasks.iter().map(request).collect::<Result<Vec<_>>>()?;
     let decode = |ids: &[u32]| ctx.tokenizer.decode(ids);
     let text = Text { decode: &decode, eos: ctx.tokenizer.stops() };
@@ -173,13 +178,15 @@ fn log_ratios<P: Policy>(
     if !asked {
         return Ok(vec![0.0; generations.len()]);
     }
-    let sequence = |g: &Generation| Sequence {
-        ids: g.prompt.iter().chain(&g.tokens).copied().collect(),
-        prompt_len: g.prompt.len(),
+    // The policy's control tokens say nothing to the reference.
+    let control = control_ids(ctx.policy, ctx.tokenizer)?.len();
+    let sequence = |g: &Generation| {
+        let prompt = &g.prompt[..g.prompt.len() - control];
+        Sequence { ids: prompt.iter().chain(&g.tokens).copied().collect(), prompt_len: prompt.len() }
     };
     let sequences: Vec<Sequence> = generations.iter().map(sequence).collect();
     let groups: Vec<Vec<&Sequence>> = sequences.iter().map(|s| vec![s]).collect();
-    let policy = sequence_logps(ctx.policy, &groups)?;
+    let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
     let reference = (ctx.reference)(&sequences)?;
     ensure!(
         reference.len() == policy.len(),
