@@ -82,7 +82,7 @@ pub(super) fn trained(
 ) -> Result<Trained> {
     check_dropout(&run.arm)?;
     let owner = Owner::of(run);
-    let mut policy = start(prepared, run)?;
+    let mut policy = start(prepared, &run.arm, run.seed)?;
     let memory = PeakMemory::start();
     let decode = |ids: &[u32]| prepared.tokenizer.decode(ids);
     let gold: Option<GoldReward> = if run.data.source == WORLD { Some(gold_reward) } else { None };

@@ -155,19 +155,26 @@ impl Decoder {
             };
             let at = adapter.params.len();
             let pieces = vec![piece("A", a.dim(0)?, Stored::AsIs)];
-            adapter.params.push(Param { pieces, role: Role::Weight, tensor: a.contiguous()? });
+            adapter.params.push(Param::new(pieces, Role::Weight, a.contiguous()?));
             let pieces = vec![piece("B", b.dim(0)?, target.stored_b())];
-            adapter.params.push(Param { pieces, role: Role::Weight, tensor: b.contiguous()? });
+            adapter.params.push(Param::new(pieces, Role::Weight, b.contiguous()?));
             let site = Site { a: at, b: at + 1, start: target.piece.rows.start, scale };
             adapter.sites.entry(target.weight).or_default().push(site);
         }
         Ok(self.sharing(Some(adapter)))
     }
 
-    /// A copy of the weights with the adapter added to them: W + s·B A. Without an adapter: a copy.
+    /// A copy of the weights with the adapter added to them: W + s·B A. Without an adapter: a copy. A quantised base
+    /// becomes numbers again.
     pub fn merged(&self) -> Result<Self> {
         let mut merged = self.sharing(None).duplicate()?;
+        for param in merged.params_mut().iter_mut().filter(|p| p.blocks.is_some()) {
+            (param.tensor, param.blocks) = (param.numbers()?.contiguous()?, None);
+        }
         let Some(adapter) = self.adapter() else { return Ok(merged) };
+        if let Some(control) = adapter.config.get(super::control::KEY) {
+            merged.own_config_mut().insert(super::control::KEY.to_owned(), control.clone());
+        }
         for (&weight, sites) in &adapter.sites {
             for site in sites {
                 let (a, b) = (&adapter.params[site.a].tensor, &adapter.params[site.b].tensor);

@@ -19,6 +19,7 @@ use crate::base::error::Result;
 use crate::base::hash::Hasher;
 use crate::kernels::attention::Shape;
 use crate::kernels::head::Head;
+use crate::kernels::linear::Weight;
 use crate::kernels::norm::Norm;
 
 /// A decoder-only transformer: weights and how they are wired.
@@ -40,6 +41,10 @@ impl Decoder {
 
     pub fn config(&self) -> &DecoderConfig {
         &self.config
+    }
+    /// What is saved of the configuration: the adapter's where there is one.
+    pub(super) fn own_config_mut(&mut self) -> &mut serde_json::Map<String, serde_json::Value> {
+        self.adapter.as_mut().map_or(&mut self.config.source, |adapter| &mut adapter.config)
     }
     pub fn device(&self) -> &Device {
         &self.device
@@ -89,13 +94,22 @@ impl Decoder {
         };
         for param in self.params.iter().chain(adapter.iter().flat_map(|a| &a.params)) {
             let name = param.pieces.first().map_or("", |p| p.name.as_str());
-            hasher = hasher.part(name.as_bytes()).part(&raw_bytes(&param.tensor)?);
+            hasher = hasher.part(name.as_bytes());
+            hasher = match &param.blocks {
+                None => hasher.part(&raw_bytes(&param.tensor)?),
+                Some(blocks) => hasher.part(format!("{blocks:?}").as_bytes()).part(&blocks.data()?),
+            };
         }
         Ok(adapter.map_or_else(|| hasher.clone(), |a| a.hash_scales(hasher.clone())).hex())
     }
 
     pub(super) fn weight(&self, index: usize) -> &Tensor {
         &self.params[index].tensor
+    }
+
+    /// A projection's weight, for products.
+    pub(super) fn matrix(&self, index: usize) -> Weight<'_> {
+        self.params[index].matrix()
     }
 
     pub(super) fn head(&self) -> Head<'_> {

@@ -27,6 +27,8 @@ pub enum Method {
     SppoHard(BetaSpec),
     Nca(BetaSpec),
     Bco(BetaSpec),
+    Csft(ControlSpec),
+    Unlikelihood(UnlikelihoodSpec),
     /// Whatever the arm's command does.
     External,
     /// Trains a reward model, not a policy.
@@ -86,6 +88,20 @@ pub enum Likelihood {
 pub struct LikelihoodSpec {
     pub beta: f64,
     /// Weight of the chosen completions' likelihood, ≥ 0.
+    pub alpha: f64,
+}
+
+/// Texts that stand between prompt and completion and say which class the completion is of. One token each where
+/// the tokenizer knows them, several otherwise.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ControlSpec {
+    pub desirable_token: String,
+    pub undesirable_token: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnlikelihoodSpec {
+    /// Weight of the undesirable completions, ≥ 0.
     pub alpha: f64,
 }
 

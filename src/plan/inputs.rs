@@ -10,14 +10,71 @@ pub struct ModelSpec {
     /// Reference model; empty: the starting checkpoint itself.
     pub reference: String,
     pub dtype: Dtype,
+    /// Keep the frozen base of adapters in blocks of few bits (QLoRA).
+    pub quantize: Quantize,
+}
+
+/// Types of a frozen base, as llama.cpp and candle name them: bits a number, and how many share a scale.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Quantize {
+    #[default]
+    #[serde(rename = "none")]
+    None,
+    /// 8.5 bits, blocks of 32.
+    #[serde(rename = "q8_0")]
+    Q8_0,
+    /// 6.6 bits, blocks of 256.
+    #[serde(rename = "q6_k")]
+    Q6k,
+    /// 5.5 bits, blocks of 256.
+    #[serde(rename = "q5_k")]
+    Q5k,
+    /// 4.5 bits, blocks of 256.
+    #[serde(rename = "q4_k")]
+    Q4k,
+    /// 4.5 bits, blocks of 32.
+    #[serde(rename = "q4_0")]
+    Q4_0,
+}
+
+impl Quantize {
+    pub const ALL: [Self; 6] = [Self::None, Self::Q8_0, Self::Q6k, Self::Q5k, Self::Q4k, Self::Q4_0];
+
+    /// As a plan writes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Q8_0 => "q8_0",
+            Self::Q6k => "q6_k",
+            Self::Q5k => "q5_k",
+            Self::Q4k => "q4_k",
+            Self::Q4_0 => "q4_0",
+        }
+    }
+
+    pub fn is_on(self) -> bool {
+        self != Self::None
+    }
+}
+
+impl std::str::FromStr for Quantize {
+    type Err = String;
+
+    fn from_str(word: &str) -> Result<Self, String> {
+        let known = Self::ALL.map(Self::name);
+        Self::ALL
+            .into_iter()
+            .find(|q| q.name() == word)
+            .ok_or_else(|| format!("unknown type `{word}` (known: {})", known.join(", ")))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Dtype {
     F32,
+    /// Mixed precision: weights and activations in bf16, gradients, moments and master weights in f32. On CUDA.
     Bf16,
-    F16,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -121,6 +121,10 @@ pub enum TrainerData {
     TrlJsonl,
     /// TRL's JSON lines, pairs taken apart into labelled completions.
     TrlUnpairedJsonl,
+    /// The columns of `trl-jsonl` as Parquet.
+    TrlParquet,
+    /// The columns of `trl-unpaired-jsonl` as Parquet.
+    TrlUnpairedParquet,
     /// HALOs' JSON: a list of `pairwise_feedback` or `binary_feedback`.
     HalosJson,
 }
@@ -160,6 +164,8 @@ pub struct JudgeSpec {
     pub model: String,
     /// `pairwise`, or the path of a template file (`suites/judges/`).
     pub template: String,
+    /// Hub id or directory of the reward model that judges suites with `judge = "reward-model"`; empty: none.
+    pub reward_model: String,
     /// Environment variable that holds the key. The default one may be unset: then no key is sent.
     pub key: String,
     /// Questions under way at once.
@@ -184,8 +190,9 @@ pub struct VerdictSpec {
     /// Two arms are equivalent where the difference lies within ± this, per unit of the metric
     /// (for accuracies and win rates 0.02 is two points).
     pub equivalence_margin: f64,
+    /// Sign flips of the permutation test, and resamples of the two-level bootstrap.
     pub resamples: usize,
-    /// Seed of the resampling.
+    /// Seed of both.
     pub seed: u64,
 }
 

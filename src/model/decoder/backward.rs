@@ -5,8 +5,8 @@ use candle_core::Tensor;
 use super::{Decoder, Tape};
 use crate::base::error::{Result, bail, ensure};
 use crate::kernels::norm::{self, NormGrads};
-use crate::kernels::{embedding, head, linear, plain};
-use crate::model::gradients::Gradients;
+use crate::kernels::{cpu, embedding, head, linear, plain};
+use crate::model::gradients::{Gradients, zeros_for};
 use crate::model::layer;
 use crate::model::params::Pair;
 
@@ -25,6 +25,16 @@ impl Decoder {
     /// # Errors
     /// As [`Decoder::backward`].
     pub fn backward_scalars(
+        &self,
+        tape: Tape,
+        dlogps: &[f64],
+        dscalars: &[f64],
+        grads: &mut Gradients,
+    ) -> Result<()> {
+        cpu::on_pool(|| self.backward_on_pool(tape, dlogps, dscalars, grads))
+    }
+
+    fn backward_on_pool(
         &self,
         tape: Tape,
         dlogps: &[f64],
@@ -93,8 +103,8 @@ impl Decoder {
     ) -> Result<Tensor> {
         if grads.frozen {
             let norm = self.norm(ids);
-            let mut weight = norm.weight.zeros_like()?;
-            let mut bias = norm.bias.map(Tensor::zeros_like).transpose()?;
+            let mut weight = zeros_for(norm.weight)?;
+            let mut bias = norm.bias.map(zeros_for).transpose()?;
             let unused = NormGrads { weight: &mut weight, bias: bias.as_mut() };
             return norm::backward(dy, x, norm, unused, base);
         }

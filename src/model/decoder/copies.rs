@@ -12,8 +12,7 @@ use crate::model::params::{Param, layout};
 impl Decoder {
     /// A copy that shares no memory with what training changes; the weights below an adapter are shared.
     pub fn duplicate(&self) -> Result<Self> {
-        let copy = |p: &Param| Ok(Param { tensor: p.tensor.copy()?, ..p.clone() });
-        let trained = self.trained().iter().map(copy).collect::<Result<_>>()?;
+        let trained = self.trained().iter().map(Param::copied).collect::<Result<_>>()?;
         let mut duplicate = self.sharing(self.adapter.clone());
         match &mut duplicate.adapter {
             Some(adapter) => adapter.params = trained,
@@ -47,17 +46,16 @@ impl Decoder {
         let config = DecoderConfig { scalar: Some(head), tied, source, ..self.config.clone() };
         let (mut params, mut new) = (Vec::new(), None);
         for spec in layout(&config).0 {
-            let tensor = match self.params.iter().find(|p| p.pieces == spec.pieces) {
-                Some(param) => self.kept(param)?,
-                None => {
-                    let numbers = normal(seed, &format!("init {}", head.tensor()), config.hidden, std);
-                    let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?;
-                    tensor.to_dtype(self.dtype)?.to_device(&self.device)?
-                }
-            };
-            let param = Param { pieces: spec.pieces, role: spec.role, tensor };
+            if let Some(param) = self.params.iter().find(|p| p.pieces == spec.pieces) {
+                params.push(self.kept(param)?);
+                continue;
+            }
+            let numbers = normal(seed, &format!("init {}", head.tensor()), config.hidden, std);
+            let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?;
+            let tensor = tensor.to_dtype(self.dtype)?.to_device(&self.device)?;
+            let param = Param::new(spec.pieces, spec.role, tensor);
             if param.is(head.tensor()) {
-                new = Some(Param { tensor: param.tensor.copy()?, ..param.clone() });
+                new = Some(param.copied()?);
             }
             params.push(param);
         }
@@ -77,7 +75,7 @@ impl Decoder {
         let mut config = self.config.clone();
         let name = config.scalar.take().map_or("", ScalarHead::tensor);
         let kept = self.params.iter().filter(|p| !p.is(name));
-        let params = kept.map(|p| Ok(Param { tensor: self.kept(p)?, ..p.clone() })).collect::<Result<_>>()?;
+        let params = kept.map(|p| self.kept(p)).collect::<Result<_>>()?;
         let mut adapter = self.adapter_copy()?;
         if let Some(adapter) = &mut adapter {
             adapter.pop_scalar();
@@ -86,9 +84,9 @@ impl Decoder {
         Ok(Self { checkpointing: self.checkpointing, adapter, ..copy })
     }
 
-    /// A weight's tensor for a copy: shared where an adapter keeps it from changing.
-    fn kept(&self, param: &Param) -> Result<Tensor> {
-        Ok(if self.adapter.is_some() { param.tensor.clone() } else { param.tensor.copy()? })
+    /// A weight for a copy: shared where an adapter keeps it from changing.
+    fn kept(&self, param: &Param) -> Result<Param> {
+        if self.adapter.is_some() { Ok(param.clone()) } else { param.copied() }
     }
 
     fn adapter_copy(&self) -> Result<Option<Adapter>> {

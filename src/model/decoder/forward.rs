@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::Decoder;
 use crate::base::error::{Result, bail, ensure};
 use crate::kernels::attention::Tree;
+use crate::kernels::cpu;
 use crate::kernels::head::{self, Target};
 use crate::kernels::linear::Products;
 use crate::kernels::rope::{self, Angles};
@@ -51,6 +52,10 @@ impl Batch {
 impl Decoder {
     /// Log-probs (r,) of the batch's reads; nothing is kept.
     pub fn logps(&self, batch: &Packed) -> Result<Vec<f64>> {
+        cpu::on_pool(|| self.logps_on_pool(batch))
+    }
+
+    fn logps_on_pool(&self, batch: &Packed) -> Result<Vec<f64>> {
         let parts = self.batch(batch)?;
         let mut x = self.embed(&batch.ids, &batch.positions)?;
         for index in 0..self.config.layers.len() {
@@ -67,6 +72,10 @@ impl Decoder {
 
     /// As [`Self::forward`], with the adapter's dropout as drawn for the step.
     pub fn forward_training(&self, batch: &Packed, dropout: Option<Dropout>) -> Result<(Vec<f64>, Tape)> {
+        cpu::on_pool(|| self.forward_on_pool(batch, dropout))
+    }
+
+    fn forward_on_pool(&self, batch: &Packed, dropout: Option<Dropout>) -> Result<(Vec<f64>, Tape)> {
         let parts = Batch { dropout, ..self.batch(batch)? };
         let (x, layers) = self.run_layers(batch, &parts)?;
         let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;

@@ -23,7 +23,7 @@ impl Decoder {
                 Role::Norm | Role::Bias => vec![0.0; count],
             };
             let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?.to_dtype(dtype)?;
-            params.push(Param { pieces: spec.pieces, role: spec.role, tensor: tensor.to_device(device)? });
+            params.push(Param::new(spec.pieces, spec.role, tensor.to_device(device)?));
         }
         Ok(Self::assemble(config, params, dtype, device.clone()))
     }

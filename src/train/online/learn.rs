@@ -4,7 +4,7 @@ use crate::base::error::{Context, Result, ensure};
 use crate::model::{Decoder, Gradients, Packed};
 use crate::objective::online::{Advantages, Part, Rollout, Share, Surrogate, by_sample};
 use crate::train::cost::Ledger;
-use crate::train::micro::{Micro, micros, push_unit};
+use crate::train::micro::{Micro, micros, push_units};
 use crate::train::units::Unit;
 
 /// Log-probs of the samples (and values of their states) under the policy that drew them and under the reference.
@@ -125,7 +125,7 @@ impl Pass {
 /// FLOPs of a forward pass over the units under the policy and one under its reference, and the cost of an update.
 pub fn update_cost(policy: &Decoder, units: &[Unit], of: usize) -> (f64, Ledger) {
     let mut packed = Packed::default();
-    units.iter().for_each(|u| push_unit(&mut packed, u));
+    push_units(&mut packed, units);
     let sequences = || units.iter().flat_map(|u| &u.sequences);
     let cost = Ledger {
         steps: 1,
