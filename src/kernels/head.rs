@@ -4,11 +4,12 @@
 use candle_core::{D, DType, Tensor};
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::linear::{self, Products};
 use super::plain;
 use super::real::{Real, View, matmul};
 use super::reduce;
-use crate::base::error::Result;
+use crate::base::error::{Result, bail};
 
 /// Logits of at most this many bytes are kept from forward to backward; beyond, they are computed again.
 const KEEP_BYTES: usize = 64 << 20;
@@ -33,15 +34,21 @@ pub struct Saved {
     lse: Vec<f64>,
     /// exp(logit − lse) of every row, if they fit.
     probs: Option<Tensor>,
+    /// On a GPU, instead of the above.
+    gpu: Option<cuda::head::Saved>,
 }
 
 /// hidden (m, c), targets (r,) → log-probs (r,).
 pub fn forward(hidden: &Tensor, head: Head<'_>, targets: &[Target], keep: bool) -> Result<(Vec<f64>, Saved)> {
+    if let Some(gpu) = cuda::of(hidden) {
+        let (logps, saved) = cuda::head::forward(&*gpu, hidden, head, targets, keep)?;
+        return Ok((logps, Saved { lse: Vec::new(), probs: None, gpu: Some(saved) }));
+    }
     if cpu::applies(hidden) {
         return dispatch!(hidden.dtype(), forward_cpu(hidden, head, targets, keep));
     }
     let logps = plain_forward(hidden, head, targets)?.to_dtype(DType::F64)?.to_vec1()?;
-    Ok((logps, Saved { lse: Vec::new(), probs: None }))
+    Ok((logps, Saved { lse: Vec::new(), probs: None, gpu: None }))
 }
 
 /// dlogps (r,) → dhidden (m, c); adds to dweight (v, c) where the projection is trained.
@@ -53,6 +60,10 @@ pub fn backward(
     saved: Saved,
     dweight: Option<&mut Tensor>,
 ) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(hidden) {
+        let Some(saved) = saved.gpu else { bail!("a GPU's backward pass without its forward pass") };
+        return cuda::head::backward(&*gpu, dlogps, hidden, head, saved, dweight.as_deref());
+    }
     if cpu::applies(hidden) {
         return dispatch!(
             hidden.dtype(),
@@ -135,12 +146,11 @@ fn forward_cpu<T: Real>(
     let lists = by_row(targets, m);
     let cap = head.softcap.map(T::of);
     let (mut logps, mut lse) = (vec![0.0; targets.len()], vec![0.0; m]);
-    let mut buffer = vec![T::ZERO; if keep { m * v } else { (CHUNK_BYTES / row_bytes).max(16).min(m) * v }];
+    let mut buffer = cpu::zeros::<T>(if keep { m * v } else { (CHUNK_BYTES / row_bytes).max(16).min(m) * v });
     for rows in chunks(m, row_bytes) {
         let place =
             if keep { &mut buffer[rows.start * v..rows.end * v] } else { &mut buffer[..rows.len() * v] };
-        let a = View::new(&hs[rows.start * c..rows.end * c], rows.len(), c, c);
-        matmul(place, v, false, a, View::new(&ws, v, c, c).transposed(), cpu::all_threads());
+        linear::rows_product(place, false, &hs[rows.start * c..rows.end * c], &ws, (rows.len(), v, c));
         let found = cpu::over_rows(place, v, |first, block| {
             let mut found = Vec::new();
             for (i, row) in block.chunks_exact_mut(v).enumerate() {
@@ -172,7 +182,7 @@ fn forward_cpu<T: Real>(
         }
     }
     let probs = if keep { Some(Tensor::from_vec(buffer, (m, v), hidden.device())?) } else { None };
-    Ok((logps, Saved { lse, probs }))
+    Ok((logps, Saved { lse, probs, gpu: None }))
 }
 
 fn backward_cpu<T: Real>(
@@ -187,7 +197,7 @@ fn backward_cpu<T: Real>(
     let (hs, ws) = (cpu::slice::<T>(hidden)?, cpu::slice::<T>(head.weight)?);
     let lists = by_row(targets, m);
     let cap = head.softcap.map(T::of);
-    let mut dhidden = vec![T::ZERO; m * c];
+    let mut dhidden = cpu::zeros::<T>(m * c);
     let mut pass = |rows: std::ops::Range<usize>, place: &mut [T], are_probs: bool| -> Result<()> {
         let h = View::new(&hs[rows.start * c..rows.end * c], rows.len(), c, c);
         let w = View::new(&ws, v, c, c);
@@ -213,7 +223,7 @@ fn backward_cpu<T: Real>(
         Some(probs) => cpu::update::<T>(probs, |p| pass(0..m, p, true))?,
         None => {
             let row_bytes = v * size_of::<T>();
-            let mut buffer = vec![T::ZERO; (CHUNK_BYTES / row_bytes).max(16).min(m) * v];
+            let mut buffer = cpu::zeros::<T>((CHUNK_BYTES / row_bytes).max(16).min(m) * v);
             for rows in chunks(m, row_bytes) {
                 let n = rows.len() * v;
                 pass(rows, &mut buffer[..n], false)?;
