@@ -4,7 +4,7 @@
 //! `cargo bench --bench kernels [-- FILTER]`. Sizes are those of a 27 M-parameter Llama on a packed step of
 //! 1,024 tokens.
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor, Var};
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use kto_eval::base::seed;
 use kto_eval::kernels::activation::{self, Activation};
@@ -12,6 +12,9 @@ use kto_eval::kernels::attention::{self, Shape, Tree};
 use kto_eval::kernels::head::{self, Head};
 use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
 use kto_eval::kernels::{linear, plain, rope};
+use kto_eval::model::{Decoder, DecoderConfig, Gradients, Size};
+use kto_eval::plan::TrainSpec;
+use kto_eval::train::AdamW;
 use rand_chacha::rand_core::Rng;
 
 #[global_allocator]
@@ -171,7 +174,7 @@ fn heads(c: &mut Criterion) {
             BatchSize::LargeInput,
         )
     });
-    let dy = Tensor::new(dlogps.as_slice(), &Device::Cpu).unwrap().to_dtype(candle_core::DType::F32).unwrap();
+    let dy = Tensor::new(dlogps.as_slice(), &Device::Cpu).unwrap().to_dtype(DType::F32).unwrap();
     group.bench_function("plain forward and backward", |b| {
         b.iter(|| {
             let of =
@@ -199,9 +202,42 @@ fn linears(c: &mut Criterion) {
     });
 }
 
+/// All parameters of the 27 M-parameter model, one update.
+fn optimizers(c: &mut Criterion) {
+    let size = Size {
+        vocab: VOCAB,
+        hidden: HIDDEN,
+        layers: 8,
+        heads: HEADS,
+        kv_heads: HEADS,
+        intermediate: INNER,
+        context: TOKENS,
+    };
+    let config = DecoderConfig::llama(size).unwrap();
+    let mut policy = Decoder::random(config, 1, DType::F32, &Device::Cpu).unwrap();
+    let gradients = Gradients::zeros(&policy).unwrap();
+    let mut optimizer = AdamW::new(&TrainSpec::default(), &policy).unwrap();
+    let mut group = c.benchmark_group("adamw");
+    group.bench_function("fused", |b| b.iter(|| optimizer.step(&mut policy, &gradients, 1e-5, 1.0).unwrap()));
+    let vars: Vec<Var> = policy.params().iter().map(|p| Var::from_tensor(&p.tensor).unwrap()).collect();
+    let mut moments: Vec<(Tensor, Tensor)> =
+        vars.iter().map(|v| (v.zeros_like().unwrap(), v.zeros_like().unwrap())).collect();
+    group.bench_function("plain", |b| {
+        b.iter(|| {
+            for ((var, (m, v)), g) in vars.iter().zip(&mut moments).zip(gradients.tensors()) {
+                *m = ((&*m * 0.9).unwrap() + (g * 0.1).unwrap()).unwrap();
+                *v = ((&*v * 0.999).unwrap() + (g.sqr().unwrap() * 0.001).unwrap()).unwrap();
+                let root = (v.sqrt().unwrap() + 1e-8).unwrap();
+                let step = ((&*m / root).unwrap() * 1e-5).unwrap();
+                var.set(&(var.as_tensor() - step).unwrap()).unwrap();
+            }
+        })
+    });
+}
+
 criterion_group! {
     name = kernels;
     config = Criterion::default().sample_size(20).measurement_time(std::time::Duration::from_secs(2));
-    targets = norms, gates, rotations, attentions, heads, linears
+    targets = norms, gates, rotations, attentions, heads, linears, optimizers
 }
 criterion_main!(kernels);

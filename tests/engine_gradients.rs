@@ -7,7 +7,7 @@ use candle_core::{DType, Device, Tensor};
 use engine::{FAMILIES, largest_difference, sequence, tiny};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
-use kto_eval::model::{Decoder, Gradients, Packed};
+use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed, Size};
 use rand_chacha::rand_core::Rng;
 use serde_json::Value;
 
@@ -247,4 +247,33 @@ fn a_saved_checkpoint_is_the_same_model() {
         let names = |d: &Decoder| d.params().iter().flat_map(|p| p.pieces.clone()).collect::<Vec<_>>();
         assert_eq!(names(&decoder), names(&again));
     }
+}
+
+/// What lets a reference log-prob be cached whatever it was computed beside.
+#[test]
+fn a_log_prob_has_the_same_bits_alone_packed_and_after_a_shared_prompt() {
+    let sequences: Vec<Sequence> = groups().concat();
+    let mut decoders: Vec<(String, Decoder)> =
+        FAMILIES.iter().map(|f| (f.to_string(), single(&decoder(f)))).collect();
+    for (hidden, vocab) in [(160, 300), (256, 4096)] {
+        let size = Size { vocab, hidden, layers: 2, heads: 4, kv_heads: 2, intermediate: 688, context: 64 };
+        let config = DecoderConfig::llama(size).unwrap();
+        let wide = Decoder::random(config, 3, DType::F32, &Device::Cpu).unwrap();
+        decoders.push((format!("llama of width {hidden}"), wide));
+    }
+    for (name, decoder) in &decoders {
+        let together = decoder.logps(&Packed::of(&sequences)).unwrap();
+        let shared = decoder.logps(&shared_prompts()).unwrap();
+        let alone: Vec<f64> =
+            sequences.iter().flat_map(|s| decoder.logps(&Packed::of([s])).unwrap()).collect();
+        assert_eq!(together, alone, "{name}: packed against alone");
+        assert_eq!(shared, alone, "{name}: with shared prompts against alone");
+    }
+}
+
+/// The same model in f32.
+fn single(decoder: &Decoder) -> Decoder {
+    let dir = tempfile::tempdir().unwrap();
+    decoder.save(dir.path()).unwrap();
+    Decoder::load(dir.path(), DType::F32, &Device::Cpu).unwrap()
 }

@@ -1,15 +1,26 @@
-//! Rows of a Parquet file as JSON objects.
+//! Rows of a Parquet file as JSON objects, and JSON objects as rows of one.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
+use parquet::basic::Compression;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::record::{Field, Row};
+use parquet::schema::parser::parse_message_type;
 use serde_json::{Map, Value};
 
-use crate::base::error::{HintExt, Result, anyhow};
+use crate::base::caught::caught;
+use crate::base::error::{Context, HintExt, Result, anyhow};
 
+use super::bomb::Unpacked;
 use super::stream::{OnRow, Place};
+
+/// What asking for a row gives.
+type Read = Option<std::result::Result<Row, parquet::errors::ParquetError>>;
 
 /// Reads the rows of `path` in order until the end or until `on_row` breaks; a place's line is the row's number.
 ///
@@ -21,6 +32,7 @@ use super::stream::{OnRow, Place};
 /// what `on_row` returns.
 pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<()> {
     let shown = path.display();
+    let mut unpacked = Unpacked::of(file.metadata().with_context(|| format!("reading {shown}"))?.len());
     let broken = |e: parquet::errors::ParquetError, row: usize| {
         let text = e.to_string();
         let hint = if text.contains("Disabled feature") {
@@ -31,27 +43,96 @@ pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<(
         let place = if row == 0 { shown.to_string() } else { format!("{shown}:{row}") };
         Err::<(), _>(anyhow!("{place}: not readable as Parquet: {text}")).hint(hint)
     };
-    let reader = match SerializedFileReader::new(file) {
-        Ok(reader) => reader,
-        Err(e) => return broken(e, 0),
+    // The library trusts what a damaged file says of itself, and panics where it finds otherwise.
+    let guarded = |read: &mut dyn FnMut() -> Read| {
+        caught(read).unwrap_or_else(|panic| Some(Err(parquet::errors::ParquetError::General(panic))))
     };
-    let rows = match reader.get_row_iter(None) {
-        Ok(rows) => rows,
-        Err(e) => return broken(e, 0),
+    let reader = match caught(|| SerializedFileReader::new(file)) {
+        Ok(Ok(reader)) => reader,
+        Ok(Err(e)) => return broken(e, 0),
+        Err(panic) => return broken(parquet::errors::ParquetError::General(panic), 0),
     };
-    for (index, row) in rows.enumerate() {
-        let number = index + 1;
-        let row = match row {
-            Ok(row) => row,
-            Err(e) => return broken(e, number),
+    let mut rows = match caught(|| reader.get_row_iter(None)) {
+        Ok(Ok(rows)) => rows,
+        Ok(Err(e)) => return broken(e, 0),
+        Err(panic) => return broken(parquet::errors::ParquetError::General(panic), 0),
+    };
+    for number in 1.. {
+        let row = match guarded(&mut || rows.next()) {
+            None => break,
+            Some(Ok(row)) => row,
+            Some(Err(e)) => return broken(e, number),
         };
         let place = Place { line: number, number };
         let row = object(row).map_err(|e| e.context(format!("{shown}:{number}")))?;
+        unpacked.take(row.values().map(size).sum()).with_context(|| format!("{shown}:{number}"))?;
         if on_row(place, Value::Object(row))?.is_break() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// Rows of a group of the files that are written.
+const GROUP: usize = 10_000;
+
+/// Writes objects of texts and truth values, all with the columns of the first, compressed with Snappy.
+///
+/// # Errors
+/// No row, a row with other columns, a value of another kind, a file that cannot be written.
+pub fn write_rows(path: &Path, rows: impl Iterator<Item = Value>) -> Result<()> {
+    let mut rows = rows.peekable();
+    let first = rows.peek().and_then(Value::as_object).ok_or_else(|| anyhow!("no rows to write"))?;
+    let kind = |value: &Value| if value.is_boolean() { "boolean" } else { "binary" };
+    let text = |value: &Value| if value.is_boolean() { "" } else { " (UTF8)" };
+    let columns: Vec<(String, bool)> = first.iter().map(|(name, v)| (name.clone(), v.is_boolean())).collect();
+    let fields = first.iter().map(|(name, v)| format!("required {} {name}{};", kind(v), text(v)));
+    let schema = parse_message_type(&format!("message rows {{ {} }}", fields.collect::<String>()))?;
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let file = File::create(path)?;
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties))?;
+    loop {
+        let group: Vec<Value> = rows.by_ref().take(GROUP).collect();
+        if group.is_empty() {
+            break;
+        }
+        let mut written = writer.next_row_group()?;
+        for (name, truth) in &columns {
+            write_column(&mut written, &group, name, *truth)?;
+        }
+        written.close()?;
+    }
+    writer.close()?;
+    Ok(())
+}
+
+fn write_column(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    rows: &[Value],
+    name: &str,
+    truth: bool,
+) -> Result<()> {
+    let wrong = |row: &Value| anyhow!("column `{name}` has no value of its kind in {row}");
+    let Some(mut column) = group.next_column()? else { return Err(anyhow!("no column `{name}`")) };
+    if truth {
+        let values = rows.iter().map(|r| r[name].as_bool().ok_or_else(|| wrong(r)));
+        column.typed::<BoolType>().write_batch(&values.collect::<Result<Vec<_>>>()?, None, None)?;
+    } else {
+        let values = rows.iter().map(|r| r[name].as_str().map(ByteArray::from).ok_or_else(|| wrong(r)));
+        column.typed::<ByteArrayType>().write_batch(&values.collect::<Result<Vec<_>>>()?, None, None)?;
+    }
+    column.close()?;
+    Ok(())
+}
+
+/// About how many bytes a value takes as JSON.
+fn size(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(values) => 2 + values.iter().map(size).sum::<u64>(),
+        Value::Object(columns) => columns.iter().map(|(name, v)| name.len() as u64 + size(v)).sum(),
+        _ => 4,
+    }
 }
 
 fn object(row: Row) -> Result<Map<String, Value>> {
@@ -96,4 +177,33 @@ fn value(field: Field) -> Result<Value> {
             Value::Object(map.entries().iter().map(entry).collect::<Result<_>>()?)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_written_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let row =
+            |i: usize| json!({"prompt": format!("é{i}\n"), "completion": "", "label": i.is_multiple_of(3)});
+        // Beyond one group.
+        let rows: Vec<Value> = (0..GROUP + 7).map(row).collect();
+        write_rows(&path, rows.iter().cloned()).unwrap();
+        let mut read = vec![];
+        let mut on_row = |_: Place, value: Value| {
+            read.push(value);
+            Ok(ControlFlow::Continue(()))
+        };
+        read_rows(File::open(&path).unwrap(), &path, &mut on_row).unwrap();
+        assert!(read == rows, "{} rows of {}", read.len(), rows.len());
+        assert!(write_rows(&path, std::iter::empty()).is_err());
+        assert!(write_rows(&path, [json!({"a": "x"}), json!({"a": 1})].into_iter()).is_err());
+    }
 }

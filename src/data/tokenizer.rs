@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::base::caught::caught;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 
 use super::template::Template;
@@ -58,8 +59,8 @@ impl Tokenizer {
             return Err(anyhow!("no tokenizer.json in {}", dir.display()))
                 .hint("a tokenizer in another form can be saved as one by transformers: AutoTokenizer.from_pretrained(dir).save_pretrained(dir)");
         }
-        let mut inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|e| anyhow!("{}: {e}", path.display()))?;
+        let read = guarded("reading it", || tokenizers::Tokenizer::from_file(&path));
+        let mut inner = read.with_context(|| path.display().to_string())?;
         // Cutting is ours to do and to count; packing needs no padding.
         inner.with_truncation(None).map_err(|e| anyhow!("{}: {e}", path.display()))?;
         inner.with_padding(None);
@@ -77,25 +78,30 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Token ids of `text` alone: of a piece that stands within a text.
+    pub fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = guarded("tokenizing", || self.inner.encode_fast(text, false))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Token ids of `text`, with BOS before them if the tokenizer's own post-processor puts it there and the
     /// text does not begin with it already (a rendered chat does). Never with EOS after them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("tokenizing: {e}"))?;
-        let ids = encoding.get_ids();
+        let ids = self.encode_within(text)?;
         if self.prefix.is_empty() || ids.starts_with(&self.prefix) {
-            return Ok(ids.to_vec());
+            return Ok(ids);
         }
-        Ok(self.prefix.iter().chain(ids).copied().collect())
+        Ok(self.prefix.iter().chain(&ids).copied().collect())
     }
 
     /// The text of `ids`, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| anyhow!("decoding: {e}"))
+        guarded("decoding", || self.inner.decode(ids, true))
     }
 
     /// The text of `ids`, special tokens included.
     pub fn decode_all(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(|e| anyhow!("decoding: {e}"))
+        guarded("decoding", || self.inner.decode(ids, false))
     }
 
     pub fn bos(&self) -> Option<u32> {
@@ -124,6 +130,11 @@ impl Tokenizer {
     /// One more than the largest token id.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+    }
+
+    /// Whether it brings a chat template of its own.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
     }
 
     /// The tokenizer's chat template; the HH transcript form where it has none.
@@ -176,10 +187,18 @@ impl Tokenizer {
     }
 }
 
+/// A call of the library, which panics on some files that contradict themselves.
+fn guarded<T>(doing: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match caught(call) {
+        Ok(result) => result.map_err(|e| anyhow!("{doing}: {e}")),
+        Err(panic) => Err(anyhow!("{doing}: tokenizer.json contradicts itself: {panic}")),
+    }
+}
+
 /// What the tokenizer's post-processor puts before a text, found by asking it.
 fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
     let ids = |special| {
-        let encoding = inner.encode_fast("a", special).map_err(|e| anyhow!("tokenizing: {e}"))?;
+        let encoding = guarded("tokenizing", || inner.encode_fast("a", special))?;
         Result::Ok(encoding.get_ids().to_vec())
     };
     let (plain, special) = (ids(false)?, ids(true)?);

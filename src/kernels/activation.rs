@@ -126,8 +126,7 @@ fn forward_with<T: Real>(x: &Tensor, gated: bool, act: impl Fn(T) -> T + Sync) -
     let f = if gated { n / 2 } else { n };
     let xs = cpu::slice::<T>(x)?;
     let xs: &[T] = &xs;
-    let mut out = vec![T::ZERO; t * f];
-    cpu::over_rows(&mut out, f, |first, block| {
+    let (out, _) = cpu::over_new_rows(t, f, |first, block| {
         cpu::simd(
             #[inline(always)]
             || {

@@ -3,6 +3,7 @@
 use candle_core::{CpuStorage, InplaceOp1, Layout, Storage, StorageRef, Tensor};
 use rayon::prelude::*;
 use std::cell::RefCell;
+use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
 use super::real::Real;
@@ -86,6 +87,9 @@ pub fn simd<R>(f: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(f)
 }
 
+/// Numbers that one task clears or copies: 64 KiB in f32.
+const PIECE: usize = 16 * 1024;
+
 /// Rows of one task: few enough that every thread gets some, many enough that a task is worth its start.
 /// Depends on the thread count only, so that sums over tasks are the same from run to run.
 pub fn rows_per_task(rows: usize) -> usize {
@@ -110,6 +114,49 @@ pub fn over_rows<T: Real, R: Send>(
     blocks.map(|(i, block)| f(i * step, block)).collect()
 }
 
+/// [`over_rows`] over memory of its own, `rows` of `width`, which begins at zero; each block is cleared by the
+/// task that fills it, while it is in its cache.
+pub fn over_new_rows<T: Real, R: Send>(
+    rows: usize,
+    width: usize,
+    f: impl Fn(usize, &mut [T]) -> R + Sync,
+) -> (Vec<T>, Vec<R>) {
+    let n = rows * width;
+    let mut out: Vec<T> = Vec::with_capacity(n);
+    let step = rows_per_task(rows);
+    let blocks = out.spare_capacity_mut()[..n].par_chunks_mut((step * width).max(1)).enumerate();
+    let found = blocks.map(|(i, block)| f(i * step, cleared(block))).collect();
+    // SAFETY: the blocks are all of the first n numbers, and each was cleared.
+    unsafe { out.set_len(n) };
+    (out, found)
+}
+
+/// n zeros, cleared in parallel: the pages of a large vector are new to the process more often than not.
+pub fn zeros<T: Real>(n: usize) -> Vec<T> {
+    let mut out: Vec<T> = Vec::with_capacity(n);
+    let pieces = out.spare_capacity_mut()[..n].par_chunks_mut(PIECE);
+    pieces.for_each(|piece| _ = cleared(piece));
+    // SAFETY: the pieces are all of the first n numbers, and each was cleared.
+    unsafe { out.set_len(n) };
+    out
+}
+
+/// A copy, in parallel.
+pub fn copied<T: Real>(from: &[T]) -> Vec<T> {
+    let mut out: Vec<T> = Vec::with_capacity(from.len());
+    let pieces = out.spare_capacity_mut()[..from.len()].par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
+    pieces.for_each(|(to, from)| cleared(to).copy_from_slice(from));
+    // SAFETY: the pieces are all of the first `from.len()` numbers, and each was written.
+    unsafe { out.set_len(from.len()) };
+    out
+}
+
+fn cleared<T: Real>(block: &mut [MaybeUninit<T>]) -> &mut [T] {
+    block.fill(MaybeUninit::new(T::ZERO));
+    // SAFETY: every element was written just now, and `MaybeUninit<T>` lies in memory as T does.
+    unsafe { &mut *(std::ptr::from_mut(block) as *mut [T]) }
+}
+
 /// Adds the task sums of a reduction to `total`, in order.
 pub fn add_partials<T: Real>(total: &mut [T], partials: &[Vec<T>]) {
     for partial in partials {
@@ -117,6 +164,14 @@ pub fn add_partials<T: Real>(total: &mut [T], partials: &[Vec<T>]) {
             *sum += x;
         }
     }
+}
+
+/// Runs `f` on a thread of the pool, where it is not on one already.
+///
+/// A parallel loop that another thread starts wakes the pool and sleeps until it is done, hundreds of times in a
+/// pass; one that a thread of the pool starts is shared with the others and joined without sleeping.
+pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    rayon::scope(|_| f())
 }
 
 /// A matrix product on all threads of the pool.

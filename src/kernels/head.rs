@@ -146,12 +146,11 @@ fn forward_cpu<T: Real>(
     let lists = by_row(targets, m);
     let cap = head.softcap.map(T::of);
     let (mut logps, mut lse) = (vec![0.0; targets.len()], vec![0.0; m]);
-    let mut buffer = vec![T::ZERO; if keep { m * v } else { (CHUNK_BYTES / row_bytes).max(16).min(m) * v }];
+    let mut buffer = cpu::zeros::<T>(if keep { m * v } else { (CHUNK_BYTES / row_bytes).max(16).min(m) * v });
     for rows in chunks(m, row_bytes) {
         let place =
             if keep { &mut buffer[rows.start * v..rows.end * v] } else { &mut buffer[..rows.len() * v] };
-        let a = View::new(&hs[rows.start * c..rows.end * c], rows.len(), c, c);
-        matmul(place, v, false, a, View::new(&ws, v, c, c).transposed(), cpu::all_threads());
+        linear::rows_product(place, false, &hs[rows.start * c..rows.end * c], &ws, (rows.len(), v, c));
         let found = cpu::over_rows(place, v, |first, block| {
             let mut found = Vec::new();
             for (i, row) in block.chunks_exact_mut(v).enumerate() {
@@ -198,7 +197,7 @@ fn backward_cpu<T: Real>(
     let (hs, ws) = (cpu::slice::<T>(hidden)?, cpu::slice::<T>(head.weight)?);
     let lists = by_row(targets, m);
     let cap = head.softcap.map(T::of);
-    let mut dhidden = vec![T::ZERO; m * c];
+    let mut dhidden = cpu::zeros::<T>(m * c);
     let mut pass = |rows: std::ops::Range<usize>, place: &mut [T], are_probs: bool| -> Result<()> {
         let h = View::new(&hs[rows.start * c..rows.end * c], rows.len(), c, c);
         let w = View::new(&ws, v, c, c);
@@ -224,7 +223,7 @@ fn backward_cpu<T: Real>(
         Some(probs) => cpu::update::<T>(probs, |p| pass(0..m, p, true))?,
         None => {
             let row_bytes = v * size_of::<T>();
-            let mut buffer = vec![T::ZERO; (CHUNK_BYTES / row_bytes).max(16).min(m) * v];
+            let mut buffer = cpu::zeros::<T>((CHUNK_BYTES / row_bytes).max(16).min(m) * v);
             for rows in chunks(m, row_bytes) {
                 let n = rows.len() * v;
                 pass(rows, &mut buffer[..n], false)?;

@@ -20,6 +20,7 @@ pub mod linear;
 pub mod low_rank;
 pub mod norm;
 pub mod plain;
+pub mod quantized;
 pub mod real;
 mod reduce;
 pub mod rope;

@@ -121,8 +121,7 @@ fn forward_cpu<T: Real>(x: &Tensor, norm: Norm<'_>) -> Result<Tensor> {
     let (xs, ws, bias): (&[T], &[T], Option<&[T]>) = (&xs, &ws, bias.as_deref());
     let (kind, eps) = (norm.kind, T::of(norm.eps));
     let offset = if kind == Kind::RmsPlusOne { T::ONE } else { T::ZERO };
-    let mut out = vec![T::ZERO; xs.len()];
-    cpu::over_rows(&mut out, c, |first, block| {
+    let (out, _) = cpu::over_new_rows(xs.len() / c, c, |first, block| {
         cpu::simd(
             #[inline(always)]
             || {

@@ -4,6 +4,8 @@
 //! r ≤ d is the rotated part of a head.
 
 use candle_core::{D, DType, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeSet;
 
 use super::cpu::{self, dispatch};
 use super::cuda;
@@ -90,18 +92,23 @@ fn turn_cpu<T: Real>(x: &Tensor, angles: &Angles, heads: usize, d: usize, sign: 
     })
 }
 
-/// Inverse frequencies → angles at `positions`, in `dtype` on `device`.
+/// Inverse frequencies → angles at `positions`, in `dtype` on `device`. Packed sequences have most positions in
+/// common, and each is computed once.
 pub fn angles(positions: &[u32], inverse_frequencies: &[f64], scale: f64, like: &Tensor) -> Result<Angles> {
-    let (mut cos, mut sin) = (Vec::new(), Vec::new());
-    for &p in positions {
-        for f in inverse_frequencies {
-            let (s, c) = (f64::from(p) * f).sin_cos();
-            cos.push(c * scale);
-            sin.push(s * scale);
-        }
-    }
+    let known: Vec<u32> = positions.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+    let turned = |&p: &u32| -> Vec<(f64, f64)> {
+        inverse_frequencies.iter().map(|f| (f64::from(p) * f).sin_cos()).collect()
+    };
+    let turned: Vec<Vec<(f64, f64)>> = known.par_iter().with_min_len(16).map(turned).collect();
     let shape = (positions.len(), inverse_frequencies.len());
     let inner = if like.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
-    let tensor = |v: Vec<f64>| Tensor::from_vec(v, shape, like.device())?.to_dtype(inner);
-    Ok(Angles { cos: tensor(cos)?, sin: tensor(sin)? })
+    let tensor = |part: fn(&(f64, f64)) -> f64| -> Result<Tensor> {
+        let rows = positions.iter().filter_map(|p| known.binary_search(p).ok());
+        let numbers = rows.flat_map(|row| &turned[row]).map(|angle| part(angle) * scale);
+        Ok(match inner {
+            DType::F64 => Tensor::from_vec(numbers.collect::<Vec<f64>>(), shape, like.device())?,
+            _ => Tensor::from_vec(numbers.map(|x| x as f32).collect::<Vec<f32>>(), shape, like.device())?,
+        })
+    };
+    Ok(Angles { cos: tensor(|(_, cos)| *cos)?, sin: tensor(|(sin, _)| *sin)? })
 }

@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::{Prepared, TrainingSet, prepare};
+use super::run::start;
 use crate::base::error::{Context, Result, bail};
 use crate::data::Sequence;
 use crate::kernels::real::{View, matmul};
@@ -84,7 +85,7 @@ pub fn bench(
     observer.stage("engine, forward");
     phases.push(meter.forward(&prepared, &packed)?);
     observer.stage("engine, forward and backward");
-    phases.push(meter.backward(&prepared, &packed)?);
+    phases.push(meter.backward(&prepared, &plan, &packed)?);
     for arm in plan.arms.iter().filter(|_| !abort.load(Ordering::Relaxed)) {
         observer.stage(&format!("steps of {}", arm.name));
         phases.push(meter.arm(&prepared, &plan, arm, abort).with_context(|| format!("arm {}", arm.name))?);
@@ -199,8 +200,14 @@ impl<'a> Meter<'a> {
         })
     }
 
-    fn backward(&mut self, prepared: &Prepared, packed: &Packed) -> Result<Phase> {
-        let (decoder, flops) = (&prepared.start, 3.0 * prepared.start.flops(packed));
+    /// On a quantised base through the first arm's adapter: the base itself has no gradients.
+    fn backward(&mut self, prepared: &Prepared, plan: &Plan, packed: &Packed) -> Result<Phase> {
+        let adapted = match prepared.start.is_quantized() {
+            true => Some(prepared.start.with_adapter(&plan.arms[0].train.lora, 0)?),
+            false => None,
+        };
+        let decoder = adapted.as_ref().unwrap_or(&prepared.start);
+        let flops = decoder.training_flops(packed);
         let mut gradients = Gradients::zeros(decoder)?;
         self.repeat("engine: forward and backward", || {
             let (logps, tape) = decoder.forward(packed)?;
@@ -214,15 +221,18 @@ impl<'a> Meter<'a> {
     fn arm(&mut self, prepared: &Prepared, plan: &Plan, arm: &Arm, abort: &AtomicBool) -> Result<Phase> {
         let before = self.peak()?;
         let memory = PeakMemory::start();
-        let mut policy = prepared.start.duplicate()?;
+        let seed = plan.seeds.first().copied().unwrap_or(1);
+        let mut policy = start(prepared, arm, seed)?;
+        let data = prepared.data.of(&arm.data);
+        let data = data.conditioned(&arm.method, &prepared.tokenizer, arm.data.max_length)?;
         let cache = ReferenceCache::open(prepared.cache.weights(), None);
         let job = Job {
             method: &arm.method,
             spec: &arm.train,
             budget: Budget::Seconds(self.allowed.as_secs_f64().max(0.5)),
-            seed: plan.seeds.first().copied().unwrap_or(1),
+            seed,
             max_length: plan.data.max_length,
-            data: prepared.data.of(&arm.data).as_data(),
+            data: data.as_data(),
             reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
         };
         let enough = AtomicBool::new(false);

@@ -4,7 +4,7 @@ use candle_core::{DType, Tensor};
 
 use super::decoder::Decoder;
 use super::params::{Param, Piece};
-use crate::base::error::Result;
+use crate::base::error::{Result, ensure};
 use crate::kernels::cpu::{self, dispatch};
 use crate::kernels::cuda;
 use crate::kernels::real::Real;
@@ -20,6 +20,10 @@ pub struct Gradients {
 
 impl Gradients {
     pub fn zeros(decoder: &Decoder) -> Result<Self> {
+        ensure!(
+            decoder.trained().iter().all(|p| p.blocks.is_none()),
+            "a quantised base is frozen: what is trained on it is an adapter"
+        );
         let zeros = |p: &Param| zeros_for(&p.tensor);
         let tensors = decoder.trained().iter().map(zeros).collect::<Result<_>>()?;
         let pieces = decoder.trained().iter().map(|p| p.pieces.clone()).collect();
@@ -38,6 +42,10 @@ impl Gradients {
 
     /// Multiplies every gradient; a factor of 0 also clears NaN.
     pub fn scale_(&mut self, factor: f64) -> Result<()> {
+        cpu::on_pool(|| self.scale_on_pool(factor))
+    }
+
+    fn scale_on_pool(&mut self, factor: f64) -> Result<()> {
         for tensor in &mut self.tensors {
             if let Some(gpu) = cuda::of(tensor) {
                 cuda::sums::scale(&*gpu, tensor, factor)?;
@@ -86,7 +94,7 @@ pub(super) fn zeros_for(tensor: &Tensor) -> Result<Tensor> {
 fn sums_of_squares(tensors: &[Tensor]) -> Result<Vec<f64>> {
     match tensors.first().and_then(cuda::of) {
         Some(gpu) => cuda::sums::sums_of_squares(&*gpu, tensors),
-        None => tensors.iter().map(sum_of_squares).collect(),
+        None => cpu::on_pool(|| tensors.iter().map(sum_of_squares).collect()),
     }
 }
 

@@ -33,6 +33,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     number("prices.device_hour", plan.prices.device_hour, Range::NonNegative)?;
     for arm in &plan.arms {
         check_train(arm, source)?;
+        check_quantize(plan, arm, source)?;
         if let Some(trainer) = &arm.trainer {
             check_trainer(plan, arm, trainer, source)?;
         }
@@ -125,6 +126,10 @@ fn check_names(plan: &Plan, source: &Source) -> Result<()> {
         if arm.name == BASE_ARM {
             return Err(source.error(&path, "is taken: `base` is the starting checkpoint in the records"));
         }
+        if arm.name.starts_with("sentinel-") {
+            return Err(source
+                .error(&path, "begins with `sentinel-`, which contestants that ought to lose are called"));
+        }
         if plan.arms[..i].iter().any(|other| other.name == arm.name) {
             return Err(anyhow!("{}: two arms are named `{}`", source.at(&path), arm.name))
                 .hint("give each [[arm]] a `name` of its own");
@@ -196,6 +201,25 @@ fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) 
     Ok(())
 }
 
+/// A quantised base is frozen: what an arm trains on it must be an adapter.
+fn check_quantize(plan: &Plan, arm: &Arm, source: &Source) -> Result<()> {
+    if !plan.model.quantize.is_on() {
+        return Ok(());
+    }
+    let path = format!("arm.{}", arm.template());
+    let frozen = format!("model.quantize = \"{}\" freezes the base", plan.model.quantize.name());
+    let (why, remedy) = if arm.trainer.is_some() {
+        ("is an external trainer, which reads the checkpoint as it is", "leave `quantize` out of [model]")
+    } else if arm.method == Method::Reward || arm.method.rollouts().is_some() {
+        ("trains all weights: its method takes no adapter", "leave `quantize` out of [model]")
+    } else if !arm.train.lora.is_on() {
+        ("trains all weights", "give it an adapter: lora = { rank = 16 }")
+    } else {
+        return Ok(());
+    };
+    Err(source.error(&path, format!("{why}, and {frozen}"))).hint(remedy)
+}
+
 fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
     for (path, x, range) in [
         ("judge.concurrency", judge.concurrency as f64, Range::Positive),
@@ -246,6 +270,13 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
         within(source, &place(key), x, range)?;
     }
     check_lora(&train.lora, arm, source, &place)?;
+    if let Method::Csft(control) = &arm.method
+        && control.desirable_token == control.undesirable_token
+    {
+        let message = format!("is \"{}\", and so is `undesirable_token`", control.desirable_token);
+        return Err(source.error(&place("desirable_token"), message))
+            .hint("the two must differ: they tell the classes apart");
+    }
     let (size, unit) = (train.batch_size, arm.method.keys().unit);
     let batch = place("batch_size");
     if size % unit != 0 {

@@ -69,7 +69,7 @@ fn arm(view: &View<'_>, name: &str) -> LedgerArm {
 /// What training and reference passes cost at the plan's price of a device-hour, on one device.
 fn money(view: &View<'_>, matched: &str) -> Option<Currency> {
     let price = view.planned(&["prices", "device_hour"])?.as_f64().filter(|p| *p > 0.0)?;
-    let value = |r: &RunRow| (r.train_seconds + r.reference_seconds) / 3600.0 * price;
+    let value = |r: &RunRow| r.train_seconds / 3600.0 * price;
     Some(currency(view, "money", "money (at the plan's price)", &value, matched))
 }
 
@@ -89,7 +89,8 @@ fn currency(
     // Arms of a swept budget are held against those with the same one.
     let apart = budgets.iter().filter_map(|budget| {
         let same = budgets.iter().zip(&means).filter(|(b, _)| *b == budget).filter_map(|(_, m)| *m);
-        spread(same)
+        // A command that does not say what it spent cannot be held to the budget; the others still are.
+        spread(same.filter(|m| column != matched || *m > 0.0))
     });
     let apart = apart.reduce(f64::max);
     Currency { column, label, matched: column == matched, means, apart }

@@ -105,6 +105,16 @@ impl AdamW {
         learning_rate: f64,
         scale: f64,
     ) -> Result<()> {
+        cpu::on_pool(|| self.step_on_pool(policy, gradients, learning_rate, scale))
+    }
+
+    fn step_on_pool(
+        &mut self,
+        policy: &mut Decoder,
+        gradients: &Gradients,
+        learning_rate: f64,
+        scale: f64,
+    ) -> Result<()> {
         self.state.updates += 1;
         let t = self.state.updates as f64;
         let update = Update {

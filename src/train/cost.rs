@@ -1,6 +1,6 @@
 //! What training spends, in every currency.
 
-use super::micro::{push_scored_unit, push_unit};
+use super::micro::{push_scored_unit, push_units};
 use super::units::Unit;
 use crate::data::Sequence;
 use crate::model::{Decoder, Packed};
@@ -21,7 +21,7 @@ pub struct Ledger {
     pub policy_tokens: u64,
     /// The part of them that the loss reads (one a sequence for a reward model).
     pub completion_tokens: u64,
-    /// Tokens really computed: a pair's prompt once.
+    /// Tokens really computed: a prompt that neighbours share once.
     pub computed_tokens: u64,
     /// Policy tokens forward only, for KTO's z0.
     pub kl_tokens: u64,
@@ -88,11 +88,12 @@ pub fn step_cost(
     };
     let mut packed = Packed::default();
     let scored = objective.reads_scores();
-    for unit in units {
-        match scored {
-            true => push_scored_unit(&mut packed, unit, policy.pad_token()),
-            false => push_unit(&mut packed, unit),
-        }
+    if scored {
+        units.iter().for_each(|unit| push_scored_unit(&mut packed, unit, policy.pad_token()));
+    } else if objective.needs_prompt() {
+        units.iter().for_each(|unit| push_units(&mut packed, [*unit]));
+    } else {
+        push_units(&mut packed, units.iter().copied());
     }
     let examples = units.iter().map(|u| u.sequences.len() as u64).sum();
     let policy_tokens = sum(&|s| s.ids.len());

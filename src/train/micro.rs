@@ -14,36 +14,54 @@ pub struct Micro {
     prompt: Vec<bool>,
 }
 
-/// Cuts a step into micro-batches of at most `micro_tokens` computed tokens (a longer unit goes alone).
+/// Cuts a step into micro-batches of at most `micro_tokens` computed tokens (a longer unit goes alone). Neighbours
+/// with the same prompt share it.
 ///
 /// With `prompts`, the tokens of each unit's prompt are read too, as a sequence of their own after the
-/// unit's completions.
+/// unit's completions, and each unit has its own.
 pub fn micros(units: &[&Unit], micro_tokens: usize, prompts: bool) -> Vec<Micro> {
-    let mut micros: Vec<Micro> = Vec::new();
+    ranges(units, micro_tokens, !prompts).into_iter().map(|range| Micro::of(units, range, prompts)).collect()
+}
+
+/// The units of each micro-batch.
+fn ranges(units: &[&Unit], micro_tokens: usize, share: bool) -> Vec<Range<usize>> {
+    let (mut ranges, mut taken): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
     for (i, unit) in units.iter().enumerate() {
-        let fits = micros.last().is_some_and(|m| m.packed.ids.len() + computed_tokens(unit) <= micro_tokens);
-        if !fits {
-            micros.push(Micro { packed: Packed::default(), units: i..i, prompt: Vec::new() });
+        let alone = computed_tokens(unit);
+        let shared = if share && i > 0 { shared_prompt(units[i - 1], unit) } else { 0 };
+        match ranges.last_mut() {
+            Some(range) if taken + alone - shared <= micro_tokens => {
+                range.end = i + 1;
+                taken += alone - shared;
+            }
+            _ => {
+                ranges.push(i..i + 1);
+                taken = alone;
+            }
         }
-        let micro = micros.last_mut().expect("one was pushed if there was none");
-        micro.push(unit, prompts);
-        micro.units.end = i + 1;
     }
-    micros
+    ranges
+}
+
+/// Tokens of the prompt with which one unit ends and the next begins.
+fn shared_prompt(unit: &Unit, next: &Unit) -> usize {
+    match (unit.sequences.last(), next.sequences.first()) {
+        (Some(a), Some(b)) if a.prompt() == b.prompt() => a.prompt_len,
+        _ => 0,
+    }
 }
 
 /// As [`micros`], with one read a sequence, where a reward model's score stands.
 pub fn scored_micros(units: &[&Unit], micro_tokens: usize, pad: Option<u32>) -> Vec<Micro> {
-    let mut micros = micros(units, micro_tokens, false);
-    for micro in &mut micros {
+    let micro = |range: Range<usize>| {
         let mut packed = Packed::default();
-        units[micro.units.clone()].iter().for_each(|u| push_scored_unit(&mut packed, u, pad));
-        micro.packed = packed;
-    }
-    micros
+        units[range.clone()].iter().for_each(|u| push_scored_unit(&mut packed, u, pad));
+        Micro { prompt: vec![false; packed.sequences], packed, units: range }
+    };
+    ranges(units, micro_tokens, false).into_iter().map(micro).collect()
 }
 
-/// Adds a unit as [`push_unit`] does, with the reads of scores.
+/// Adds a unit as [`push_units`] does, with the reads of scores.
 pub fn push_scored_unit(packed: &mut Packed, unit: &Unit, pad: Option<u32>) {
     let sequences: Vec<&Sequence> = unit.sequences.iter().collect();
     for group in sequences.chunk_by(|a, b| a.prompt() == b.prompt()) {
@@ -64,9 +82,9 @@ pub fn packs(sequences: &[&Sequence], tokens: usize) -> Vec<Packed> {
     packs
 }
 
-/// Adds a unit; its completions share the prompt unless tokenization tied it to one of them.
-pub fn push_unit(packed: &mut Packed, unit: &Unit) {
-    let sequences: Vec<&Sequence> = unit.sequences.iter().collect();
+/// Adds units; neighbouring completions share the prompt unless tokenization tied it to one of them.
+pub fn push_units<'a>(packed: &mut Packed, units: impl IntoIterator<Item = &'a Unit>) {
+    let sequences: Vec<&Sequence> = units.into_iter().flat_map(|u| &u.sequences).collect();
     for group in sequences.chunk_by(|a, b| a.prompt() == b.prompt()) {
         packed.push_group(group);
     }
@@ -93,11 +111,23 @@ fn group_tokens(group: &[&Sequence]) -> usize {
 }
 
 impl Micro {
-    fn push(&mut self, unit: &Unit, prompt: bool) {
+    fn of(units: &[&Unit], range: Range<usize>, prompts: bool) -> Self {
+        let mut micro = Self { packed: Packed::default(), units: range.clone(), prompt: Vec::new() };
+        match prompts {
+            true => units[range].iter().for_each(|unit| micro.push_with_prompt(unit)),
+            false => {
+                push_units(&mut micro.packed, units[range].iter().copied());
+                micro.prompt = vec![false; micro.packed.sequences];
+            }
+        }
+        micro
+    }
+
+    fn push_with_prompt(&mut self, unit: &Unit) {
         let start = self.packed.ids.len();
-        push_unit(&mut self.packed, unit);
+        push_units(&mut self.packed, [unit]);
         self.prompt.extend(unit.sequences.iter().map(|_| false));
-        if prompt && let Some(first) = unit.sequences.first() {
+        if let Some(first) = unit.sequences.first() {
             let sequence = self.packed.sequences as u32;
             for (i, &target) in first.prompt().iter().enumerate().skip(1) {
                 self.packed.reads.push(Read { row: (start + i - 1) as u32, target, sequence });
@@ -142,13 +172,17 @@ mod tests {
     }
 
     fn pair() -> Unit {
-        let sequences = vec![sequence(&[1, 2, 3], &[4, 5]), sequence(&[1, 2, 3], &[6, 7, 8])];
+        of_prompt(&[1, 2, 3])
+    }
+
+    fn of_prompt(prompt: &[u32]) -> Unit {
+        let sequences = vec![sequence(prompt, &[4, 5]), sequence(prompt, &[6, 7, 8])];
         Unit { id: "p".into(), sequences, desirable: true }
     }
 
     #[test]
     fn micro_batches_hold_what_fits_and_a_long_unit_goes_alone() {
-        let units = [pair(), pair(), pair()];
+        let units = [pair(), of_prompt(&[1, 2, 9]), pair()];
         let units: Vec<&Unit> = units.iter().collect();
         let ranges = |tokens| micros(&units, tokens, false).into_iter().map(|m| m.units).collect::<Vec<_>>();
         assert_eq!(ranges(16), [0..2, 2..3], "a pair takes 3 + 2 + 3 tokens");
@@ -157,6 +191,20 @@ mod tests {
         let micro = &micros(&units, 16, false)[0];
         assert_eq!(micro.packed.ids.len(), 16);
         assert_eq!(micro.completion_reads(), 10);
+    }
+
+    #[test]
+    fn neighbours_with_the_same_prompt_share_it() {
+        let units = [pair(), pair(), of_prompt(&[9, 2, 3]), pair()];
+        let units: Vec<&Unit> = units.iter().collect();
+        let ranges = |tokens| micros(&units, tokens, false).into_iter().map(|m| m.units).collect::<Vec<_>>();
+        assert_eq!(ranges(13), [0..2, 2..3, 3..4], "two pairs of one prompt take 3 + 2·5 tokens");
+        assert_eq!(ranges(21), [0..3, 3..4]);
+        let micro = &micros(&units, 21, false)[0];
+        assert_eq!((micro.packed.ids.len(), micro.packed.sequences), (21, 6));
+        assert_eq!(micro.completion_reads(), 15);
+        let targets: Vec<u32> = micro.packed.reads.iter().map(|r| r.target).collect();
+        assert_eq!(targets, [4, 5, 6, 7, 8].repeat(3), "in the order of the units");
     }
 
     #[test]

@@ -6,7 +6,6 @@ use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::Sequence;
 use crate::model::{Decoder, Packed};
-use rayon::prelude::*;
 use std::collections::{BTreeMap, HashSet};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -45,7 +44,10 @@ impl ReferenceCache {
     /// An empty cache in memory, or what `folder` holds for these weights.
     pub fn open(weights: &str, folder: Option<&Path>) -> Self {
         let path = folder.map(|f| {
-            f.join(format!("{}.logps", Hasher::new("kto-eval/reference").part(weights.as_bytes()).short()))
+            f.join(format!(
+                "{}.logps",
+                Hasher::new("kto-eval/reference/packed").part(weights.as_bytes()).short()
+            ))
         });
         let sums =
             path.as_deref().and_then(|p| std::fs::read(p).ok()).and_then(|b| decode(&b)).unwrap_or_default();
@@ -101,31 +103,22 @@ impl ReferenceCache {
 impl Reference<'_> {
     /// (n,) Σ log π_ref over each completion; those not known yet are computed.
     ///
-    /// On the CPU each sequence is computed by itself, the sequences in parallel: the last bits of a product
-    /// depend on how many rows it has, and a cached number must not depend on what was computed beside it
-    /// (else a resumed run, or one whose cache another arm has filled, would differ from a fresh one). On
-    /// another device they go in packed batches of at most `pack_tokens` tokens.
+    /// They go in packed batches of at most `pack_tokens` tokens, those with the same prompt together. On the CPU
+    /// a log-prob has the same bits whatever it is packed with; else a resumed run, or one whose cache another
+    /// arm has filled, would differ from a fresh one.
     ///
     /// # Errors
     /// A forward pass fails, or a log-prob is not finite.
     pub fn logps(&self, sequences: &[&Sequence], pack_tokens: usize) -> Result<Vec<f64>> {
         let keys: Vec<u64> = sequences.iter().map(|s| self.cache.key(s)).collect();
-        let missing: Vec<usize> = {
+        let mut missing: Vec<usize> = {
             let (state, mut seen) = (self.cache.lock(), HashSet::new());
             (0..keys.len()).filter(|&i| !state.sums.contains_key(&keys[i]) && seen.insert(keys[i])).collect()
         };
+        missing.sort_by(|&a, &b| sequences[a].prompt().cmp(sequences[b].prompt()));
         let wanted: Vec<&Sequence> = missing.iter().map(|&i| sequences[i]).collect();
         let of = |packed: &Packed| Ok(sums(packed, &self.decoder.logps(packed)?));
-        let batches = if self.decoder.device().is_cpu() {
-            wanted.iter().map(|&sequence| Packed::of([sequence])).collect()
-        } else {
-            packs(&wanted, pack_tokens)
-        };
-        let computed: Vec<Vec<f64>> = if self.decoder.device().is_cpu() {
-            batches.par_iter().map(of).collect::<Result<_>>()?
-        } else {
-            batches.iter().map(of).collect::<Result<_>>()?
-        };
+        let computed: Vec<Vec<f64>> = packs(&wanted, pack_tokens).iter().map(of).collect::<Result<_>>()?;
         let mut state = self.cache.lock();
         for (&i, &sum) in missing.iter().zip(computed.iter().flatten()) {
             ensure!(

@@ -53,7 +53,7 @@ pub(super) fn forward_cpu<T: Real>(qkv: &Tensor, trees: &[Tree], shape: &Shape) 
     let (group, columns, scale) = (heads / kv_heads, shape.columns(), T::of(shape.scale));
     let xs = cpu::slice::<T>(qkv)?;
     let xs: &[T] = &xs;
-    let (mut out, mut lse) = (vec![T::ZERO; t * heads * d], vec![T::ZERO; heads * t]);
+    let (mut out, mut lse) = (cpu::zeros::<T>(t * heads * d), cpu::zeros::<T>(heads * t));
     let (out_place, lse_place) = (Shared::new(&mut out), Shared::new(&mut lse));
     tasks(trees, shape).into_par_iter().for_each(|(tree, kv)| {
         let mut local = Local::new(room(tree), d);
@@ -119,7 +119,7 @@ pub(super) fn backward_cpu<T: Real>(
     let (xs, os) = (cpu::slice::<T>(qkv)?, cpu::slice::<T>(out)?);
     let (dos, lses) = (cpu::slice::<T>(dout)?, cpu::slice::<T>(lse)?);
     let saved = Saved { qkv: &xs, out: &os, dout: &dos, lse: &lses, t };
-    let mut dqkv = vec![T::ZERO; t * width];
+    let mut dqkv = cpu::zeros::<T>(t * width);
     let place = Shared::new(&mut dqkv);
     tasks(trees, shape).into_par_iter().for_each(|(tree, kv)| {
         let mut local = Local::new(room(tree), d);
