@@ -59,15 +59,6 @@ pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
         .collect()
 }
 
-/// The word beside a comparison's sentence. The sentence begins with the arm that is ahead, so a win of the second of
-/// two trained arms is "better" there; against the starting checkpoint the word speaks of the trained arm.
-pub fn sentence_word(c: &ComparisonRow) -> &'static str {
-    match c.verdict {
-        Verdict::Worse if c.family != Family::Base => super::charts::verdict_word(Verdict::Better),
-        verdict => super::charts::verdict_word(verdict),
-    }
-}
-
 /// Verdicts in a few words, for alternative texts: `world, win rate against base: sft − dpo undecided (−4.8)`.
 pub fn verdicts_in_words(view: &View<'_>, rows: &[&ComparisonRow]) -> String {
     let same = |a: &&ComparisonRow, b: &&ComparisonRow| (&a.suite, &a.metric) == (&b.suite, &b.metric);

@@ -136,8 +136,7 @@ fn paragraphs(text: &str) -> Vec<String> {
 
 fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -> Result<Page<'a>> {
     let text = |key: &str| view.planned(&[key]).and_then(Value::as_str).unwrap_or("");
-    let sentence =
-        |c: &ComparisonRow| Sentence { verdict: content::sentence_word(c), words: c.words.clone() };
+    let sentence = |c: &ComparisonRow| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() };
     Ok(Page {
         name: view.name(),
         analysis: paragraphs(text("analysis")),
