@@ -138,7 +138,7 @@ fn table() {
 
 /// What stands beside the verdicts: the studentised two-level bootstrap, and the tests that hold the seeds fixed.
 #[test]
-#[ignore = "minutes; prints the second table of reports/METHODOLOGY.md"]
+#[ignore = "minutes; prints coverage and rejections of what stands beside the verdicts"]
 fn beside() {
     println!(
         "| seeds | metric | seed sd | two-level bootstrap | half width, to the interval's | permutation p ≤ 0.05 | McNemar p ≤ 0.05 |"
