@@ -51,6 +51,45 @@ fn shards_gather_to_the_records_of_one_process() {
     place.run(&["gather", "apart"]).fails(2, &["another plan"]);
 }
 
+const TUNED: &str = r#"
+[tune]
+trials = 1
+validation = 0.2
+
+[[arm]]
+method = "kto"
+tune = { learning_rate = [1e-4, 3e-3] }
+
+[[arm]]
+method = "rloo"
+samples = 2
+max_new_tokens = 8
+tune = { learning_rate = [1e-4, 3e-3] }
+"#;
+
+#[test]
+fn trials_and_rollouts_of_shards_are_gathered_too() {
+    let place = place();
+    let (sections, _) = cli::PLAN.split_once("[[arm]]").unwrap();
+    place.write("plan.toml", &format!("{sections}{TUNED}"));
+    place.run(&WHOLE).succeeds();
+    for shard in ["2/2", "1/2"] {
+        let arguments = ["compare", "plan.toml", "--threads", "1", "--out", "apart", "--shard", shard];
+        place.run(&arguments).succeeds();
+    }
+    // The runs stand turn about, so that each shard has one arm, and tunes that one alone.
+    let trials = |folder: &str| cli::stable(&place.read(&format!("{folder}/trials.csv")));
+    assert_eq!((trials("apart/shards/1-of-2").len(), trials("whole").len()), (2, 4));
+    for _ in 0..2 {
+        place.run(&["gather", "apart"]).succeeds();
+        place.assert_same_rows("whole", "apart");
+        for table in ["trials.csv", "rollouts.csv", "phases.csv"] {
+            let rows = |out: &str| cli::stable(&place.read(&format!("{out}/{table}")));
+            assert_eq!(rows("whole"), rows("apart"), "{table}");
+        }
+    }
+}
+
 #[test]
 fn processes_side_by_side_give_the_records_of_one() {
     let place = place();

@@ -428,6 +428,25 @@ fn a_run_that_goes_on_from_any_step_ends_with_the_same_bits() {
 }
 
 #[test]
+fn a_run_that_goes_on_from_its_end_is_at_its_end() {
+    let pairs = pairs(13);
+    let method = dpo();
+    // What the last step leaves of a budget of tokens would hold some example, but not the next ones in order.
+    for tokens in 150..190 {
+        let folder = tempfile::tempdir().unwrap();
+        let checkpoints = Checkpoints { folder: folder.path().to_owned(), every: Interval::Seconds(1e9) };
+        let mut setup = Setup::new(&method, Budget::Tokens(tokens), &pairs);
+        setup.checkpoints = Some(&checkpoints);
+        let whole = setup.run().unwrap();
+        setup.resume = true;
+        let again = setup.run().unwrap();
+        assert_eq!(again.steps.len(), 0, "a budget of {tokens} tokens");
+        assert_eq!(again.outcome.ledger.policy_tokens, whole.outcome.ledger.policy_tokens);
+        assert_eq!(again.outcome.weights, whole.outcome.weights);
+    }
+}
+
+#[test]
 fn a_damaged_checkpoint_falls_back_to_the_one_before() {
     let pairs = pairs(13);
     let method = dpo();

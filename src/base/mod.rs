@@ -2,6 +2,7 @@
 //! process group in front.
 
 pub mod cache;
+pub mod caught;
 pub mod error;
 pub mod exit;
 pub mod foreground;

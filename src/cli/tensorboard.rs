@@ -11,15 +11,14 @@ use crate::record::{EventFile, ScoreRow, StepRow};
 #[derive(Clone, Debug, Default, Args)]
 pub struct Tensorboard {
     /// Write TensorBoard event files, a folder a run [default DIR: <out>/tensorboard]
-    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true, default_missing_value = "")]
-    tensorboard: Option<PathBuf>,
+    #[arg(long, value_name = "DIR", num_args = 0..=1, require_equals = true)]
+    tensorboard: Option<Option<PathBuf>>,
 }
 
 impl Tensorboard {
     /// Where the events go; `None`: nowhere.
     pub fn folder(&self, out: &Path) -> Option<PathBuf> {
-        let dir = self.tensorboard.as_ref()?;
-        Some(if dir.as_os_str().is_empty() { out.join("tensorboard") } else { dir.clone() })
+        Some(self.tensorboard.as_ref()?.clone().unwrap_or_else(|| out.join("tensorboard")))
     }
 }
 

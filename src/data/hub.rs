@@ -102,6 +102,13 @@ fn parent(file: &Path) -> PathBuf {
     file.parent().map(Path::to_owned).unwrap_or_default()
 }
 
+/// A path that stays below the folder that it is relative to.
+fn is_plain(file: &str) -> bool {
+    use std::path::Component;
+    let below = Path::new(file).components().all(|c| matches!(c, Component::Normal(_)));
+    below && !file.is_empty() && !file.contains('\\')
+}
+
 /// `model.safetensors` or a shard of it; other files of weights are other precisions or adapters.
 fn is_weights(file: &str) -> bool {
     file == "model.safetensors" || (file.starts_with("model-") && file.ends_with(".safetensors"))
@@ -155,7 +162,12 @@ impl Hub {
             return walk(snapshot);
         };
         let info = api.info().map_err(|e| self.explain(&e.to_string(), "its list of files"))?;
-        Ok(info.siblings.into_iter().map(|s| s.rfilename).collect())
+        let files: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
+        // Their names become paths in the cache.
+        match files.iter().find(|f| !is_plain(f)) {
+            Some(file) => bail!("the hub's repository {} lists `{file}`, which leads out of it", self.id),
+            None => Ok(files),
+        }
     }
 
     fn get(&self, file: &str) -> Result<PathBuf> {
@@ -181,7 +193,12 @@ impl Hub {
             "check the network; or copy the directory here and give its path"
         };
         let endpoint = endpoint().unwrap_or_default();
-        hinted(anyhow!("fetching {what} of {} from {endpoint}: {error}", self.id), hint)
+        let mut text = format!("fetching {what} of {} from {endpoint}: {error}", self.id);
+        // Whatever a server sends back, the token is in no message.
+        for token in variable("HF_TOKEN").into_iter().chain(cache().ok().and_then(|c| c.token())) {
+            text = text.replace(&token, "[token]");
+        }
+        hinted(anyhow!(text), hint)
     }
 }
 
@@ -250,6 +267,14 @@ mod tests {
         for path in ["", "./gpt2", "../models/x", "/abs/path", "a/b/c", "data/", "a b", "x/..", "https://h/x"]
         {
             assert!(!is_id(path), "{path}");
+        }
+    }
+
+    #[test]
+    fn what_leads_out_of_a_repository_is_no_file_of_it() {
+        assert!(is_plain("data/train-00000-of-00001.parquet") && is_plain("a..b"));
+        for file in ["../x", "model-/../../x.safetensors", "/etc/passwd", "", "a/..", r"..\x"] {
+            assert!(!is_plain(file), "{file}");
         }
     }
 

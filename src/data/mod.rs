@@ -1,6 +1,7 @@
 //! Examples in: readers, templates, tokenization with masks, seeded samplers, mismatched completions, the
 //! planted-truth world.
 
+mod bomb;
 mod convert;
 mod detect;
 mod feedback;

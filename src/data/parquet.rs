@@ -7,9 +7,14 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field, Row};
 use serde_json::{Map, Value};
 
-use crate::base::error::{HintExt, Result, anyhow};
+use crate::base::caught::caught;
+use crate::base::error::{Context, HintExt, Result, anyhow};
 
+use super::bomb::Unpacked;
 use super::stream::{OnRow, Place};
+
+/// What asking for a row gives.
+type Read = Option<std::result::Result<Row, parquet::errors::ParquetError>>;
 
 /// Reads the rows of `path` in order until the end or until `on_row` breaks; a place's line is the row's number.
 ///
@@ -21,6 +26,7 @@ use super::stream::{OnRow, Place};
 /// what `on_row` returns.
 pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<()> {
     let shown = path.display();
+    let mut unpacked = Unpacked::of(file.metadata().with_context(|| format!("reading {shown}"))?.len());
     let broken = |e: parquet::errors::ParquetError, row: usize| {
         let text = e.to_string();
         let hint = if text.contains("Disabled feature") {
@@ -31,27 +37,44 @@ pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<(
         let place = if row == 0 { shown.to_string() } else { format!("{shown}:{row}") };
         Err::<(), _>(anyhow!("{place}: not readable as Parquet: {text}")).hint(hint)
     };
-    let reader = match SerializedFileReader::new(file) {
-        Ok(reader) => reader,
-        Err(e) => return broken(e, 0),
+    // The library trusts what a damaged file says of itself, and panics where it finds otherwise.
+    let guarded = |read: &mut dyn FnMut() -> Read| {
+        caught(read).unwrap_or_else(|panic| Some(Err(parquet::errors::ParquetError::General(panic))))
     };
-    let rows = match reader.get_row_iter(None) {
-        Ok(rows) => rows,
-        Err(e) => return broken(e, 0),
+    let reader = match caught(|| SerializedFileReader::new(file)) {
+        Ok(Ok(reader)) => reader,
+        Ok(Err(e)) => return broken(e, 0),
+        Err(panic) => return broken(parquet::errors::ParquetError::General(panic), 0),
     };
-    for (index, row) in rows.enumerate() {
-        let number = index + 1;
-        let row = match row {
-            Ok(row) => row,
-            Err(e) => return broken(e, number),
+    let mut rows = match caught(|| reader.get_row_iter(None)) {
+        Ok(Ok(rows)) => rows,
+        Ok(Err(e)) => return broken(e, 0),
+        Err(panic) => return broken(parquet::errors::ParquetError::General(panic), 0),
+    };
+    for number in 1.. {
+        let row = match guarded(&mut || rows.next()) {
+            None => break,
+            Some(Ok(row)) => row,
+            Some(Err(e)) => return broken(e, number),
         };
         let place = Place { line: number, number };
         let row = object(row).map_err(|e| e.context(format!("{shown}:{number}")))?;
+        unpacked.take(row.values().map(size).sum()).with_context(|| format!("{shown}:{number}"))?;
         if on_row(place, Value::Object(row))?.is_break() {
             return Ok(());
         }
     }
     Ok(())
+}
+
+/// About how many bytes a value takes as JSON.
+fn size(value: &Value) -> u64 {
+    match value {
+        Value::String(text) => text.len() as u64,
+        Value::Array(values) => 2 + values.iter().map(size).sum::<u64>(),
+        Value::Object(columns) => columns.iter().map(|(name, v)| name.len() as u64 + size(v)).sum(),
+        _ => 4,
+    }
 }
 
 fn object(row: Row) -> Result<Map<String, Value>> {

@@ -12,11 +12,12 @@ use serde::Deserializer as _;
 use serde::de::{SeqAccess, Visitor};
 use serde_json::Value;
 
-use crate::base::error::{Context, Result, anyhow, bail};
+use crate::base::error::{Context, Result, anyhow, bail, render};
 
+use super::bomb::Unpacked;
 use super::hinted::hinted;
 
-/// A line longer than this is not a row: most likely the file is something else.
+/// A line, or an element of an array, longer than this is not a row: most likely the file is something else.
 const MAX_LINE: usize = 64 << 20;
 
 /// Where a row stands.
@@ -38,6 +39,7 @@ pub type OnRow<'a> = dyn FnMut(Place, Value) -> Result<ControlFlow<()>> + 'a;
 pub fn read_rows(path: &Path, on_row: &mut OnRow) -> Result<()> {
     let shown = path.display();
     let file = File::open(path).with_context(|| format!("opening {shown}"))?;
+    let size = file.metadata().with_context(|| format!("reading {shown}"))?.len();
     let mut raw = BufReader::with_capacity(1 << 16, file);
     let head = raw.fill_buf().with_context(|| format!("reading {shown}"))?;
     if head.starts_with(b"PAR1") {
@@ -45,11 +47,26 @@ pub fn read_rows(path: &Path, on_row: &mut OnRow) -> Result<()> {
         return super::parquet::read_rows(file, path, on_row);
     }
     let reader: Box<dyn BufRead> = if head.starts_with(&[0x1f, 0x8b]) {
-        Box::new(BufReader::with_capacity(1 << 16, MultiGzDecoder::new(raw)))
+        let unpacked = Checked { inner: MultiGzDecoder::new(raw), unpacked: Unpacked::of(size) };
+        Box::new(BufReader::with_capacity(1 << 16, unpacked))
     } else {
         Box::new(raw)
     };
     read_from(reader, &shown.to_string(), on_row)
+}
+
+/// A decoder whose output is held against the size of its file.
+struct Checked<R> {
+    inner: R,
+    unpacked: Unpacked,
+}
+
+impl<R: Read> Read for Checked<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let n = self.inner.read(buffer)?;
+        self.unpacked.take(n as u64).map_err(|e| io::Error::other(render(&e)))?;
+        Ok(n)
+    }
 }
 
 /// As [`read_rows`], from any reader; `shown` names it in errors.
@@ -110,10 +127,10 @@ fn malformed(error: &serde_json::Error, shown: &str, line: usize) -> anyhow::Err
 }
 
 fn read_array(reader: impl BufRead, shown: &str, first: usize, on_row: &mut OnRow) -> Result<()> {
-    let line = Rc::new(Cell::new(first));
-    let counted = LineCounter { inner: reader, line: Rc::clone(&line) };
+    let (line, left) = (Rc::new(Cell::new(first)), Rc::new(Cell::new(MAX_LINE)));
+    let counted = LineCounter { inner: reader, line: Rc::clone(&line), left: Rc::clone(&left) };
     let mut outcome = Ok(());
-    let elements = Elements { line: &line, on_row, outcome: &mut outcome };
+    let elements = Elements { line: &line, left: &left, on_row, outcome: &mut outcome };
     let mut deserializer = serde_json::Deserializer::from_reader(counted);
     let parsed = deserializer.deserialize_seq(elements);
     // A callback that broke or failed stops the parser with an error of its own, which says nothing.
@@ -135,6 +152,8 @@ fn at(shown: &str, line: &Cell<usize>, error: &serde_json::Error) -> anyhow::Err
 
 struct Elements<'a, 'b> {
     line: &'a Cell<usize>,
+    /// Bytes that the element under way may still have.
+    left: &'a Cell<usize>,
     on_row: &'a mut OnRow<'b>,
     outcome: &'a mut Result<()>,
 }
@@ -150,6 +169,7 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
         let mut number = 0;
         while let Some(row) = seq.next_element::<Value>()? {
             number += 1;
+            self.left.set(MAX_LINE);
             match (self.on_row)(Place { line: self.line.get(), number }, row) {
                 Ok(ControlFlow::Continue(())) => {}
                 stopped => {
@@ -162,10 +182,12 @@ impl<'de> Visitor<'de> for Elements<'_, '_> {
     }
 }
 
-/// Counts the lines that have been consumed, for errors; serde_json reads byte by byte.
+/// Counts the lines that have been consumed, for errors, and the bytes of an element, which end; serde_json reads byte
+/// by byte.
 struct LineCounter<R> {
     inner: R,
     line: Rc<Cell<usize>>,
+    left: Rc<Cell<usize>>,
 }
 
 impl<R: Read> Read for LineCounter<R> {
@@ -173,6 +195,14 @@ impl<R: Read> Read for LineCounter<R> {
         let n = self.inner.read(buffer)?;
         let newlines = buffer[..n].iter().filter(|&&b| b == b'\n').count();
         self.line.set(self.line.get() + newlines);
+        let left = self.left.get().checked_sub(n);
+        let too_long = || {
+            io::Error::other(format!(
+                "an element is longer than {} MiB: is this a file of rows?",
+                MAX_LINE >> 20
+            ))
+        };
+        self.left.set(left.ok_or_else(too_long)?);
         Ok(n)
     }
 }

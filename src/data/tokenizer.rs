@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
+use crate::base::caught::caught;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 
 use super::template::Template;
@@ -58,8 +59,8 @@ impl Tokenizer {
             return Err(anyhow!("no tokenizer.json in {}", dir.display()))
                 .hint("a tokenizer in another form can be saved as one by transformers: AutoTokenizer.from_pretrained(dir).save_pretrained(dir)");
         }
-        let mut inner =
-            tokenizers::Tokenizer::from_file(&path).map_err(|e| anyhow!("{}: {e}", path.display()))?;
+        let read = guarded("reading it", || tokenizers::Tokenizer::from_file(&path));
+        let mut inner = read.with_context(|| path.display().to_string())?;
         // Cutting is ours to do and to count; packing needs no padding.
         inner.with_truncation(None).map_err(|e| anyhow!("{}: {e}", path.display()))?;
         inner.with_padding(None);
@@ -80,7 +81,7 @@ impl Tokenizer {
     /// Token ids of `text`, with BOS before them if the tokenizer's own post-processor puts it there and the
     /// text does not begin with it already (a rendered chat does). Never with EOS after them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = self.inner.encode_fast(text, false).map_err(|e| anyhow!("tokenizing: {e}"))?;
+        let encoding = guarded("tokenizing", || self.inner.encode_fast(text, false))?;
         let ids = encoding.get_ids();
         if self.prefix.is_empty() || ids.starts_with(&self.prefix) {
             return Ok(ids.to_vec());
@@ -90,12 +91,12 @@ impl Tokenizer {
 
     /// The text of `ids`, special tokens left out.
     pub fn decode(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, true).map_err(|e| anyhow!("decoding: {e}"))
+        guarded("decoding", || self.inner.decode(ids, true))
     }
 
     /// The text of `ids`, special tokens included.
     pub fn decode_all(&self, ids: &[u32]) -> Result<String> {
-        self.inner.decode(ids, false).map_err(|e| anyhow!("decoding: {e}"))
+        guarded("decoding", || self.inner.decode(ids, false))
     }
 
     pub fn bos(&self) -> Option<u32> {
@@ -176,10 +177,18 @@ impl Tokenizer {
     }
 }
 
+/// A call of the library, which panics on some files that contradict themselves.
+fn guarded<T>(doing: &str, call: impl FnOnce() -> tokenizers::Result<T>) -> Result<T> {
+    match caught(call) {
+        Ok(result) => result.map_err(|e| anyhow!("{doing}: {e}")),
+        Err(panic) => Err(anyhow!("{doing}: tokenizer.json contradicts itself: {panic}")),
+    }
+}
+
 /// What the tokenizer's post-processor puts before a text, found by asking it.
 fn prefix(inner: &tokenizers::Tokenizer) -> Result<Vec<u32>> {
     let ids = |special| {
-        let encoding = inner.encode_fast("a", special).map_err(|e| anyhow!("tokenizing: {e}"))?;
+        let encoding = guarded("tokenizing", || inner.encode_fast("a", special))?;
         Result::Ok(encoding.get_ids().to_vec())
     };
     let (plain, special) = (ids(false)?, ids(true)?);

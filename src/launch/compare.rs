@@ -19,7 +19,7 @@ use super::run::{scored, trained_in};
 use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
-use crate::plan::{BASE_ARM, Plan, RunSpec, Shard};
+use crate::plan::{Arm, BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::suite::judge::llm::LlmJudge;
 use crate::suite::{Kind, ScoredSuite, Suite};
@@ -89,12 +89,13 @@ pub fn compare(
         check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
-    let Some(chosen) = tune(&prepared, plan, &mut writer, abort, observer)? else {
-        return Ok(Finished { aborted: true, ..Finished::default() });
-    };
     let elsewhere = done_elsewhere(out, conduct.shard)?;
     let runs: Vec<RunSpec> =
         conduct.runs(plan).into_iter().filter(|run| !elsewhere.contains(&run.id)).collect();
+    let arms: Vec<&Arm> = plan.arms.iter().filter(|a| runs.iter().any(|r| r.arm.name == a.name)).collect();
+    let Some(chosen) = tune(&prepared, plan, &arms, &mut writer, abort, observer)? else {
+        return Ok(Finished { aborted: true, ..Finished::default() });
+    };
     let seeds: Vec<u64> =
         plan.seeds.iter().copied().filter(|seed| runs.iter().any(|r| r.seed == *seed)).collect();
     let mut finished = Finished::default();

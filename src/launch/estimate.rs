@@ -1,20 +1,18 @@
-//! What a plan will cost, before anything is spent: runs, tokens, and from one step of a model of the same shape the
-//! time and the memory on this machine.
+//! What a plan will cost, before anything is spent: runs, tokens, and, from a few steps of a random model of the same
+//! shape on the plan's own data, the time and the memory on this machine.
 
-use std::path::Path;
-use std::time::Instant;
-
-use candle_core::{DType, Device};
-use serde::Serialize;
-
-use super::memory::PeakMemory;
+use super::observer::Silent;
+use super::pace::Paces;
+use super::prepare::{TrainingSet, read_training_set};
 use super::world_base;
 use crate::base::error::Result;
-use crate::data::Sequence;
 use crate::data::world::World;
-use crate::model::{Decoder, DecoderConfig, Gradients, Packed, read_config};
-use crate::objective::build;
-use crate::plan::{Arm, Budget, Plan, WORLD, Z0};
+use crate::data::{Sequence, TokenizedPair, Tokenizer};
+use crate::model::{DecoderConfig, read_config};
+use crate::plan::{Arm, Budget, DataSpec, FeedbackSpec, Plan, WORLD};
+use candle_core::Device;
+use serde::Serialize;
+use std::path::Path;
 
 /// A plan's cost in advance. `None`: not known.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -37,77 +35,76 @@ pub struct Estimate {
 
 /// A model larger than this is not built for the sake of an estimate.
 const LARGEST: usize = 300_000_000;
-/// Time that is measured, at most about this many seconds and at least one repetition.
-const MEASURED: f64 = 1.5;
-
-/// Measured on a random model of the plan's shape.
-struct Step {
-    /// Policy tokens a second, forward and backward.
-    tokens_per_second: f64,
-    /// FLOPs of a forward pass a token.
-    flops: f64,
-    mib: f64,
-}
+/// Examples that are looked at for the length of the plan's own.
+const SAMPLE: usize = 512;
 
 /// # Errors
-/// A world or a model's configuration that cannot be read; a step that fails.
+/// A world or a model's configuration that cannot be read.
 pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
     let runs = plan.arms.len() * plan.seeds.len();
     let trials = plan.tune.as_ref().map_or(0, |t| plan.arms.len() * (t.trials + 1));
     let mut made = Estimate { arms: plan.arms.len(), runs, trials, ..Estimate::default() };
-    let step = match config(plan)? {
-        _ if !device.is_cpu() => Err("time and memory are estimated for the CPU only"),
-        None => Err("the model is not on this disk: time and memory are not estimated"),
-        Some(config) => measure(plan, config)?.ok_or("the model is too large to measure a step of it here"),
+    let paces = match config(plan)? {
+        _ if !device.is_cpu() => Err("time and memory are estimated for the CPU only".to_owned()),
+        None => Err("the model is not on this disk: time and memory are not estimated".to_owned()),
+        Some(config) if parameters(&config) > LARGEST => {
+            Err("the model is too large to measure a step of it here".to_owned())
+        }
+        Some(config) => {
+            let (data, own) = sample(plan, &config);
+            if !own {
+                made.notes
+                    .push("the data are not on this disk: taken to be half as long as max_length".to_owned());
+            }
+            Paces::measure(plan, config, &data).map_err(|e| format!("a step could not be measured: {e:#}"))
+        }
     };
-    let flops = step.as_ref().ok().map(|s| s.flops);
     let shares =
         plan.tune.as_ref().map_or(0.0, |t| t.budget_share * (t.trials + 1) as f64) + plan.seeds.len() as f64;
-    let of_arm = |arm: &Arm| tokens(arm, flops).map(|t| (t * shares, t * shares * passes(arm)));
-    let spent: Option<Vec<(f64, f64)>> = plan.arms.iter().map(of_arm).collect();
-    made.tokens = spent.as_ref().map(|s| s.iter().map(|(tokens, _)| tokens).sum());
-    if !matches!(plan.budget, Budget::Tokens(_) | Budget::Flops(_)) {
-        made.notes.push("tokens: at most, were every sequence as long as max_length".to_owned());
-    }
+    let paced = paces.as_ref().ok();
+    let tokens: Option<Vec<f64>> = plan.arms.iter().map(|arm| tokens(arm, paced)).collect();
+    made.tokens = tokens.as_ref().map(|t| shares * t.iter().sum::<f64>());
     if let Budget::Seconds(seconds) = plan.budget {
         made.seconds = Some(seconds * shares * plan.arms.len() as f64);
     }
-    match step {
-        Ok(step) => {
-            let forwards = spent.map(|s| s.iter().map(|(_, passes)| passes).sum::<f64>());
-            made.seconds = made.seconds.or(forwards.map(|f| f / 3.0 / step.tokens_per_second));
-            made.host_mib = Some(step.mib);
+    match &paces {
+        Ok(paces) => {
+            let seconds = |arms: Vec<f64>| -> f64 {
+                plan.arms.iter().zip(arms).map(|(arm, tokens)| paces.seconds(arm, tokens)).sum()
+            };
+            made.seconds = made.seconds.or(tokens.map(|t| shares * seconds(t)));
+            made.host_mib = Some(paces.mib);
             made.notes.push(
-                "time of training alone: scoring and the world's base checkpoint come on top".to_owned(),
+                "time of training alone: scoring and the world's base checkpoint come on top; the reference's \
+                 log-probs are counted in every run, though a comparison computes those of an example once"
+                    .to_owned(),
             );
+            let unmeasured: Vec<&str> =
+                plan.arms.iter().filter(|a| !paces.has(a)).map(|a| a.name.as_str()).collect();
+            if !unmeasured.is_empty() {
+                made.notes.push(format!(
+                    "taken to be as fast as SFT, since they sample or are another program: {}",
+                    unmeasured.join(", ")
+                ));
+            }
         }
-        Err(why) => made.notes.push(why.to_owned()),
+        Err(why) => made.notes.push(why.clone()),
     }
     let price = plan.prices.device_hour;
     made.money = made.seconds.filter(|_| price > 0.0).map(|s| s / 3600.0 * price);
     Ok(made)
 }
 
-/// Policy tokens of one run.
-fn tokens(arm: &Arm, flops: Option<f64>) -> Option<f64> {
-    let length = arm.data.max_length as f64;
+/// Policy tokens of one run; `None`: not known without a measurement.
+fn tokens(arm: &Arm, paces: Option<&Paces>) -> Option<f64> {
+    let length = paces.map_or(arm.data.max_length as f64, |p| p.mean_length);
     match arm.budget {
         Budget::Tokens(n) => Some(n as f64),
         Budget::Examples(n) => Some(n as f64 * length),
         Budget::Steps(n) => Some(n as f64 * arm.train.batch_size as f64 * length),
-        Budget::Flops(x) => flops.map(|f| x / (f * passes(arm))),
-        Budget::Seconds(_) => None,
+        Budget::Flops(x) => paces.map(|p| x / p.flops_per_token(arm)),
+        Budget::Seconds(x) => paces.map(|p| x / p.seconds(arm, 1.0)),
     }
-}
-
-/// Forward passes that a policy token costs: three for forward and backward, one under the reference, and one each
-/// under policy and reference for z0's mismatched completions.
-fn passes(arm: &Arm) -> f64 {
-    let objective = build(&arm.method).ok();
-    let reference = objective.as_ref().is_some_and(|o| o.needs_reference());
-    let z0 = objective.as_ref().and_then(|o| o.z0()).is_some_and(|z0| z0 != Z0::Zero);
-    let method = 3.0 + f64::from(u8::from(reference)) + if z0 { 2.0 } else { 0.0 };
-    3.0 * arm.sft_first + method * (1.0 - arm.sft_first)
 }
 
 /// The model's shape, where this machine knows it.
@@ -115,52 +112,57 @@ fn config(plan: &Plan) -> Result<Option<DecoderConfig>> {
     let source = Path::new(&plan.model.source);
     match plan.model.source.as_str() {
         WORLD => world_base::config(&World::new(&plan.data.world)?).map(Some),
-        _ if source.is_dir() => read_config(source).map(Some),
+        // An adapter's base may be anywhere.
+        _ if source.join("config.json").is_file() => read_config(source).map(Some),
         _ => Ok(None),
     }
 }
 
-/// One micro-batch of made-up sequences, forward and backward. `None`: the model is too large.
-fn measure(plan: &Plan, config: DecoderConfig) -> Result<Option<Step>> {
-    let layers = config.layers.len();
-    let parameters = config.hidden * (config.vocab + layers * (4 * config.hidden + 3 * config.intermediate));
-    if parameters > LARGEST {
-        return Ok(None);
-    }
-    let length = plan.data.max_length.min(config.max_positions).max(4) / 2;
-    let most = plan.arms.iter().map(|a| a.train.micro_tokens).max().unwrap_or(1);
-    let packed = made_up(length, most, config.vocab as u32);
-    let memory = PeakMemory::start();
-    let policy = Decoder::random(config, 0, DType::F32, &Device::Cpu)?;
-    let mut gradients = Gradients::zeros(&policy)?;
-    let ones = vec![1.0; packed.reads.len()];
-    let mut once = || -> Result<()> {
-        let (_, tape) = policy.forward(&packed)?;
-        policy.backward(tape, &ones, &mut gradients)
-    };
-    once()?;
-    let (started, mut repetitions) = (Instant::now(), 0);
-    while repetitions == 0 || started.elapsed().as_secs_f64() < MEASURED {
-        once()?;
-        repetitions += 1;
-    }
-    let tokens = packed.ids.len() as f64;
-    // Beside policy, gradient and activations: the starting checkpoint and Adam's two moments.
-    let copies = if plan.model.reference.is_empty() { 3.0 } else { 4.0 };
-    let mib = (4 * policy.num_params()) as f64 / 1024.0 / 1024.0;
-    Ok(Some(Step {
-        tokens_per_second: tokens * f64::from(repetitions) / started.elapsed().as_secs_f64(),
-        flops: policy.flops(&packed) / tokens,
-        mib: memory.peak_mib() + copies * mib,
-    }))
+/// About how many numbers the model has.
+fn parameters(config: &DecoderConfig) -> usize {
+    let a_layer = 4 * config.hidden + 3 * config.intermediate;
+    config.hidden.saturating_mul(config.vocab.saturating_add(config.layers.len().saturating_mul(a_layer)))
 }
 
-/// Sequences of `length` tokens, a third of them prompt, `most` tokens together.
-fn made_up(length: usize, most: usize, vocabulary: u32) -> Packed {
-    let sequence = |i: usize| Sequence {
-        ids: (0..length).map(|t| ((i * 7919 + t * 104_729) as u32) % vocabulary).collect(),
-        prompt_len: (length / 3).max(1),
+/// Some of the plan's own examples, or, where they are not on this disk or cannot be read, made-up ones (and `false`).
+fn sample(plan: &Plan, config: &DecoderConfig) -> (TrainingSet, bool) {
+    let here = plan.data.source == WORLD || Path::new(&plan.data.source).exists();
+    match here.then(|| own(plan)) {
+        Some(Ok(set)) => (set, true),
+        // What is wrong with them is said when they are really read.
+        _ => (made_up(plan.data.max_length.min(config.max_positions).max(8) / 2, config.vocab), false),
+    }
+}
+
+fn own(plan: &Plan) -> Result<TrainingSet> {
+    let most = if plan.data.max_examples == 0 { SAMPLE } else { plan.data.max_examples.min(SAMPLE) };
+    let spec = DataSpec { max_examples: most, feedback: FeedbackSpec::default(), ..plan.data.clone() };
+    let tokenizer = match plan.model.source.as_str() {
+        WORLD => {
+            let folder = std::env::temp_dir().join(format!("kto-eval-{}", std::process::id()));
+            std::fs::create_dir_all(&folder)?;
+            let written = World::new(&plan.data.world).and_then(|world| world.write_tokenizer(&folder));
+            let tokenizer = written.and_then(|()| Tokenizer::load(&folder));
+            std::fs::remove_dir_all(&folder)?;
+            tokenizer?
+        }
+        source => Tokenizer::load(Path::new(source))?,
     };
-    let sequences: Vec<Sequence> = (0..(most / length).max(1)).map(sequence).collect();
-    Packed::of(&sequences)
+    read_training_set(&spec, &tokenizer, &mut Silent)
+}
+
+/// Pairs of sequences of `length` tokens, a third of them prompt.
+fn made_up(length: usize, vocabulary: usize) -> TrainingSet {
+    let prompt_len = (length / 3).max(1);
+    let sequence = |i: usize| {
+        let id = |t: usize| ((if t < prompt_len { 0 } else { i * 7919 } + t * 104_729) % vocabulary) as u32;
+        Sequence { ids: (0..length).map(id).collect(), prompt_len }
+    };
+    let pair = |i: usize| TokenizedPair {
+        id: i.to_string(),
+        subset: String::new(),
+        chosen: sequence(2 * i + 1),
+        rejected: sequence(2 * i + 2),
+    };
+    TrainingSet::Paired((0..SAMPLE / 4).map(pair).collect())
 }

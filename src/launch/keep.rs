@@ -10,11 +10,37 @@ use crate::plan::RunSpec;
 use crate::record::{RecordWriter, StepRow, files};
 use crate::train::{Checkpoints, Interval, Job, Saved, fingerprint};
 
+/// The parts of a run that are saved apart. What SFT first ended with stays until the run ends: it is the
+/// method's start and reference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    SftFirst,
+    /// Begins when the stages before it have made this many steps.
+    Method(u64),
+}
+
+impl Stage {
+    fn folder(self, run: &Path) -> PathBuf {
+        match self {
+            Self::SftFirst => run.join("sft-first"),
+            Self::Method(_) => run.to_owned(),
+        }
+    }
+
+    fn steps_before(self) -> u64 {
+        match self {
+            Self::SftFirst => 0,
+            Self::Method(steps) => steps,
+        }
+    }
+}
+
 /// What a run under way leaves behind, so that another process can go on with it.
 pub(super) trait Keeper {
-    /// The checkpoint to go on from; `policy` is the starting checkpoint.
+    /// The checkpoint to go on from; `policy` is what the stage starts from.
     fn resume(
         &mut self,
+        _stage: Stage,
         _policy: &Decoder,
         _job: &Job<'_>,
         _observer: &mut dyn Observer,
@@ -22,8 +48,8 @@ pub(super) trait Keeper {
         Ok(None)
     }
 
-    /// Where and how often checkpoints are written; `None`: not at all.
-    fn checkpoints(&self) -> Option<&Checkpoints> {
+    /// Where and how often a stage's checkpoints are written; `None`: not at all.
+    fn checkpoints(&self, _stage: Stage) -> Option<Checkpoints> {
         None
     }
 
@@ -45,14 +71,13 @@ pub(super) struct InFolder<'a> {
     writer: &'a mut RecordWriter,
     run: &'a str,
     folder: PathBuf,
-    checkpoints: Option<Checkpoints>,
+    every: Option<Interval>,
 }
 
 impl<'a> InFolder<'a> {
     pub fn new(writer: &'a mut RecordWriter, run: &'a RunSpec, every: Option<Interval>) -> Self {
         let folder = folder(writer.dir(), &run.id);
-        let checkpoints = every.map(|every| Checkpoints { folder: folder.clone(), every });
-        Self { writer, run: &run.id, folder, checkpoints }
+        Self { writer, run: &run.id, folder, every }
     }
 }
 
@@ -60,32 +85,34 @@ impl Keeper for InFolder<'_> {
     /// The newest checkpoint that is whole, that is this run's, and whose steps have their rows.
     fn resume(
         &mut self,
+        stage: Stage,
         policy: &Decoder,
         job: &Job<'_>,
         observer: &mut dyn Observer,
     ) -> Result<Option<Saved>> {
-        if !self.folder.exists() {
+        let folder = stage.folder(&self.folder);
+        if !folder.exists() {
             return Ok(None);
         }
         let (here, rows) = (fingerprint(policy, job)?, self.writer.steps_begun(self.run));
         let usable = |saved: &Saved| -> Result<()> {
             ensure!(saved.fingerprint() == here, "it is of another run (other data, model or settings)");
-            let step = saved.step();
+            let step = stage.steps_before() + saved.step();
             ensure!(step <= rows, "it stands at step {step}, and rows are there of {rows} steps");
             Ok(())
         };
-        let (saved, notes) = Saved::latest_where(&self.folder, &usable);
+        let (saved, notes) = Saved::latest_where(&folder, &usable);
         for note in notes {
             observer.note(&note);
         }
         if let Some(saved) = &saved {
-            observer.note(&format!("goes on after step {}", saved.step()));
+            observer.note(&format!("goes on after step {}", stage.steps_before() + saved.step()));
         }
         Ok(saved)
     }
 
-    fn checkpoints(&self) -> Option<&Checkpoints> {
-        self.checkpoints.as_ref()
+    fn checkpoints(&self, stage: Stage) -> Option<Checkpoints> {
+        self.every.map(|every| Checkpoints { folder: stage.folder(&self.folder), every })
     }
 
     fn step(&mut self, row: &StepRow) -> Result<()> {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use super::keep::{InFolder, Keeper, RowsOnly};
+use super::keep::{InFolder, Keeper, RowsOnly, Stage};
 use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::Prepared;
@@ -77,7 +77,7 @@ fn execute(
     let owner = Owner::of(run);
     let mut policy = start(prepared, run)?;
     let memory = PeakMemory::start();
-    let first = match sft_first(&mut policy, prepared, run, abort, &mut |row| keeper.step(row), observer)? {
+    let first = match sft_first(&mut policy, prepared, run, abort, keeper, observer)? {
         None => None,
         Some(first) if first.outcome.ended == Ended::Done => Some(first),
         Some(first) => return Ok(finished(policy, run, first.outcome, memory)),
@@ -97,8 +97,9 @@ fn execute(
         data: prepared.data.of(&run.data).as_data(),
         reference: Some(reference),
     };
-    let saved = keeper.resume(&policy, &job, observer)?;
-    let checkpoints = keeper.checkpoints().cloned();
+    let stage = Stage::Method(spent.steps);
+    let saved = keeper.resume(stage, &policy, &job, observer)?;
+    let checkpoints = keeper.checkpoints(stage);
     // Both hooks tell the one observer.
     let observer = std::cell::RefCell::new(observer);
     let mut hooks = Hooks {

@@ -2,14 +2,14 @@
 
 use std::sync::atomic::AtomicBool;
 
+use super::keep::{Keeper, Stage};
 use super::observer::Observer;
 use super::prepare::Prepared;
 use super::rows::{self, Owner};
 use crate::base::error::{Context, Result};
 use crate::model::Decoder;
 use crate::plan::{Method, RunSpec};
-use crate::record::StepRow;
-use crate::train::{Hooks, Job, ReferenceCache, TrainOutcome, train};
+use crate::train::{Hooks, Job, ReferenceCache, TrainOutcome, train_from};
 
 /// What the SFT stage left.
 pub(super) struct First {
@@ -22,7 +22,8 @@ pub(super) struct First {
 /// Trains `policy` by SFT on its share of the run's budget; `None` where the arm has no such stage.
 ///
 /// The order of examples, the learning rate and its schedule are the arm's, over this stage's share. What is spent
-/// here is the run's: the method gets what is left.
+/// here is the run's: the method gets what is left. A stage that an earlier process brought to its end is taken from
+/// its checkpoint.
 ///
 /// # Errors
 /// See [`train`].
@@ -31,7 +32,7 @@ pub(super) fn sft_first(
     prepared: &Prepared,
     run: &RunSpec,
     abort: &AtomicBool,
-    step: &mut dyn FnMut(&StepRow) -> Result<()>,
+    keeper: &mut dyn Keeper,
     observer: &mut dyn Observer,
 ) -> Result<Option<First>> {
     if run.arm.sft_first == 0.0 {
@@ -47,12 +48,15 @@ pub(super) fn sft_first(
         data: prepared.data.of(&run.data).as_data(),
         reference: None,
     };
+    let saved = keeper.resume(Stage::SftFirst, policy, &job, observer)?;
+    let checkpoints = keeper.checkpoints(Stage::SftFirst);
     let mut hooks = Hooks {
-        step: &mut |metrics| step(&rows::step(&owner, metrics)),
+        step: &mut |metrics| keeper.step(&rows::step(&owner, metrics)),
         progress: &mut |progress| observer.training(progress),
         abort,
     };
-    let outcome = train(policy, &job, &mut hooks).context("the SFT stage")?;
+    let outcome =
+        train_from(policy, &job, &mut hooks, saved, checkpoints.as_ref()).context("the SFT stage")?;
     let reference = policy.duplicate()?;
     let cache = ReferenceCache::open(&outcome.weights, None);
     Ok(Some(First { outcome, reference, cache }))

@@ -27,13 +27,14 @@ impl Chosen {
     }
 }
 
-/// Runs the trials that the folder does not hold yet, and chooses. `None`: aborted.
+/// Runs the trials of `arms` that the folder does not hold yet, and chooses. `None`: aborted.
 ///
 /// # Errors
 /// A suite that is no use for validation, an arm none of whose trials ended well.
 pub(super) fn tune(
     prepared: &Prepared,
     plan: &Plan,
+    arms: &[&Arm],
     writer: &mut RecordWriter,
     abort: &AtomicBool,
     observer: &mut dyn Observer,
@@ -44,8 +45,8 @@ pub(super) fn tune(
     let mut rows: Vec<TrialRow> = file.read()?.into_iter().filter(|r| r.status != Status::Failed).collect();
     file.replace(&rows)?;
     let mut base = None;
-    let total: usize = plan.arms.len() * (spec.trials + 1);
-    for (i, arm) in plan.arms.iter().enumerate() {
+    let total: usize = arms.len() * (spec.trials + 1);
+    for (i, arm) in arms.iter().enumerate() {
         for trial in arm.trials(spec)? {
             if rows.iter().any(|r| r.arm == arm.name && r.trial == trial.index as u64) {
                 continue;
@@ -63,7 +64,7 @@ pub(super) fn tune(
             rows.push(row);
         }
     }
-    choose(plan, spec, &rows, observer).map(Some)
+    choose(arms, spec, &rows, observer).map(Some)
 }
 
 fn validation_suite(spec: &TuneSpec) -> Result<Suite> {
@@ -171,9 +172,9 @@ fn trial_row(spec: &TuneSpec, trial: &Trial, row: &RunRow) -> TrialRow {
     }
 }
 
-fn choose(plan: &Plan, spec: &TuneSpec, rows: &[TrialRow], observer: &mut dyn Observer) -> Result<Chosen> {
+fn choose(arms: &[&Arm], spec: &TuneSpec, rows: &[TrialRow], observer: &mut dyn Observer) -> Result<Chosen> {
     let mut chosen = Chosen::default();
-    for arm in &plan.arms {
+    for arm in arms {
         let of_arm: Vec<&TrialRow> = rows.iter().filter(|r| r.arm == arm.name).collect();
         let row = best(&of_arm)
             .ok_or_else(|| anyhow!("arm {}: none of its {} trials ended well", arm.name, of_arm.len()));

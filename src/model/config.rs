@@ -142,6 +142,20 @@ pub struct Size {
     pub context: usize,
 }
 
+/// Largest size that a configuration may state: products of two fit a machine word.
+const MOST: usize = 1 << 30;
+/// Most layers: what is made per layer before a weight is read stays small.
+const MOST_LAYERS: usize = 100_000;
+
+/// The number of layers, within reason: each gets its description before a weight is read.
+///
+/// # Errors
+/// More than [`MOST_LAYERS`].
+pub(super) fn layers_within_reason(key: &str, count: usize) -> Result<usize> {
+    ensure!(count <= MOST_LAYERS, "config.json: {key} is {count}; at most {MOST_LAYERS}");
+    Ok(count)
+}
+
 impl DecoderConfig {
     /// A Llama of that size with tied embeddings.
     ///
@@ -173,7 +187,10 @@ impl DecoderConfig {
             ("num_hidden_layers", self.layers.len()),
         ] {
             ensure!(value > 0, "config.json: {name} is 0");
+            ensure!(value <= MOST, "config.json: {name} is {value}; at most {MOST}");
         }
+        let rows = heads.max(kv_heads) * head_dim;
+        ensure!(rows <= MOST, "config.json: {heads} heads of width {head_dim} are more than {MOST} numbers");
         ensure!(
             heads.is_multiple_of(kv_heads),
             "config.json: num_key_value_heads {kv_heads} does not divide num_attention_heads {heads}"

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use super::config::{
     Activation, DecoderConfig, Family, LayerKind, NormKind, NormPlacement, QkNorm, Rope, RopeScaling,
+    layers_within_reason,
 };
 use crate::base::error::{HintExt, Result, anyhow, bail};
 
@@ -165,7 +166,7 @@ fn gpt_neox(keys: &Keys<'_>) -> Result<DecoderConfig> {
         heads,
         kv_heads: heads,
         head_dim,
-        intermediate: keys.size("intermediate_size")?.unwrap_or(4 * hidden),
+        intermediate: keys.size("intermediate_size")?.unwrap_or(hidden.saturating_mul(4)),
         max_positions: keys.size("max_position_embeddings")?.unwrap_or(2048),
         layers: layer_kinds(keys, Family::GptNeox, head_dim)?,
         norm: NormKind::Layer,
@@ -205,9 +206,12 @@ fn gpt2(keys: &Keys<'_>) -> Result<DecoderConfig> {
         heads,
         kv_heads: heads,
         head_dim,
-        intermediate: keys.size("n_inner")?.unwrap_or(4 * hidden),
+        intermediate: keys.size("n_inner")?.unwrap_or(hidden.saturating_mul(4)),
         max_positions: keys.size("n_positions")?.unwrap_or(1024),
-        layers: vec![LayerKind { window: None, rope: None }; keys.need("n_layer")?],
+        layers: vec![
+            LayerKind { window: None, rope: None };
+            layers_within_reason("n_layer", keys.need("n_layer")?)?
+        ],
         norm: NormKind::Layer,
         norm_eps: keys.number("layer_norm_epsilon")?.unwrap_or(1e-5),
         placement: NormPlacement::Before,
@@ -232,7 +236,7 @@ fn gpt2(keys: &Keys<'_>) -> Result<DecoderConfig> {
 
 /// Window and rotary embedding of each layer.
 fn layer_kinds(keys: &Keys<'_>, family: Family, head_dim: usize) -> Result<Vec<LayerKind>> {
-    let count = keys.need("num_hidden_layers")?;
+    let count = layers_within_reason("num_hidden_layers", keys.need("num_hidden_layers")?)?;
     let sliding = sliding_layers(keys, family, count)?;
     let window = keys.size("sliding_window")?;
     let global = rope(keys, family, head_dim, "full_attention")?;

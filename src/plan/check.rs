@@ -125,6 +125,10 @@ fn check_names(plan: &Plan, source: &Source) -> Result<()> {
         if arm.name == BASE_ARM {
             return Err(source.error(&path, "is taken: `base` is the starting checkpoint in the records"));
         }
+        if arm.name.starts_with("sentinel-") {
+            return Err(source
+                .error(&path, "begins with `sentinel-`, which contestants that ought to lose are called"));
+        }
         if plan.arms[..i].iter().any(|other| other.name == arm.name) {
             return Err(anyhow!("{}: two arms are named `{}`", source.at(&path), arm.name))
                 .hint("give each [[arm]] a `name` of its own");

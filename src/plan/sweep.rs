@@ -62,6 +62,23 @@ impl Plan {
         self.arms.iter().any(|a| a.point.is_some())
     }
 
+    /// Whether the sweep's claim speaks of `arm` held against `other`.
+    pub fn claims(&self, arm: &str, other: &str) -> bool {
+        let label = |name: &str| {
+            let point = self.arms.iter().find(|a| a.name == name).and_then(|a| a.point.as_ref());
+            point.map_or(name.to_owned(), |p| p.arm.clone())
+        };
+        let named = |list: &[String], name: &str| {
+            list.is_empty() || list.iter().any(|x| x == name || *x == label(name))
+        };
+        // Of several arms none is claimed to match itself.
+        let labels: Vec<&str> =
+            self.arms.iter().filter_map(|a| a.point.as_ref()).map(|p| p.arm.as_str()).collect();
+        let alone = labels.iter().all(|l| *l == labels[0]);
+        let own = self.sweep.arms.is_empty() && !alone && label(arm) == label(other);
+        !own && named(&self.sweep.arms, arm) && named(&self.sweep.against, other)
+    }
+
     /// Whether these two trained arms are compared.
     ///
     /// Without a sweep all are. In a sweep: different arms at the same values of what both sweep, an arm that is
@@ -93,6 +110,9 @@ struct Listed {
     place: String,
     values: Vec<Value>,
 }
+
+/// Points that one arm may make: each is a run under every seed.
+const MOST_POINTS: usize = 1000;
 
 /// Keys of an arm that hold tables or lists of their own kind.
 const OWN: [&str; 4] = ["point", "tune", "name", "trainer"];
@@ -245,6 +265,15 @@ fn expand_arm(source: &Source, arm: &Table, index: usize, shared: &[Listed]) -> 
             source.error(&format!("arm.{label}.point"), "stands beside a list: the arm is expanded already")
         );
     }
+    let points = axes.iter().fold(1usize, |n, axis| n.saturating_mul(axis.values.len()));
+    if points > MOST_POINTS {
+        let lists: Vec<String> = axes.iter().map(|a| format!("{} ({})", a.key, a.values.len())).collect();
+        return Err(source.error(
+            &format!("arm.{label}"),
+            format!("makes {points} points, of {}; at most {MOST_POINTS}", lists.join(" × ")),
+        ))
+        .hint("a sweep tries every combination; [tune] draws some of them");
+    }
     Ok(combinations(&axes).into_iter().map(|values| at(arm, &label, &axes, &values)).collect())
 }
 
@@ -309,13 +338,16 @@ pub(super) fn text(value: &Value) -> String {
 
 /// The arms that `[sweep]` names must be there.
 pub(super) fn check_against(plan: &Plan, source: &Source) -> Result<()> {
-    let known: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
-    for name in &plan.sweep.against {
-        if !known.contains(&name.as_str()) {
-            return Err(source.unknown("sweep.against", "arm", name, &known));
+    let labels = plan.arms.iter().filter_map(|a| a.point.as_ref()).map(|p| p.arm.as_str());
+    let mut known: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).chain(labels).collect();
+    let mut seen = std::collections::BTreeSet::new();
+    known.retain(|name| seen.insert(*name));
+    for (key, names) in [("sweep.against", &plan.sweep.against), ("sweep.arms", &plan.sweep.arms)] {
+        if let Some(name) = names.iter().find(|name| !known.contains(&name.as_str())) {
+            return Err(source.unknown(key, "arm", name, &known));
         }
     }
-    if !plan.sweep.against.is_empty() && !plan.swept() {
+    if plan.sweep != super::types::SweepSpec::default() && !plan.swept() {
         return Err(anyhow!("{}: no key of the plan holds a list", source.at("sweep")))
             .hint("give a list, such as `beta = [0.05, 0.1]`, or leave [sweep] out");
     }
@@ -466,12 +498,17 @@ method = "dpo"
             ),
             ("beta = [0.05, 0.1]", "data.source = \"x\"", &["p.toml:12", "belongs to the whole plan"]),
             ("beta = [0.05, 0.1]", "budget = { tokens = 7 }", &["p.toml:12", "every arm spends the same"]),
+            (
+                "beta = [0.05, 0.1]",
+                "beta = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]\nlearning_rate = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.0]\nwarmup = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6]",
+                &["p.toml:1", "1200 points", "fraction (2) × beta (10) × ", "hint: a sweep tries every"],
+            ),
             ("beta = [0.05, 0.1]", "sft_first = 1.0", &["p.toml:12", "below 1"]),
             ("\"dpo\"", "\"sft\"\nsft_first = 0.5", &["p.toml:15", "SFT before SFT"]),
             (
                 "seeds",
-                "sweep.against = [\"dpo\"]\nseeds",
-                &["unknown arm `dpo` (known: kto@fraction=0.1@beta=0.05"],
+                "sweep.arms = [\"dop\"]\nseeds",
+                &["unknown arm `dop` (known: kto@fraction=0.1@beta=0.05", "dpo@fraction=1, kto, dpo"],
             ),
             ("\"dpo\"", "\"dpo\"\ntune.beta = [1.0]", &["p.toml:15", "no [tune]"]),
             ("\"dpo\"", "\"dpo\"\n[tune]\ntrials = 2", &["has no `tune`"]),

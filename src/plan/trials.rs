@@ -130,6 +130,9 @@ fn space<'v>(key: &str, value: &'v Value) -> Result<Space<'v>> {
     }
 }
 
+/// Most trials of an arm: each of them is a training.
+const MOST_TRIALS: usize = 10_000;
+
 /// Every combination, the last key fastest.
 fn grid(spaces: &[(&String, Space<'_>)]) -> Result<Vec<Trial>> {
     let mut all: Vec<Vec<(String, Value)>> = vec![vec![]];
@@ -138,6 +141,10 @@ fn grid(spaces: &[(&String, Space<'_>)]) -> Result<Vec<Trial>> {
             return Err(anyhow!("`{key}` is a range; a grid takes lists of values"))
                 .hint("list the values, or set tune.search = \"random\"");
         };
+        if all.len().saturating_mul(values.len()) > MOST_TRIALS {
+            return Err(anyhow!("its grid has more than {MOST_TRIALS} points"))
+                .hint("list fewer values, or set tune.search = \"random\"");
+        }
         let longer = |head: &Vec<(String, Value)>| {
             values
                 .iter()
@@ -160,6 +167,9 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
     };
     if spec.trials == 0 {
         return Err(source.error("tune.trials", "is 0; it must be at least 1"));
+    }
+    if spec.trials > MOST_TRIALS {
+        return Err(source.error("tune.trials", format!("is {}; at most {MOST_TRIALS}", spec.trials)));
     }
     for arm in &plan.arms {
         let place = format!("arm.{}.tune", arm.template());
@@ -295,6 +305,7 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
             (TUNED.replace("learning_rate =", "learning_rat ="), "unknown key to tune `learning_rat`"),
             (TUNED.replace("[0.1, 0.5]", "[0.1, -0.5]"), "above 0"),
             (TUNED.replace("trials = 5", "trials = 0"), "at least 1"),
+            (TUNED.replace("trials = 5", "trials = 9223372036854775807"), "at most 10000"),
             (TUNED.replace("trials = 5", "trials = 5\nvalidation = 1.0"), "(0, 1)"),
             (
                 TUNED.replace("[tune]", "[data.feedback]\nfraction = 0.1\n[tune]"),

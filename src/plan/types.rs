@@ -53,7 +53,10 @@ pub struct Arm {
 pub struct SweepSpec {
     /// The claim under test, as a sentence; printed before the verdict on it.
     pub claim: String,
-    /// Arms that every other arm is compared with, besides the arms at its own values (`dpo@fraction=1`).
+    /// The arms that the claim speaks of: points (`kto@fraction=0.1`), or an arm with all its points (`kto`). Empty: all.
+    pub arms: Vec<String>,
+    /// What the claim holds them against. A point (`dpo@fraction=1`) is compared with every other arm, besides the arms
+    /// at its own values; an arm with all its points (`dpo`) stands at equal values. Empty: whatever is compared.
     pub against: Vec<String>,
 }
 

@@ -7,6 +7,8 @@ use super::environment::Environment;
 use super::folder::files;
 use super::schema::{RunRow, SENTINEL, Status};
 use super::table::row_file;
+use super::trials::{TrialRow, read_trials};
+use super::usage::JudgeUsage;
 use super::writer::{RecordWriter, read_environment};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::plan::{BASE_ARM, Overrides, Plan};
@@ -57,6 +59,8 @@ impl RecordWriter {
             files::SAMPLES,
             files::JUDGMENTS,
             files::TRAINERS,
+            files::ROLLOUTS,
+            files::PHASES,
         ] {
             let mut suites: Vec<String> = vec![];
             let paths: Vec<PathBuf> = folders.iter().map(|f| f.join(name)).collect();
@@ -77,6 +81,8 @@ impl RecordWriter {
                 Some((0, suite, *seeds.get(&row.seed)?))
             })?;
         }
+        gather_trials(plan, &folders)?;
+        gather_usage(&own, shards)?;
         if let Some(environment) = environment {
             let text = serde_json::to_string_pretty(&environment)? + "\n";
             super::folder::replace(&own.join(files::ENVIRONMENT), text.as_bytes())?;
@@ -85,6 +91,41 @@ impl RecordWriter {
         let lost = rows.iter().filter(|r| r.status != Status::Done).count();
         let missing = order.keys().filter(|id| !choice.runs.contains_key(*id)).cloned().collect();
         Ok(Gathered { runs: rows.len(), lost, missing, notes })
+    }
+}
+
+/// Every shard tunes the arms that it runs; equal trials have equal rows, and the first folder's are kept.
+fn gather_trials(plan: &Plan, folders: &[PathBuf]) -> Result<()> {
+    if plan.tune.is_none() {
+        return Ok(());
+    }
+    let mut rows: Vec<TrialRow> = vec![];
+    for row in folders.iter().map(|f| read_trials(f)).collect::<Result<Vec<_>>>()?.into_iter().flatten() {
+        match rows.iter_mut().find(|r| r.arm == row.arm && r.trial == row.trial) {
+            None => rows.push(row),
+            Some(there) if there.status == Status::Failed => *there = row,
+            Some(_) => {}
+        }
+    }
+    let arm = |row: &TrialRow| plan.arms.iter().position(|a| a.name == row.arm).unwrap_or(usize::MAX);
+    rows.sort_by_key(|row| (arm(row), row.trial));
+    if rows.is_empty() { Ok(()) } else { row_file(&folders[0], files::TRIALS).write_all(&rows) }
+}
+
+/// What the shards' judges were asked, together. The folder itself asks nothing where there are shards, so that the
+/// sum replaces what an earlier gathering wrote.
+fn gather_usage(own: &Path, shards: &[PathBuf]) -> Result<()> {
+    let used: Vec<JudgeUsage> = shards
+        .iter()
+        .map(|f| JudgeUsage::read(f))
+        .collect::<Result<Vec<_>>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    let Some(sum) = used.into_iter().reduce(|a, b| a.plus(&b)) else { return Ok(()) };
+    match JudgeUsage::read(own)? {
+        Some(there) if there.matches >= sum.matches => Ok(()),
+        _ => sum.write(own),
     }
 }
 

@@ -40,10 +40,13 @@ impl JudgeUsage {
     /// # Errors
     /// Where the file cannot be read or written.
     pub fn add_to(&self, dir: &Path) -> Result<Self> {
-        let path = dir.join(files::JUDGE);
         let sum = self.clone().plus(&Self::read(dir)?.unwrap_or_default());
-        replace(&path, (serde_json::to_string_pretty(&sum)? + "\n").as_bytes())?;
+        sum.write(dir)?;
         Ok(sum)
+    }
+
+    pub(super) fn write(&self, dir: &Path) -> Result<()> {
+        replace(&dir.join(files::JUDGE), (serde_json::to_string_pretty(self)? + "\n").as_bytes())
     }
 
     /// The folder's counts; `None` where no language model judged.
@@ -59,7 +62,7 @@ impl JudgeUsage {
         }
     }
 
-    fn plus(mut self, other: &Self) -> Self {
+    pub(super) fn plus(mut self, other: &Self) -> Self {
         for (mine, theirs) in [
             (&mut self.matches, other.matches),
             (&mut self.invalid, other.invalid),

@@ -24,6 +24,7 @@ pub struct RecordWriter {
     judgments: RowFile,
     rollouts: RowFile,
     phases: RowFile,
+    trainers: RowFile,
     /// Run → its row, for runs that need not be done again.
     finished: BTreeMap<String, RunRow>,
     /// Run → how many of its first steps have their rows, for runs that an earlier process left unfinished.
@@ -65,6 +66,7 @@ impl RecordWriter {
             judgments: file(files::JUDGMENTS),
             rollouts: file(files::ROLLOUTS),
             phases: file(files::PHASES),
+            trainers: file(files::TRAINERS),
             finished: BTreeMap::new(),
             begun: BTreeMap::new(),
             base_seeds: BTreeSet::new(),
@@ -167,7 +169,7 @@ impl RecordWriter {
 
     /// Appends what a run of an external trainer cost.
     pub fn trainer(&mut self, row: &TrainerRow) -> Result<()> {
-        row_file(&self.dir, files::TRAINERS).append(std::slice::from_ref(row))
+        self.trainers.append(std::slice::from_ref(row))
     }
 
     /// Writes a run's row: its last, which makes it finished. All its rows are on the disk when this returns.
@@ -175,11 +177,17 @@ impl RecordWriter {
         if self.begun.remove(&row.run).is_some() {
             self.steps.cut(&row.run, row.steps + 1)?;
         }
-        for file in [&self.steps, &self.scores, &self.examples, &self.samples, &self.judgments] {
+        for file in self.files().into_iter().skip(1) {
             file.sync()?;
         }
         self.runs.append(std::slice::from_ref(row))?;
         self.runs.sync()
+    }
+
+    /// Every file with rows of runs, `runs.csv` first.
+    fn files(&mut self) -> [&mut RowFile; 9] {
+        let Self { runs, steps, scores, examples, samples, judgments, rollouts, phases, trainers, .. } = self;
+        [runs, steps, scores, examples, samples, judgments, rollouts, phases, trainers]
     }
 
     /// Puts all rows into the plan's order, whatever the order in which the runs ended.
@@ -198,16 +206,7 @@ impl RecordWriter {
         rank: &mut dyn FnMut(usize, RowOf<'_>) -> Option<Rank>,
     ) -> Result<()> {
         // Files are opened again at the next row, so that nothing is appended to a file that is gone.
-        for file in [
-            &mut self.runs,
-            &mut self.steps,
-            &mut self.scores,
-            &mut self.examples,
-            &mut self.samples,
-            &mut self.judgments,
-        ] {
-            file.close();
-        }
+        self.files().into_iter().for_each(RowFile::close);
         merge(&self.dir.join(name), paths, rank)
     }
 
@@ -220,9 +219,8 @@ impl RecordWriter {
         self.steps.arrange(|run| place(&order, run))?;
         self.begun = self.count_begun()?;
         let kept = |run: &str| finished.contains_key(run) || (belongs_to_base(run) && !finished.is_empty());
-        for file in
-            [&mut self.runs, &mut self.scores, &mut self.examples, &mut self.samples, &mut self.judgments]
-        {
+        let [runs, _, others @ ..] = self.files();
+        for file in std::iter::once(runs).chain(others) {
             file.arrange(|run| place(&order, run).filter(|_| kept(run)))?;
         }
         let scores = self.scores.read::<ScoreRow>()?;
@@ -243,8 +241,7 @@ impl RecordWriter {
     }
 
     fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        let Self { runs, steps, scores, examples, samples, judgments, rollouts, phases, .. } = self;
-        for file in [runs, steps, scores, examples, samples, judgments, rollouts, phases] {
+        for file in self.files() {
             file.arrange(&rank)?;
         }
         Ok(())

@@ -69,7 +69,7 @@ fn arm(view: &View<'_>, name: &str) -> LedgerArm {
 /// What training and reference passes cost at the plan's price of a device-hour, on one device.
 fn money(view: &View<'_>, matched: &str) -> Option<Currency> {
     let price = view.planned(&["prices", "device_hour"])?.as_f64().filter(|p| *p > 0.0)?;
-    let value = |r: &RunRow| (r.train_seconds + r.reference_seconds) / 3600.0 * price;
+    let value = |r: &RunRow| r.train_seconds / 3600.0 * price;
     Some(currency(view, "money", "money (at the plan's price)", &value, matched))
 }
 

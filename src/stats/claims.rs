@@ -1,7 +1,7 @@
 //! What a sweep says of the claim that it tests: the verdicts of `comparisons.csv`, read along the swept values.
 
 use crate::plan::Plan;
-use crate::record::{ComparisonRow, Family, Verdict};
+use crate::record::{ComparisonRow, Family, Verdict, metric_words};
 
 /// One arm against another along a sweep, on one metric.
 #[derive(Clone, Debug, PartialEq)]
@@ -33,6 +33,8 @@ pub enum Finding {
     Open,
     /// No comparison stands.
     Invalid,
+    /// The plan's claim does not speak of these arms.
+    Besides,
 }
 
 impl Finding {
@@ -45,6 +47,7 @@ impl Finding {
             Self::Fails => "fails",
             Self::Open => "undecided",
             Self::Invalid => "invalid",
+            Self::Besides => "besides",
         }
     }
 
@@ -63,56 +66,83 @@ impl Finding {
     }
 }
 
+/// What the comparisons of one sentence have in common.
+#[derive(Clone, PartialEq)]
+struct Key<'a> {
+    suite: &'a str,
+    metric: &'a str,
+    arm: String,
+    against: String,
+    /// The plan's claim is about them.
+    claimed: bool,
+}
+
 /// A comparison as the claim sees it.
 struct Entry<'a> {
-    key: (&'a str, &'a str, String, String),
+    key: Key<'a>,
     value: String,
     verdict: Verdict,
     line: usize,
 }
 
-/// The claims of a swept plan on its primary metrics, in the order of the comparisons; none without a sweep.
+/// The claims of a swept plan on its primary metrics, those that the plan speaks of first, else in the order of the
+/// comparisons; none without a sweep.
 pub fn claims(plan: &Plan, comparisons: &[ComparisonRow]) -> Vec<Claim> {
     let primary = comparisons.iter().enumerate().filter(|(_, c)| c.family == Family::Primary);
     let entries: Vec<Entry<'_>> = primary.flat_map(|(i, c)| entries(plan, c, i + 2)).collect();
-    let mut keys: Vec<&(&str, &str, String, String)> = vec![];
+    let mut keys: Vec<&Key<'_>> = vec![];
     for entry in &entries {
         if !keys.contains(&&entry.key) {
             keys.push(&entry.key);
         }
     }
+    keys.sort_by_key(|key| !key.claimed);
     let of_key = |key| entries.iter().filter(move |e| &e.key == key).collect::<Vec<_>>();
     keys.into_iter().map(|key| claim(plan, &of_key(key))).collect()
 }
 
 fn entries<'a>(plan: &Plan, c: &'a ComparisonRow, line: usize) -> Vec<Entry<'a>> {
     let point = |name: &str| plan.arms.iter().find(|a| a.name == name).and_then(|a| a.point.as_ref());
-    let against = |name: &str| plan.sweep.against.iter().any(|a| a == name);
-    let entry = |arm: &str, other: String, value: String, verdict| Entry {
-        key: (&c.suite, &c.metric, arm.to_owned(), other),
+    let against = |name: &str| point(name).is_some() && plan.sweep.against.iter().any(|a| a == name);
+    // `this` is a point by its name, `arm` and `other` are what the sentence calls the two.
+    let entry = |this: &str, arm: &str, other: &str, value: String, verdict| Entry {
+        key: Key {
+            suite: &c.suite,
+            metric: &c.metric,
+            arm: arm.to_owned(),
+            against: other.to_owned(),
+            claimed: plan.claims(this, other),
+        },
         value,
         verdict,
         line,
     };
-    let (a, b) = (point(&c.arm_a), point(&c.arm_b));
+    let (this, that) = (c.arm_a.as_str(), c.arm_b.as_str());
+    let (a, b) = (point(this), point(that));
     let mut found = vec![];
-    for (this, that, verdict) in [(a, &c.arm_b, c.verdict), (b, &c.arm_a, turned(c.verdict))] {
-        if let Some(p) = this.filter(|_| against(that)) {
-            found.push(entry(&p.arm, that.clone(), p.text(), verdict));
+    for (p, this, that, verdict) in [(a, this, that, c.verdict), (b, that, this, turned(c.verdict))] {
+        if let Some(p) = p.filter(|_| against(that)) {
+            found.push(entry(this, &p.arm, that, p.text(), verdict));
         }
     }
+    let named = !found.is_empty();
     match (a, b) {
-        (Some(p), Some(q)) if p.arm != q.arm && (p.axes == q.axes || found.is_empty()) => {
+        (Some(p), Some(q)) if p.arm != q.arm && (p.axes == q.axes || !named) => {
             let longer = if p.axes.len() >= q.axes.len() { p } else { q };
-            found.push(entry(&p.arm, q.arm.clone(), longer.text(), c.verdict));
+            // The claim's own arm is the subject of its sentence.
+            let turn = plan.claims(that, &p.arm) && !plan.claims(this, &q.arm);
+            found.push(match turn {
+                true => entry(that, &q.arm, &p.arm, longer.text(), turned(c.verdict)),
+                false => entry(this, &p.arm, &q.arm, longer.text(), c.verdict),
+            });
         }
-        (Some(p), None) if found.is_empty() => {
-            found.push(entry(&p.arm, c.arm_b.clone(), p.text(), c.verdict))
-        }
-        (None, Some(q)) if found.is_empty() => {
-            found.push(entry(&q.arm, c.arm_a.clone(), q.text(), turned(c.verdict)))
-        }
+        (Some(p), None) if !named => found.push(entry(this, &p.arm, that, p.text(), c.verdict)),
+        (None, Some(q)) if !named => found.push(entry(that, &q.arm, this, q.text(), turned(c.verdict))),
         _ => {}
+    }
+    // What the claim speaks of is not said a second time beside it.
+    if found.iter().any(|e| e.key.claimed) {
+        found.retain(|e| e.key.claimed);
     }
     found
 }
@@ -127,8 +157,11 @@ fn turned(verdict: Verdict) -> Verdict {
 }
 
 fn claim(plan: &Plan, entries: &[&Entry<'_>]) -> Claim {
-    let (suite, metric, arm, against) = &entries[0].key;
-    let finding = Finding::of(&entries.iter().map(|e| e.verdict).collect::<Vec<_>>());
+    let Key { suite, metric, arm, against, claimed } = &entries[0].key;
+    let finding = match claimed {
+        true => Finding::of(&entries.iter().map(|e| e.verdict).collect::<Vec<_>>()),
+        false => Finding::Besides,
+    };
     let at = |verdict: Verdict| {
         let values: Vec<&str> =
             entries.iter().filter(|e| e.verdict == verdict).map(|e| e.value.as_str()).collect();
@@ -144,13 +177,10 @@ fn claim(plan: &Plan, entries: &[&Entry<'_>]) -> Claim {
     .into_iter()
     .filter_map(|(verdict, word)| at(verdict).map(|values| format!("{word} at {values}")))
     .collect();
-    let throughout = plan.arms.iter().any(|a| a.name == *against);
-    let same = if throughout { "" } else { " at the same value" };
-    let words = format!(
-        "{arm} against {against}{same}, {} on {suite}: {}",
-        metric.replace('_', " "),
-        parts.join("; ")
-    );
+    let swept = plan.arms.iter().any(|a| a.point.as_ref().is_some_and(|p| p.arm == *against));
+    let same = if swept { " at the same value" } else { "" };
+    let words =
+        format!("{arm} against {against}{same}, {} on {suite}: {}", metric_words(metric), parts.join("; "));
     Claim {
         suite: (*suite).to_owned(),
         metric: (*metric).to_owned(),
@@ -166,6 +196,7 @@ fn claim(plan: &Plan, entries: &[&Entry<'_>]) -> Claim {
 fn stated(plan: &Plan, finding: Finding) -> String {
     match plan.sweep.claim.trim() {
         "" => String::new(),
+        _ if finding == Finding::Besides => String::new(),
         claim => format!("“{claim}”: {}. ", finding.word()),
     }
 }
@@ -254,23 +285,34 @@ method = "dpo"
             said,
             [
                 (
-                    "dpo",
-                    Finding::Holds,
-                    "“KTO matches DPO at less feedback”: holds. kto against dpo at the same value, win rate base on world: better at fraction=0.1; equivalent at fraction=1"
-                ),
-                (
                     "dpo@fraction=1",
                     Finding::Mixed,
-                    "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate base on world: equivalent at fraction=1; worse at fraction=0.1"
+                    "“KTO matches DPO at less feedback”: mixed. kto against dpo@fraction=1, win rate against base on world: equivalent at fraction=1; worse at fraction=0.1"
+                ),
+                (
+                    "dpo",
+                    Finding::Besides,
+                    "kto against dpo at the same value, win rate against base on world: better at fraction=0.1"
                 ),
                 (
                     "dpo@fraction=1",
-                    Finding::Open,
-                    "“KTO matches DPO at less feedback”: undecided. dpo against dpo@fraction=1, win rate base on world: undecided at fraction=0.1"
+                    Finding::Besides,
+                    "dpo against dpo@fraction=1, win rate against base on world: undecided at fraction=0.1"
                 ),
             ]
         );
-        assert_eq!(found[1].lines, [3, 4]);
+        assert_eq!(found[0].lines, [3, 4]);
+
+        let less = PLAN.replace("against", "arms = [\"kto@fraction=0.1\"]\nagainst");
+        let found = claims(&Plan::parse(&less, "p.toml", &Overrides::default()).unwrap(), &rows);
+        assert_eq!((found[0].finding, &found[0].lines[..]), (Finding::Fails, &[3][..]));
+        assert!(found[1..].iter().all(|c| c.finding == Finding::Besides));
+
+        // An arm as the plan wrote it: at equal values.
+        let equal = PLAN.replace("[\"dpo@fraction=1\"]", "[\"dpo\"]\narms = [\"kto\"]");
+        let found = claims(&Plan::parse(&equal, "p.toml", &Overrides::default()).unwrap(), &rows);
+        let holds = (Finding::Holds, "better at fraction=0.1; equivalent at fraction=1");
+        assert!(found[0].finding == holds.0 && found[0].words.ends_with(holds.1), "{found:?}");
     }
 
     #[test]

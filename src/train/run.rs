@@ -197,6 +197,10 @@ impl<'a> Run<'a> {
         let start = policy.weights_hash()?;
         let no_identity = match job.reference {
             _ if !objective.needs_reference() => "the method has no reference".to_owned(),
+            // A new adapter adds nothing, dropped or not; one that SFT has trained does.
+            Some(reference) if job.spec.lora.dropout > 0.0 && reference.decoder.adapter().is_some() => {
+                "the policy's adapter has dropout, the reference's has none".to_owned()
+            }
             Some(reference) if reference.decoder.weights_hash()? == start => String::new(),
             Some(_) => "the reference is not the starting checkpoint".to_owned(),
             None => return Err(anyhow!("{} needs a reference model", objective.name())),
@@ -291,6 +295,7 @@ impl<'a> Run<'a> {
             _ => self.job.spec.batch_size.max(1),
         };
         let least = if self.objective.z0().is_some_and(|z0| z0 != Z0::Zero) { 2 } else { 1 };
+        let before = self.sampler.state();
         let mut drawn: Vec<usize> = (0..size).map(|_| self.sampler.next()).collect();
         while drawn.len() >= least {
             let batch = self.assemble(policy, &drawn)?;
@@ -303,6 +308,9 @@ impl<'a> Run<'a> {
             return Err(anyhow!("the budget of {limit} is smaller than the cost of the first step"))
                 .hint("raise the budget, or lower max_length");
         }
+        // Nothing was taken: a run that goes on from its end must draw these again, and end again.
+        let (n, order, seed) = (self.units.len(), self.job.spec.order, self.job.seed);
+        self.sampler = Sampler::restore(n, order, seed, before);
         Ok(None)
     }
 

@@ -20,6 +20,7 @@ pub struct Ran {
     pub err: String,
 }
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 impl Ran {
     /// Asserts the exit code and that each part stands in stderr.
     #[track_caller]

@@ -9,15 +9,19 @@ use std::time::Duration;
 /// What the server does with a request, given its number and its body.
 pub type Behaviour = dyn Fn(usize, &str) -> Answer + Send + Sync;
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub enum Answer {
     Says(&'static str),
     Status(u16, &'static str),
     Raw(&'static str),
+    /// Sends the key back that came with the request, as a reply or with another status.
+    Echo(u16),
     /// Promises more than it sends.
     CutOff,
     Slow,
 }
 
+#[allow(dead_code, reason = "each test binary uses a part of it")]
 pub struct Server {
     pub url: String,
     pub requests: Arc<AtomicUsize>,
@@ -40,11 +44,11 @@ pub fn serve(behaviour: Box<Behaviour>) -> Server {
             std::thread::spawn(move || {
                 let Some((head, body)) = read_request(&stream) else { return };
                 most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                headers.lock().unwrap().push(head);
+                headers.lock().unwrap().push(head.clone());
                 let number = requests.fetch_add(1, Ordering::SeqCst);
                 let answer = behaviour(number, &body);
                 now.fetch_sub(1, Ordering::SeqCst);
-                respond(stream, answer);
+                respond(stream, answer, &head);
             });
         }
     });
@@ -67,7 +71,7 @@ fn read_request(mut stream: &TcpStream) -> Option<(String, String)> {
     }
 }
 
-fn respond(mut stream: TcpStream, answer: Answer) {
+fn respond(mut stream: TcpStream, answer: Answer, asked: &str) {
     let send = |stream: &mut TcpStream, status: u16, extra: &str, length: usize, body: &str| {
         let head =
             format!("HTTP/1.1 {status} X\r\nconnection: close\r\n{extra}content-length: {length}\r\n\r\n");
@@ -83,6 +87,15 @@ fn respond(mut stream: TcpStream, answer: Answer) {
             send(&mut stream, 200, "", body.len(), &body);
         }
         Answer::Status(status, extra) => send(&mut stream, status, extra, 5, "oops!"),
+        Answer::Echo(status) => {
+            let key = asked.lines().find(|l| l.to_lowercase().starts_with("authorization"));
+            let text = format!("you sent {} [[A]]", key.unwrap_or("no key"));
+            let body = match status {
+                200 => serde_json::json!({"choices": [{"message": {"content": text}}]}).to_string(),
+                _ => text,
+            };
+            send(&mut stream, status, "", body.len(), &body);
+        }
         Answer::Raw(body) => send(&mut stream, 200, "", body.len(), body),
         Answer::CutOff => send(&mut stream, 200, "", 500, "{\"choices\": [{\"mess"),
         Answer::Slow => {

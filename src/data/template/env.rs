@@ -6,11 +6,29 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::{methods, python};
 
+/// What a template may spend on one text, in the engine's units: a unit an instruction, and one a byte that is made or
+/// looked at. A chat of 100 kB takes about a million; a template that loops without end, or doubles a string over and
+/// over, comes to a stop after about a second.
+pub const FUEL: u64 = 20_000_000;
+
+/// Most bytes that one call of a method or of `tojson` may make: these are ours, and the engine does not count them.
+const LONGEST: usize = 64 << 20;
+
+/// # Errors
+/// `bytes` is more than one call may make.
+pub fn bounded(bytes: Option<usize>) -> Result<(), Error> {
+    match bytes {
+        Some(bytes) if bytes <= LONGEST => Ok(()),
+        _ => Err(Error::new(ErrorKind::InvalidOperation, format!("makes more than {} MiB", LONGEST >> 20))),
+    }
+}
+
 /// Jinja as transformers sets it up: blocks trimmed, Python's methods on values, `raise_exception`,
 /// `strftime_now`, and a `tojson` that escapes nothing for HTML.
 pub fn environment() -> Environment<'static> {
     let mut env = Environment::new();
     env.set_syntax(syntax());
+    env.set_fuel(Some(FUEL));
     env.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
     env.set_formatter(|out, _, value| Ok(out.write_str(&python::display(value))?));
     env.set_unknown_method_callback(methods::call);
@@ -50,6 +68,9 @@ fn raise_exception(message: String) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message))
 }
 
+/// Widest indent of `tojson`.
+const MOST_INDENT: usize = 64;
+
 /// `json.dumps` without escaping of non-ASCII characters; `indent` as Python has it.
 fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
@@ -57,6 +78,10 @@ fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let _: Option<Value> = kwargs.get("sort_keys")?;
     let _: Option<Value> = kwargs.get("separators")?;
     kwargs.assert_all_used()?;
+    if let Some(width) = indent.filter(|width| *width > MOST_INDENT) {
+        let message = format!("tojson: an indent of {width} (at most {MOST_INDENT})");
+        return Err(Error::new(ErrorKind::InvalidOperation, message));
+    }
     Ok(Value::from(python::json(value, indent)))
 }
 

@@ -3,6 +3,7 @@
 use minijinja::value::{ValueKind, from_args};
 use minijinja::{Error, ErrorKind, State, Value};
 
+use super::env::bounded;
 use super::python;
 
 pub fn call(_: &mut State, value: &Value, method: &str, args: &[Value]) -> Result<Value, Error> {
@@ -38,6 +39,8 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
         "capitalize" => Value::from(capitalize(text)),
         "replace" => {
             let (old, new, count): (&str, &str, Option<i64>) = from_args(args)?;
+            let times = text.matches(old).count();
+            bounded(new.len().checked_mul(times).and_then(|n| n.checked_add(text.len())))?;
             match count.and_then(|n| usize::try_from(n).ok()) {
                 Some(n) => Value::from(text.replacen(old, new, n)),
                 None => Value::from(text.replace(old, new)),
@@ -54,7 +57,10 @@ fn string(text: &str, method: &str, args: &[Value]) -> Result<Option<Value>, Err
         }
         "join" => {
             let (parts,): (&Value,) = from_args(args)?;
-            Value::from(python::items(parts).iter().map(python::display).collect::<Vec<_>>().join(text))
+            let parts: Vec<String> = python::items(parts).iter().map(python::display).collect();
+            let own: usize = parts.iter().map(String::len).sum();
+            bounded(text.len().checked_mul(parts.len()).and_then(|n| n.checked_add(own)))?;
+            Value::from(parts.join(text))
         }
         "removeprefix" | "removesuffix" => {
             let (part,): (&str,) = from_args(args)?;

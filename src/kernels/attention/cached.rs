@@ -153,13 +153,7 @@ fn one_head<T: Real>(
 }
 
 /// One token's queries of the heads that share keys and values, (g, d) → `out` (g, d); nothing is gathered.
-fn one_token<T: Real>(
-    out: &mut [T],
-    queries: &[T],
-    (keys, values): (&[T], &[T]),
-    n: usize,
-    shape: &Shape,
-) {
+fn one_token<T: Real>(out: &mut [T], queries: &[T], (keys, values): (&[T], &[T]), n: usize, shape: &Shape) {
     let d = shape.head_dim;
     let from = shape.window.map_or(0, |w| n.saturating_sub(w));
     let (keys, values, n) = (&keys[from * d..n * d], &values[from * d..n * d], n - from);

@@ -10,5 +10,6 @@ mod train;
 #[cfg(target_os = "linux")]
 mod tree;
 
+pub use metrics::read as read_trainer_metrics;
 pub use process::{Ended, Limits, Ran, Usage, run_tree};
 pub(super) use train::{check_program, trained};

@@ -1,20 +1,24 @@
 //! What KTO's reference point did: z0 before the clamp, how often it was clamped, how flat the loss was.
 
-use super::{Chart, Drawing, Section, key};
+use super::{Chart, Drawing, Section, file_part, key};
 use crate::base::error::Result;
+use crate::plan::{Plan, Point};
 use crate::record::StepRow;
 use crate::report::format::{plain, si};
 use crate::report::summary::mean;
 use crate::report::svg::axis::{Scale, Ticks};
-use crate::report::svg::canvas::{Canvas, Point};
+use crate::report::svg::canvas::{Canvas, Point as Place};
+use crate::report::svg::palette::ArmStyle;
 use crate::report::svg::panel::{Frame, Panel, heading};
-use crate::report::view::{Arm, View};
+use crate::report::sweep;
+use crate::report::view::{Arm, View, distinct};
 
 pub const CHART: Chart = Chart { name: "kto", draw };
 
 /// Steps are averaged over this many equal parts of the budget.
 const BINS: usize = 24;
-/// More arms than this are not told apart in one panel.
+/// More arms than this are not told apart in one panel: a sweep's arms then have a chart for each arm of the plan, with
+/// its points of the first key, the other keys where they stand first.
 const MOST: usize = 8;
 
 struct Quantity {
@@ -58,11 +62,44 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let has = |arm: &&Arm| view.input.steps.iter().any(|s| s.arm == arm.name && s.kl_unclamped.is_some());
     let arms: Vec<&Arm> = view.trained().filter(has).collect();
     let tokens = view.input.steps.iter().map(|s| s.total_policy_tokens).max().unwrap_or(0) as f64;
-    if arms.is_empty() || arms.len() > MOST || tokens == 0.0 {
+    if arms.is_empty() || tokens == 0.0 {
         return Ok(Vec::new());
     }
+    let title = "KTO's reference point and loss";
+    if arms.len() <= MOST {
+        return Ok(vec![draw_one(view, &arms, tokens, "kto", title.to_owned())?]);
+    }
+    let Some(plan) = sweep::plan(view.input) else { return Ok(Vec::new()) };
+    let of_plan = distinct(arms.iter().filter_map(|arm| point(&plan, arm)).map(|p| p.arm.as_str()));
+    let of_one = |name: &String| {
+        let line = line(&plan, &arms, name);
+        draw_one(
+            view,
+            &line.iter().collect::<Vec<_>>(),
+            tokens,
+            &format!("kto-{}", file_part(name)),
+            format!("{title}: {name}"),
+        )
+    };
+    of_plan.iter().map(of_one).collect()
+}
+
+/// The points of an arm of the plan that differ from its first in the first key alone, in styles of their own: those of
+/// the report do not tell so many apart.
+fn line(plan: &Plan, arms: &[&Arm], name: &str) -> Vec<Arm> {
+    let points = arms.iter().filter_map(|arm| Some((arm, point(plan, arm)?))).filter(|(_, p)| p.arm == name);
+    let points: Vec<_> = points.collect();
+    let rest = |p: &Point| p.axes[1..].to_vec();
+    let along = points.iter().filter(|(_, p)| rest(p) == rest(points[0].1)).take(MOST);
+    along.enumerate().map(|(i, (arm, _))| Arm { name: arm.name.clone(), style: ArmStyle::nth(i) }).collect()
+}
+
+fn point<'p>(plan: &'p Plan, arm: &Arm) -> Option<&'p Point> {
+    plan.arms.iter().find(|a| a.name == arm.name).and_then(|a| a.point.as_ref())
+}
+
+fn draw_one(view: &View<'_>, arms: &[&Arm], tokens: f64, file: &str, title: String) -> Result<Drawing> {
     let mut canvas = Canvas::new(760.0, 640.0);
-    let title = "KTO's reference point and loss".to_owned();
     let seeds = view.seeds_note();
     let about = format!("Mean over the steps of {seeds} in {BINS} equal parts of the budget.");
     let under = heading(&mut canvas, &title, &about);
@@ -70,7 +107,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     for (i, quantity) in QUANTITIES.iter().enumerate() {
         let curves: Vec<Curve<'_>> = arms
             .iter()
-            .map(|arm| Curve { arm, bins: bins(view, quantity, &arm.name, tokens) })
+            .map(|&arm| Curve { arm, bins: bins(view, quantity, &arm.name, tokens) })
             .filter(|c| c.bins.len() > 1)
             .collect();
         if curves.is_empty() {
@@ -92,7 +129,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
          steps of {seeds}. From steps.csv."
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
-    Ok(vec![Drawing { name: "kto".to_owned(), title, caption, section: Section::Training, svg, marks }])
+    Ok(Drawing { name: file.to_owned(), title, caption, section: Section::Training, svg, marks })
 }
 
 fn bins(view: &View<'_>, quantity: &Quantity, arm: &str, tokens: f64) -> Vec<(f64, f64)> {
@@ -119,7 +156,7 @@ fn panel(canvas: &mut Canvas, quantity: &Quantity, curves: &[Curve<'_>], tokens:
     panel.x_axis(canvas, "policy tokens", Ticks::Si);
     for curve in curves {
         let style = curve.arm.style;
-        let path: Vec<Point> = curve.bins.iter().map(|b| panel.at(b.0, b.1)).collect();
+        let path: Vec<Place> = curve.bins.iter().map(|b| panel.at(b.0, b.1)).collect();
         canvas.dashed(&path, style.color, 2.0, style.dash);
         let rows = format!("steps.csv[arm={}]", curve.arm.name);
         let every = (curve.bins.len() / 5).max(1);

@@ -72,8 +72,9 @@ fn draw_one(view: &View<'_>, metric: &Metric, swept: &Swept, words: &str) -> Res
         &mut canvas,
         &title,
         &format!(
-            "Suite {}; mean over {seeds} with 95 % interval; dashed grey: the starting checkpoint.",
-            metric.suite
+            "Suite {}; mean over {seeds} with 95 % interval; dashed grey: {}.",
+            metric.suite,
+            level_words(view, metric)
         ),
     );
     let panel = Panel::new(
@@ -123,7 +124,7 @@ fn width(places: &[f64], log: bool) -> Scale {
 
 fn heights(view: &View<'_>, metric: &Metric, swept: &Swept, series: &[Series<'_>]) -> Scale {
     let still = swept.still.iter().filter_map(|arm| view.score(metric, ALL, arm));
-    let base = view.score(metric, ALL, BASE).map(|s| s.summary.mean);
+    let base = level(view, metric);
     let ends = |s: Summary| [s.low, s.high];
     let lines = series.iter().flat_map(|s| s.points.iter().flat_map(|p| ends(p.2.summary)));
     Scale::over(lines.chain(still.flat_map(|s| ends(s.summary))).chain(base))
@@ -163,8 +164,27 @@ fn trimmed(x: f64) -> String {
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
 
-fn base_line(canvas: &mut Canvas, panel: &Panel, view: &View<'_>, metric: &Metric) {
-    super::scatter::base_line(canvas, panel, view, metric);
+/// Where the starting checkpoint stands: its own score, or, of win rates against it, one half.
+pub(super) fn level(view: &View<'_>, metric: &Metric) -> Option<f64> {
+    view.score(metric, ALL, BASE).map(|s| s.summary.mean).or_else(|| metric.even())
+}
+
+/// What the line at [`level`] is.
+pub(super) fn level_words(view: &View<'_>, metric: &Metric) -> &'static str {
+    match view.score(metric, ALL, BASE) {
+        None if metric.even().is_some() => "even (50 %)",
+        _ => "the starting checkpoint",
+    }
+}
+
+/// A dashed line across the panel at [`level`].
+pub(super) fn base_line(canvas: &mut Canvas, panel: &Panel, view: &View<'_>, metric: &Metric) {
+    if view.score(metric, ALL, BASE).is_some() {
+        return super::scatter::base_line(canvas, panel, view, metric);
+    }
+    let (Some(even), Some(base)) = (metric.even(), view.arm(BASE)) else { return };
+    let y = panel.y.at(even);
+    canvas.dashed(&[(panel.frame.left, y), (panel.frame.right, y)], base.style.color, 1.4, "4 3");
 }
 
 /// Arms that are not swept: their mean across the panel, in a band of its interval. Gives the ends of the lines.

@@ -1,5 +1,6 @@
 //! A metric against what was spent, a line an arm along a swept budget: FLOPs, seconds, money, labels.
 
+use super::sweep::{base_line, level, level_words};
 use super::{Chart, Drawing, Section};
 use crate::base::error::Result;
 use crate::record::RunRow;
@@ -21,13 +22,16 @@ struct Currency {
 }
 
 fn currencies(price: f64, money: &str) -> Vec<Currency> {
-    let seconds = |r: &RunRow| r.train_seconds + r.reference_seconds;
+    let seconds = |r: &RunRow| r.train_seconds;
     let mut all = vec![
         Currency {
             name: "compute (FLOPs, with reference and KL passes)".into(),
             amount: Box::new(|r| r.flops),
         },
-        Currency { name: "wall-clock time (s, training and reference)".into(), amount: Box::new(seconds) },
+        Currency {
+            name: "wall-clock time (s, with the reference's passes)".into(),
+            amount: Box::new(seconds),
+        },
     ];
     if price > 0.0 {
         let amount = Box::new(move |r: &RunRow| seconds(r) / 3600.0 * price);
@@ -61,9 +65,9 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     }
     let caption = format!(
         "{title}, on {}, in each currency of the ledger: mean over {seeds} with 95 % interval, one point a budget of \
-         the sweep, dashed line the starting checkpoint. A line further left reaches the same for less. Time and money \
-         are of this machine.",
-        metric.suite
+         the sweep, dashed line {}. A line further left reaches the same for less. Time and money are of this machine.",
+        metric.suite,
+        level_words(view, &metric)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "sweep-cost".to_owned(), title, caption, section: Section::Cost, svg, marks }])
@@ -111,12 +115,12 @@ fn panel(
 ) {
     let series: Vec<Vec<Spent>> = all.iter().map(|l| spent(view, metric, currency, l)).collect();
     let x: Vec<f64> = series.iter().flatten().map(|s| s.x).collect();
-    let base = view.score(metric, ALL, crate::report::view::BASE).map(|s| s.summary.mean);
+    let base = level(view, metric);
     let y = Scale::over(series.iter().flatten().flat_map(|s| [s.y.low, s.y.high]).chain(base));
     let panel = Panel::new(frame, Scale::over_amounts(&x), y);
     panel.x_axis(canvas, &currency.name, Ticks::Si);
     panel.y_axis(canvas, &metric.label(), metric.ticks());
-    super::scatter::base_line(canvas, &panel, view, metric);
+    base_line(canvas, &panel, view, metric);
     for (i, (line, points)) in all.iter().zip(&series).enumerate() {
         let style = ArmStyle::nth(i);
         let path: Vec<Point> = points.iter().map(|s| panel.at(s.x, s.y.mean)).collect();

@@ -107,18 +107,31 @@ impl<'a> Client<'a> {
             .expect_err("built from an error")
     }
 
+    fn without_key(&self, text: String) -> String {
+        match &self.key {
+            Some(key) if !key.is_empty() && text.contains(key.as_str()) => {
+                text.replace(key.as_str(), "[key]")
+            }
+            _ => text,
+        }
+    }
+
     fn attempt(&self, request: &Value) -> std::result::Result<Reply, Failure> {
         let url = format!("{}/chat/completions", self.endpoint.url.trim_end_matches('/'));
         let mut post = self.agent.post(&url).header("content-type", "application/json");
         if let Some(key) = &self.key {
             post = post.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = post.send(request.to_string()).map_err(|e| Failure::Again(e.to_string(), None))?;
+        let mut response = post
+            .send(request.to_string())
+            .map_err(|e| Failure::Again(self.without_key(e.to_string()), None))?;
         let status = response.status().as_u16();
         let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
-        let body = response.body_mut().read_to_string();
+        // A server may send back what it was sent: the key is to be in no reply, cache or message.
+        let body = response.body_mut().read_to_string().map(|body| self.without_key(body));
         match (status, body) {
-            (200..=299, Ok(body)) => read(&body),
+            (200..=299, Ok(body)) => read_completion(&body)
+                .ok_or_else(|| Failure::Again(format!("not a chat completion: {}", start(&body)), None)),
             (200..=299, Err(e)) => Err(Failure::Again(format!("the answer broke off: {e}"), None)),
             (408 | 409 | 425 | 429 | 500..=599, _) => {
                 Err(Failure::Again(format!("HTTP status {status}"), after.map(Duration::from_secs)))
@@ -130,13 +143,12 @@ impl<'a> Client<'a> {
     }
 }
 
-/// The text and the counts of a chat completion.
-fn read(body: &str) -> std::result::Result<Reply, Failure> {
-    let malformed = || Failure::Again(format!("not a chat completion: {}", start(body)), None);
-    let value: Value = serde_json::from_str(body).map_err(|_| malformed())?;
-    let text = value["choices"][0]["message"]["content"].as_str().ok_or_else(malformed)?;
+/// The text and the counts of a chat completion; `None` where the body is none.
+pub fn read_completion(body: &str) -> Option<Reply> {
+    let value: Value = serde_json::from_str(body).ok()?;
+    let text = value["choices"][0]["message"]["content"].as_str()?;
     let count = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
-    Ok(Reply {
+    Some(Reply {
         text: text.to_owned(),
         prompt_tokens: count("prompt_tokens"),
         completion_tokens: count("completion_tokens"),

@@ -8,6 +8,7 @@ mod client;
 mod play;
 mod template;
 
-pub use client::{Endpoint, Usage};
+pub use cache::Reply;
+pub use client::{Endpoint, Usage, read_completion};
 pub use play::{LlmJudge, Tally};
 pub use template::JudgeTemplate;
