@@ -3,6 +3,7 @@
 
     python benches/vs_trl.py --model DIR --data TRAIN.jsonl --trl-runner PATH/trl_speed.py [--python PYTHON]
                              [--methods sft,dpo,kto,kto-known] [--rounds 3] [--steps 20] [--warm 3] [--batch 8]
+                             [--device cpu|cuda] [--bf16]
 
 Install TRL first:
     python3 -m venv target/peers && target/peers/bin/pip install torch==2.15.0 transformers==5.23.0 trl==1.16.0 peft==0.21.2 datasets==5.2.0 accelerate==1.15.0
@@ -31,8 +32,12 @@ def ours(args, method, known):
         "--steps", str(args.warm + args.steps), "--order", "sequential", "--threads", str(args.threads),
         "--schedule", "constant", "--warmup", "0", "--learning-rate", "5e-5",
         "--weight-decay", "0", "--max-grad-norm", "1.0", "--max-length", "512",
-        "--batch-size", str(completions),
+        "--batch-size", str(completions), "--device", args.device,
     ]
+    if args.device != "cpu":
+        command += ["--set", "train.micro_tokens=16384"]
+    if args.bf16:
+        command += ["--set", "model.dtype=bf16"]
     if method == "kto":
         command += ["--param", "z0=previous", "--param", "lambda_desirable=1.0", "--param", "lambda_undesirable=1.0"]
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, KTO_EVAL_CACHE=cache))
@@ -52,7 +57,8 @@ def ours(args, method, known):
 
 def trl(args, method):
     command = [args.python, args.trl_runner, "--method", METHODS[method], "--model", args.model, "--data", args.data,
-               "--batch", str(args.batch), "--steps", str(args.steps), "--warm", str(args.warm), "--threads", str(args.threads)]
+               "--batch", str(args.batch), "--steps", str(args.steps), "--warm", str(args.warm), "--threads", str(args.threads),
+               "--device", args.device] + ["--bf16"] * args.bf16
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         sys.exit(f"TRL failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
@@ -69,6 +75,8 @@ def main():
     parser.add_argument("--methods", default="sft,dpo,kto,kto-known")
     for name, default in (("rounds", 3), ("steps", 20), ("warm", 3), ("batch", 8), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
 
     print("| method | kto-eval tokens/s | TRL tokens/s | ratio, median (min to max) | memory beyond the model, MiB: kto-eval / TRL | ratio |")

@@ -9,7 +9,7 @@ use engine::{floats, ids, json, largest_difference, sequence, shared};
 use kto_eval::base::error::render;
 use kto_eval::base::seed;
 use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
-use kto_eval::plan::LoraSpec;
+use kto_eval::plan::{LoraSpec, Quantize};
 use rand_chacha::rand_core::Rng;
 use serde_json::{Value, json};
 use std::path::Path;
@@ -257,7 +257,9 @@ fn an_adapter_of_peft_gives_the_log_probs_of_peft() {
             assert!(error < 1e-4, "{error:e}");
         }
     }
-    let opened = kto_eval::launch::open_dir(&dir.join("llama-lora"), DType::F32, &Device::Cpu).unwrap();
+    let opened =
+        kto_eval::launch::open_dir(&dir.join("llama-lora"), DType::F32, &Device::Cpu, Quantize::None)
+            .unwrap();
     assert_eq!(opened.weights_dir.file_name().unwrap(), "llama", "the base stands beside the adapter");
     assert!(opened.decoder.adapter().is_some());
 }

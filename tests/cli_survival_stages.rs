@@ -113,7 +113,7 @@ name = "other"
 method = "sft"
 [arm.trainer]
 data = "trl-jsonl"
-command = ["sh", "-c", "echo begun >> begun.log; sleep ${KTO_TEST_SLEEP:-0}; cp {model}/* {out}/"]
+command = ["sh", "-c", "echo begun >> begun.log; sleep $(printenv KTO_TEST_SLEEP || echo 0); cp {model}/* {out}/"]
 
 [[arm]]
 method = "kto"
@@ -124,9 +124,10 @@ fn another_trainer_begins_anew_and_what_was_finished_stays() {
     let place = place(4_000, TRAINER);
     let mut command = place.command(&arguments("cut"));
     command.env("KTO_TEST_SLEEP", "60").stdout(Stdio::null()).stderr(Stdio::null());
-    let child = command.spawn().unwrap();
+    let mut child = command.spawn().unwrap();
     let began = Instant::now();
     while !place.path("begun.log").exists() {
+        assert!(child.try_wait().unwrap().is_none(), "it ended before the trainer began");
         assert!(began.elapsed() < Duration::from_secs(300), "the trainer does not begin");
         std::thread::sleep(Duration::from_millis(5));
     }

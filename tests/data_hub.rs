@@ -24,8 +24,12 @@ struct Hub {
     cut: Vec<String>,
     /// Files that are redirected, as large ones are.
     redirected: Vec<String>,
+    /// Files (or `api/<repository>`) that answer with this status, and how often yet; transfers of whole files only.
+    failing: HashMap<String, (u16, usize)>,
     /// Requests that were answered.
     log: Vec<String>,
+    /// The range that each request asked for, if any.
+    ranges: Vec<Option<String>>,
     /// The token that each request brought, if any.
     tokens: Vec<Option<String>>,
 }
@@ -58,6 +62,7 @@ fn answer(stream: TcpStream, hub: &Mutex<Hub>, base: &str) -> Option<()> {
     hub.log.push(path.clone());
     let token = headers.get("authorization").cloned();
     hub.tokens.push(token.clone());
+    hub.ranges.push(headers.get("range").cloned());
     let response = respond(&mut hub, &path, headers.get("range").map(String::as_str), token.as_deref(), base);
     drop(hub);
     let mut stream = stream;
@@ -69,8 +74,22 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         format!("HTTP/1.1 {line}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n").into_bytes()
     };
     let gated = |hub: &Hub, repo: &str| hub.gated.iter().any(|g| g == repo) && token != Some("Bearer secret");
+    let fails = |hub: &mut Hub, name: &str| match hub.failing.get_mut(name) {
+        Some((code, left)) if *left > 0 => {
+            *left -= 1;
+            Some(status(&format!("{code} Out Of Order")))
+        }
+        _ => None,
+    };
     if let Some(rest) = path.strip_prefix("api/") {
-        let repo = rest.trim_end_matches("/revision/main").trim_start_matches("models/");
+        let (repo, revision) =
+            rest.trim_start_matches("models/").split_once("/revision/").unwrap_or((rest, "main"));
+        // Another revision is another repository here, `<repository>@<revision>`.
+        let of_revision = if revision == "main" { repo.to_owned() } else { format!("{repo}@{revision}") };
+        let repo = of_revision.as_str();
+        if let Some(refusal) = fails(hub, &format!("api/{repo}")) {
+            return refusal;
+        }
         if gated(hub, repo) {
             return status("401 Unauthorized");
         }
@@ -88,12 +107,21 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         );
         return [head.into_bytes(), body.into_bytes()].concat();
     }
-    let name = path.trim_start_matches("cdn/").replace("/resolve/main/", "/");
+    let name = path.trim_start_matches("cdn/").replace("/resolve/main/", "/").replace("/resolve/v2/", "@v2/");
+    let commit = if name.contains("@v2/") { COMMIT.replace('0', "f") } else { COMMIT.to_owned() };
+    if gated(hub, name.rsplit_once('/').map_or("", |(repo, _)| repo)) {
+        return status("401 Unauthorized");
+    }
+    if range != Some("bytes=0-0")
+        && let Some(refusal) = fails(hub, &name)
+    {
+        return refusal;
+    }
     let Some(bytes) = hub.files.get(&name).cloned() else { return status("404 Not Found") };
     let etag = format!("etag-{}", name.len() * 1000 + bytes.len());
     if !path.starts_with("cdn/") && hub.redirected.contains(&name) {
         let head = format!(
-            "HTTP/1.1 302 Found\r\nLocation: {base}/cdn/{path}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\n\
+            "HTTP/1.1 302 Found\r\nLocation: {base}/cdn/{path}\r\nX-Linked-Etag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\n\
              Content-Length: 0\r\nConnection: close\r\n\r\n"
         );
         return head.into_bytes();
@@ -103,7 +131,7 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
     let to = to.parse().unwrap_or(bytes.len() - 1).min(bytes.len() - 1);
     let body = &bytes[from..=to];
     let head = format!(
-        "HTTP/1.1 206 Partial Content\r\nETag: \"{etag}\"\r\nX-Repo-Commit: {COMMIT}\r\nContent-Range: bytes {from}-{to}/{}\r\n\
+        "HTTP/1.1 206 Partial Content\r\nETag: \"{etag}\"\r\nX-Repo-Commit: {commit}\r\nContent-Range: bytes {from}-{to}/{}\r\n\
          Content-Length: {}\r\nConnection: close\r\n\r\n",
         bytes.len(),
         body.len()
@@ -116,6 +144,12 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         body.len()
     };
     [head.as_bytes(), &body[..sent]].concat()
+}
+
+/// Forgets a variable; see [`set`].
+fn unset(variable: &str) {
+    // SAFETY: as for `set`.
+    unsafe { std::env::remove_var(variable) }
 }
 
 /// # Safety
@@ -246,6 +280,113 @@ fn named_data_sets_are_read_by_their_recipes() {
     assert_eq!(sources.len(), 7, "every recipe is tested here");
 }
 
+/// Where the cache keeps what a transfer has brought so far, and where the whole.
+fn blob(home: &Path, name: &str, length: usize) -> std::path::PathBuf {
+    let repo = name.rsplit_once('/').unwrap().0.replace('/', "--");
+    home.join("hub").join(repo).join("blobs").join(format!("etag-{}", name.len() * 1000 + length))
+}
+
+fn transfers_that_fail_leave_the_cache_whole(hub: &Mutex<Hub>, home: &Path) {
+    let rows: String = (0..400)
+        .map(|i| format!("{{\"prompt\": \"q{i}\", \"chosen\": \"yes\", \"rejected\": \"no\"}}\n"))
+        .collect();
+    let put = |repo: &str| {
+        let name = format!("datasets/Org/{repo}/train.jsonl");
+        hub.lock().unwrap().files.insert(name.clone(), rows.clone().into_bytes());
+        let blob = blob(home, &name, rows.len());
+        (name, blob.clone(), blob.with_extension("part"))
+    };
+    let read = |repo: &str| load(&spec(&format!("Org/{repo}"), ""), "train").map(|l| l.dataset.len());
+    let refused = |repo: &str| render(&read(repo).unwrap_err());
+
+    // The hub fails: said as such, and nothing is kept.
+    put("busy");
+    hub.lock().unwrap().failing.insert("api/datasets/Org/busy".into(), (503, 1));
+    let text = refused("busy");
+    assert!(text.contains("status: 503") && text.contains("the hub itself is failing"), "{text}");
+    assert_eq!(read("busy").unwrap(), 400);
+
+    // A transfer that fails twice is tried again, whatever it had brought before.
+    let (name, whole, part) = put("shaky");
+    hub.lock().unwrap().failing.insert(name, (500, 2));
+    assert_eq!(read("shaky").unwrap(), 400);
+    assert!(whole.is_file() && !part.exists());
+
+    // Cut at every attempt: what came is kept aside, and the next call goes on from there.
+    let (name, whole, part) = put("cut");
+    hub.lock().unwrap().cut.extend(std::iter::repeat_n(name, 5));
+    let text = refused("cut");
+    assert!(text.contains("train.jsonl") && text.contains("hint:"), "{text}");
+    let kept = std::fs::metadata(&part).unwrap().len();
+    assert!(!whole.exists() && kept > 0, "{kept}");
+    hub.lock().unwrap().cut.clear();
+    assert_eq!(read("cut").unwrap(), 400);
+    let asked = hub.lock().unwrap().ranges.last().cloned().flatten().unwrap();
+    assert_eq!(asked, format!("bytes={kept}-"), "taken up where it broke off");
+    assert_eq!(std::fs::read(&whole).unwrap(), rows.as_bytes());
+
+    // What came before is there, and the first attempt to go on brings nothing: the library asks for the whole and
+    // adds it to what there was. Such a file is not kept.
+    let (name, whole, part) = put("twice");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, &rows.as_bytes()[..1000]).unwrap();
+    hub.lock().unwrap().failing.insert(name, (500, 1));
+    assert_eq!(read("twice").unwrap(), 400);
+    assert_eq!(std::fs::read(&whole).unwrap(), rows.as_bytes());
+
+    // More than the whole file was left behind, by another version of it.
+    let (_, whole, part) = put("beyond");
+    std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+    std::fs::write(&part, vec![b'x'; rows.len() + 1]).unwrap();
+    assert_eq!(read("beyond").unwrap(), 400);
+    assert_eq!(std::fs::read(&whole).unwrap(), rows.as_bytes());
+
+    // No space left: /dev/full says so of every write.
+    #[cfg(target_os = "linux")]
+    {
+        let (_, whole, part) = put("full");
+        std::fs::create_dir_all(part.parent().unwrap()).unwrap();
+        std::os::unix::fs::symlink("/dev/full", &part).unwrap();
+        let text = refused("full");
+        assert!(text.contains("No space left") && text.contains("the disk of the cache is full"), "{text}");
+        assert!(!whole.exists());
+        std::fs::remove_file(&part).unwrap();
+        assert_eq!(read("full").unwrap(), 400);
+    }
+}
+
+fn revisions_are_kept_apart(hub: &Mutex<Hub>) {
+    for file in ["config.json", "tokenizer.json"] {
+        hub.lock().unwrap().files.insert(format!("Org/model@v2/{file}"), b"{\"of\": \"v2\"}".to_vec());
+    }
+    hub.lock().unwrap().files.insert("Org/model@v2/model.safetensors".into(), vec![9; 50]);
+    let (main, v2) = (resolve_model("Org/model", "main").unwrap(), resolve_model("Org/model", "v2").unwrap());
+    assert_ne!(main, v2);
+    assert_eq!(std::fs::read(v2.join("model.safetensors")).unwrap(), vec![9; 50]);
+    assert_eq!(std::fs::read(main.join("config.json")).unwrap(), b"{}");
+    let text = render(&resolve_model("Org/model", "v3").unwrap_err());
+    assert!(text.contains("no such repository, revision or file"), "{text}");
+    let text = render(&resolve_model("Org/model", "../x").unwrap_err());
+    assert!(text.contains("is no revision"), "{text}");
+}
+
+fn a_token_file_serves_as_the_variable_does(home: &Path) {
+    unset("HF_TOKEN");
+    let other = tempfile::TempDir::new().unwrap();
+    set("HF_HOME", &other.path().display().to_string());
+    let text = render(&load(&spec("Org/secret", ""), "train").unwrap_err());
+    assert!(text.contains("set HF_TOKEN"), "{text}");
+    std::fs::write(other.path().join("token"), "secret\n").unwrap();
+    assert_eq!(load(&spec("Org/secret", ""), "train").unwrap().dataset.len(), 200);
+    assert!(other.path().join("hub").is_dir(), "HF_HOME holds the cache");
+    let cache = tempfile::TempDir::new().unwrap();
+    set("HF_HUB_CACHE", &cache.path().display().to_string());
+    resolve_model("Org/model", "main").unwrap();
+    assert!(cache.path().join("models--Org--model").is_dir(), "HF_HUB_CACHE goes before HF_HOME");
+    unset("HF_HUB_CACHE");
+    set("HF_HOME", &home.display().to_string());
+}
+
 #[test]
 fn data_sets_and_models_are_fetched_cached_and_refused_as_the_hub_answers() {
     let home = tempfile::TempDir::new().unwrap();
@@ -310,6 +451,9 @@ fn data_sets_and_models_are_fetched_cached_and_refused_as_the_hub_answers() {
     assert_eq!(resolve_model(&home.path().display().to_string(), "main").unwrap(), home.path());
 
     named_data_sets_are_read_by_their_recipes();
+    transfers_that_fail_leave_the_cache_whole(&hub, home.path());
+    revisions_are_kept_apart(&hub);
+    a_token_file_serves_as_the_variable_does(home.path());
 
     // Offline: the cache serves what it has, and nothing is asked.
     set("HF_HUB_OFFLINE", "1");

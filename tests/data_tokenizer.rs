@@ -6,7 +6,7 @@ use std::path::Path;
 
 use kto_eval::base::error::render;
 use kto_eval::data::{
-    Dataset, PreferencePair, Tokenizer, UnpairedExample, inspect, tokenize_pairs, tokenize_unpaired,
+    Dataset, Others, PreferencePair, Tokenizer, UnpairedExample, inspect, tokenize_pairs, tokenize_unpaired,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -174,12 +174,14 @@ fn the_linter_names_what_it_finds() {
         pair("bbbbbbbbbbbb", "a", "b"),
         pair("cca", "b", ""),
         pair("bb", "x", "a"),
+        pair("aa", "a</s></s>", "b</s>"),
     ];
     for (i, pair) in pairs.iter_mut().enumerate() {
         pair.id = format!("row:{i}");
     }
-    let heldout = Dataset::Paired(vec![pair("cb", "a", "b")]);
-    let report = inspect(&Dataset::Paired(pairs), Some(&heldout), &tokenizer, 8).unwrap();
+    let heldout = Others::of("split `test`", &Dataset::Paired(vec![pair("cb", "a", "b")]));
+    let suite = Others { name: "suite `s`".into(), prompts: vec!["c ".into(), "other".into()] };
+    let report = inspect(&Dataset::Paired(pairs), &[heldout, suite], &tokenizer, 8).unwrap();
     let found: Vec<(usize, String)> = report
         .findings
         .iter()
@@ -192,6 +194,7 @@ fn the_linter_names_what_it_finds() {
         .collect();
     let expected = [
         (2, "BOS twice at row:2"),
+        (1, "EOS twice at row:8"),
         (1, "EOS before the row:3"),
         (1, "cut at max_length, row:4"),
         (2, "dropped: the prompt row:5"),
@@ -199,15 +202,16 @@ fn the_linter_names_what_it_finds() {
         (1, "tokens merge across row:6"),
         (1, "chosen and rejected row:1"),
         (1, "prompt stands in row:1"),
-        (1, "prompt stands in row:4"),
         (1, "holds the unknown row:7"),
+        (1, "prompt stands too row:4"),
+        (2, "prompt stands too row:0,row:1"),
     ];
     assert_eq!(found, expected.map(|(n, text)| (n, text.to_owned())));
-    assert_eq!((report.examples, report.desirable, report.undesirable), (8, 8, 8));
-    assert_eq!((report.stats.examples, report.stats.dropped), (6, 2));
+    assert_eq!((report.examples, report.desirable, report.undesirable), (9, 9, 9));
+    assert_eq!((report.stats.examples, report.stats.dropped), (7, 2));
     let text = report.to_string();
     for part in
-        ["8 pairs: 8 desirable and 8 undesirable", "6 kept, 2 dropped", "row:0 (desirable)\n⟦<s>c⟧a·</s>"]
+        ["9 pairs: 9 desirable and 9 undesirable", "7 kept, 2 dropped", "row:0 (desirable)\n⟦<s>c⟧a·</s>"]
     {
         assert!(text.contains(part), "{text}\nlacks: {part}");
     }

@@ -4,42 +4,12 @@
 mod engine;
 
 use candle_core::{DType, Device, Tensor};
-use engine::{largest_difference, sequence};
+use engine::{FAMILIES, largest_difference, sequence, tiny};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
 use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed, Size};
 use rand_chacha::rand_core::Rng;
-use serde_json::{Value, json};
-
-/// A tiny model of each family, with what tells the family apart switched on.
-fn tiny(family: &str) -> DecoderConfig {
-    let mut config = json!({
-        "model_type": family, "vocab_size": 29, "hidden_size": 12, "num_hidden_layers": 2,
-        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 20,
-        "max_position_embeddings": 64, "initializer_range": 0.3, "tie_word_embeddings": false,
-    });
-    let more = match family {
-        "llama" => json!({"attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3",
-            "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
-        "mistral" => json!({"sliding_window": 4}),
-        "qwen2" => json!({"tie_word_embeddings": true}),
-        "gpt_neox" => json!({"rotary_pct": 0.5, "hidden_size": 16, "num_attention_heads": 4}),
-        "gpt2" => json!({"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64}),
-        "gemma2" => {
-            json!({"query_pre_attn_scalar": 4, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0,
-            "sliding_window": 4, "tie_word_embeddings": true})
-        }
-        "gemma3_text" => json!({"query_pre_attn_scalar": 4, "sliding_window": 4, "sliding_window_pattern": 2,
-            "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "tie_word_embeddings": true}),
-        _ => json!({}),
-    };
-    let (Value::Object(all), Value::Object(more)) = (&mut config, more) else { unreachable!() };
-    all.extend(more);
-    DecoderConfig::from_json(&config).unwrap()
-}
-
-const FAMILIES: [&str; 9] =
-    ["llama", "mistral", "qwen2", "qwen3", "gpt_neox", "gpt2", "gemma2", "gemma3_text", "olmo2"];
+use serde_json::Value;
 
 /// A model whose norms and biases are random too, so that every gradient can show.
 fn decoder(family: &str) -> Decoder {

@@ -200,8 +200,17 @@ fn two_checkouts_of_a_trainer_are_measured_turn_about() {
         place.write(&format!("{checkout}/ours.sh"), &format!("cp $1/* $3/\nsleep {pause}\n"));
     }
     let measure = |candidate: &str, out: &str| {
-        let sides =
-            ["--baseline-dir", "old", "--candidate-dir", candidate, "--rounds", "6", "--out", out, "--quiet"];
+        let sides = [
+            "--baseline-dir",
+            "old",
+            "--candidate-dir",
+            candidate,
+            "--rounds",
+            "10",
+            "--out",
+            out,
+            "--quiet",
+        ];
         place.run(&[&["gate", "measure", "trainers.toml"][..], &sides].concat()).succeeds();
         let (b, c) = (format!("{out}/baseline"), format!("{out}/candidate"));
         let gated = place.run(&["gate", "--baseline", &b, "--candidate", &c, "--out", "judged"]);
@@ -222,28 +231,62 @@ fn two_checkouts_of_a_trainer_are_measured_turn_about() {
         .fails(2, &["no program", "no/such"]);
 }
 
-/// Real TRL: `pip install torch trl` into an environment, then
+/// An arm that runs one of `suites/trainers`.
+fn trl_arm(python: &str, name: &str, method: &str, data: &str, more: &[&str]) -> String {
+    let script = format!("{}/suites/trainers/trl_{method}.py", env!("CARGO_MANIFEST_DIR"));
+    let mut command =
+        vec![python, script.as_str(), "--model", "{model}", "--data", "{data}", "--out", "{out}"];
+    command.extend(["--seed", "{seed}", "--max-tokens", "{budget.tokens}", "--batch-size", "{batch_size}"]);
+    command.extend([
+        "--learning-rate",
+        "{learning_rate}",
+        "--schedule",
+        "{schedule}",
+        "--max-length",
+        "{max_length}",
+    ]);
+    command.extend([
+        "--warmup",
+        "{warmup}",
+        "--weight-decay",
+        "{weight_decay}",
+        "--max-grad-norm",
+        "{max_grad_norm}",
+    ]);
+    if method != "sft" {
+        command.extend(["--beta", "{beta}"]);
+    }
+    command.extend(more);
+    format!(
+        "\n[[arm]]\nname = \"{name}\"\nmethod = \"{method}\"\n[arm.trainer]\ndata = \"{data}\"\ntimeout_seconds = 900\n\
+         keep_model = true\ncommand = {command:?}\n"
+    )
+}
+
+/// Real TRL: `pip install torch trl peft` into an environment, then
 /// `KTO_EVAL_PYTHON=/path/to/python cargo test --release --test external_trainers -- --ignored`.
 #[test]
-#[ignore = "needs Python with torch and trl (pip install torch trl); KTO_EVAL_PYTHON names the interpreter"]
+#[ignore = "needs Python with torch, trl and peft (pip install torch trl peft); KTO_EVAL_PYTHON names the interpreter"]
 fn trl_trains_and_is_scored_beside_this_engine() {
     let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let place = Place::new();
+    // Prompts that fill the length: this engine leaves them out, and TRL would drop them after the list is cut.
+    let train = place.read("data/train.jsonl");
+    let long = train.lines().take(30).map(|line| {
+        let mut row: serde_json::Value = serde_json::from_str(line).unwrap();
+        row["prompt"] = row["prompt"].as_str().unwrap().repeat(30).into();
+        format!("{row}\n")
+    });
+    place.write("data/train.jsonl", &(long.collect::<String>() + &train));
     let mut text = cli::PLAN.replacen("seeds = [1, 2]", "seeds = [1]", 1);
-    for (method, data, beta) in [
-        ("kto", "trl-unpaired-jsonl", true),
-        ("dpo", "trl-jsonl", true),
-        ("sft", "trl-unpaired-jsonl", false),
+    let lora = ["--lora-rank", "4", "--lora-alpha", "8"];
+    for (name, method, data, more) in [
+        ("trl-kto", "kto", "trl-unpaired-jsonl", &[][..]),
+        ("trl-dpo", "dpo", "trl-parquet", &[]),
+        ("trl-sft", "sft", "trl-unpaired-parquet", &[]),
+        ("trl-kto-lora", "kto", "trl-unpaired-jsonl", &lora),
     ] {
-        let script = format!("{}/suites/trainers/trl_{method}.py", env!("CARGO_MANIFEST_DIR"));
-        let beta = if beta { "\"--beta\", \"{beta}\", " } else { "" };
-        text += &format!(
-            "\n[[arm]]\nname = \"trl-{method}\"\nmethod = \"{method}\"\n[arm.trainer]\ndata = \"{data}\"\n\
-             timeout_seconds = 900\ncommand = [\"{python}\", \"{script}\", \"--model\", \"{{model}}\", \"--data\", \"{{data}}\", \
-             \"--out\", \"{{out}}\", \"--seed\", \"{{seed}}\", \"--max-tokens\", \"{{budget.tokens}}\", {beta}\
-             \"--batch-size\", \"{{batch_size}}\", \"--learning-rate\", \"{{learning_rate}}\", \"--schedule\", \"{{schedule}}\", \
-             \"--max-length\", \"{{max_length}}\"]\n"
-        );
+        text += &trl_arm(&python, name, method, data, more);
     }
     place.write("trl.toml", &text);
     let ran = place.run(&["compare", "trl.toml", "--out", "out", "--quiet"]);
@@ -254,24 +297,32 @@ fn trl_trains_and_is_scored_beside_this_engine() {
         assert!((5_850..=6_000).contains(&run.policy_tokens), "{}: {} tokens", run.run, run.policy_tokens);
     }
     assert_eq!(ran.code, 0, "{}{}", ran.out, ran.err);
+    let of = |arm: &str| records.runs.iter().find(|r| r.arm == arm).unwrap().clone();
+    let scored = |arm: &str| records.scores.iter().any(|s| s.arm == arm && s.metric == "reward_accuracy");
     for method in ["kto", "dpo", "sft"] {
-        let of = |arm: &str| records.runs.iter().find(|r| r.arm == arm).unwrap().clone();
         let (ours, theirs) = (of(method), of(&format!("trl-{method}")));
         let steps: Vec<_> = records.steps.iter().filter(|s| s.arm == theirs.arm).collect();
         assert!(
             steps.len() >= 10 && steps.iter().all(|s| s.loss.is_finite() && s.policy_tokens > 0),
             "{method}"
         );
+        assert_eq!(steps.iter().map(|s| s.policy_tokens).sum::<u64>(), theirs.policy_tokens);
         // Other orders of the same data at the same rates: losses end near each other.
         let apart = (ours.final_loss - theirs.final_loss).abs() / ours.final_loss.abs();
         println!("{method}: ours {} theirs {} apart {apart:.3}", ours.final_loss, theirs.final_loss);
         assert!(apart < 0.15, "{method}: {} and {}", ours.final_loss, theirs.final_loss);
         assert_ne!(theirs.weights, ours.weights);
-        let score = |arm: &str| {
-            records.scores.iter().find(|s| s.arm == arm && s.metric == "reward_accuracy").unwrap().value
-        };
-        println!("{method}: accuracy ours {} theirs {}", score(&ours.arm), score(&theirs.arm));
+        assert!(scored(&ours.arm) && scored(&theirs.arm), "{method}");
     }
+    // The adapter is merged into the starting checkpoint and scored as the others are.
+    let left = place.path("out/external").join(of("trl-kto-lora").run);
+    assert!(left.join("adapter_config.json").exists() && !left.join("model.safetensors").exists());
+    assert!(scored("trl-kto-lora") && of("trl-kto-lora").weights != of("trl-kto").weights);
     let costs = trainer_rows(&place, "out");
     assert!(costs.iter().all(|c| c.cpu_seconds > 1.0 && c.peak_tree_mib > 200.0), "{costs:?}");
+    let report = place.read("out/report.md");
+    assert!(
+        ["trl-kto", "trl-dpo", "trl-sft", "trl-kto-lora"].iter().all(|arm| report.contains(arm)),
+        "{report}"
+    );
 }

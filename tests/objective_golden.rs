@@ -28,6 +28,7 @@ fn pairs(case: &Value) -> (LogProbs, StepContext) {
         desirable: (0..16).map(|i| i % 2 == 0).collect(),
         tokens,
         prompt: vec![],
+        complement: vec![],
     };
     (logps, step)
 }
@@ -149,6 +150,7 @@ fn kto_gives_the_reference_losses_under_both_mismatches() {
         tokens: vec![1; 8],
         desirable: labels,
         prompt: vec![],
+        complement: vec![],
     };
     let lambda = Lambda::Fixed { desirable: 1.0, undesirable: 1.33 };
     let loss_at = |z0: f64| {

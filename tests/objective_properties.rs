@@ -35,6 +35,8 @@ fn every_method() -> Vec<Method> {
         Method::SppoHard(beta.clone()),
         Method::Nca(beta.clone()),
         Method::Bco(beta),
+        csft(),
+        Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.7 }),
         // Its "log-probs" are scores.
         Method::Reward,
     ];
@@ -47,6 +49,10 @@ fn every_method() -> Vec<Method> {
     all
 }
 
+fn csft() -> Method {
+    Method::Csft(ControlSpec { desirable_token: "<|good|>".into(), undesirable_token: "<|bad|>".into() })
+}
+
 fn kto(beta: f64, lambda: Lambda) -> Method {
     Method::Kto(KtoSpec { beta, lambda, z0: Z0::Next })
 }
@@ -56,7 +62,8 @@ fn batch(objective: &dyn Objective, n: usize, spread: f64, case: u64) -> LogProb
     let mut rng = seed::rng_at(7, "objective-properties", case);
     let tokens: Vec<usize> = (0..n).map(|_| rng.random_range(1..60)).collect();
     let reference: Vec<f64> = tokens.iter().map(|&t| -(t as f64) * rng.random_range(0.5..6.0)).collect();
-    let policy = reference.iter().map(|r| (r + spread * rng.random_range(-1.0..1.0)).min(-0.01)).collect();
+    let policy: Vec<f64> =
+        reference.iter().map(|r| (r + spread * rng.random_range(-1.0..1.0)).min(-0.01)).collect();
     let desirable = match objective.feedback() {
         Feedback::Paired => (0..n).map(|i| i % 2 == 0).collect(),
         Feedback::Unpaired => (0..n).map(|_| rng.random_bool(0.6)).collect(),
@@ -68,7 +75,14 @@ fn batch(objective: &dyn Objective, n: usize, spread: f64, case: u64) -> LogProb
         vec![]
     };
     let reference = if objective.needs_reference() { reference } else { vec![] };
-    LogProbs { policy, reference, tokens, desirable, prompt }
+    // As if every token of a completion had the same probability.
+    let of_token = |(logp, &n): (&f64, &usize)| n as f64 * (-(logp / n as f64).exp()).ln_1p();
+    let complement = if objective.needs_complement() {
+        policy.iter().zip(&tokens).map(of_token).collect()
+    } else {
+        vec![]
+    };
+    LogProbs { policy, reference, tokens, desirable, prompt, complement }
 }
 
 fn context(objective: &dyn Objective, logps: &LogProbs) -> StepContext {
@@ -77,6 +91,7 @@ fn context(objective: &dyn Objective, logps: &LogProbs) -> StepContext {
     StepContext {
         examples: if objective.feedback() == Feedback::Paired { n / 2 } else { n },
         chosen_tokens: (0..n).filter(chosen).map(|i| logps.tokens[i]).sum(),
+        rejected_tokens: (0..n).filter(|i| !chosen(i)).map(|i| logps.tokens[i]).sum(),
         prompt_tokens: 17 * logps.prompt.len(),
         z0: if objective.z0().is_some() { 0.4 } else { 0.0 },
         classes: ClassCounts { desirable: 30, undesirable: 100 },
@@ -85,7 +100,13 @@ fn context(objective: &dyn Objective, logps: &LogProbs) -> StepContext {
 }
 
 fn finite(evaluation: &Evaluation) -> bool {
-    let all = [&evaluation.losses, &evaluation.rewards, &evaluation.gradient, &evaluation.prompt_gradient];
+    let all = [
+        &evaluation.losses,
+        &evaluation.rewards,
+        &evaluation.gradient,
+        &evaluation.prompt_gradient,
+        &evaluation.complement_gradient,
+    ];
     evaluation.loss.is_finite() && all.iter().all(|list| list.iter().all(|x| x.is_finite()))
 }
 
@@ -114,6 +135,9 @@ fn gradients_are_finite_differences() {
             for i in 0..8 {
                 check("policy", exact.gradient[i], difference(&|l, h| l.policy[i] += h));
             }
+            for i in 0..logps.complement.len() {
+                check("complement", exact.complement_gradient[i], difference(&|l, h| l.complement[i] += h));
+            }
             for i in 0..logps.prompt.len() {
                 check("prompt", exact.prompt_gradient[i], difference(&|l, h| l.prompt[i] += h));
             }
@@ -129,7 +153,7 @@ fn micro_batches_add_up_to_the_step() {
         let step = context(objective.as_ref(), &logps);
         let whole = evaluate(objective.as_ref(), &logps, &step).unwrap();
         for size in [2, 4, 8] {
-            let (mut loss, mut gradient, mut prompt_gradient) = (0.0, vec![], vec![]);
+            let (mut loss, mut gradient, mut prompt_gradient, mut complement) = (0.0, vec![], vec![], vec![]);
             for start in (0..16).step_by(size) {
                 let end = start + size;
                 let part = |list: &[f64]| if list.is_empty() { vec![] } else { list[start..end].to_vec() };
@@ -143,11 +167,13 @@ fn micro_batches_add_up_to_the_step() {
                     } else {
                         logps.prompt[start / 2..end / 2].to_vec()
                     },
+                    complement: part(&logps.complement),
                 };
                 let got = evaluate(objective.as_ref(), &micro, &step).unwrap();
                 loss += got.loss;
                 gradient.extend(got.gradient);
                 prompt_gradient.extend(got.prompt_gradient);
+                complement.extend(got.complement_gradient);
             }
             assert!(
                 (loss - whole.loss).abs() <= 1e-12 * whole.loss.abs(),
@@ -155,6 +181,7 @@ fn micro_batches_add_up_to_the_step() {
             );
             assert_eq!(gradient, whole.gradient, "{method:?} in parts of {size}");
             assert_eq!(prompt_gradient, whole.prompt_gradient, "{method:?} in parts of {size}");
+            assert_eq!(complement, whole.complement_gradient, "{method:?} in parts of {size}");
         }
     }
 }
@@ -182,7 +209,8 @@ fn extreme_log_ratios_stay_finite_and_pull_the_right_way() {
                 continue;
             }
             assert!(got.gradient[0] <= 0.0, "{method:?} pushes the chosen down at {w}, {l}");
-            if !matches!(method, Method::Sft) {
+            // CSFT raises both, each after its own control token.
+            if !matches!(method, Method::Sft | Method::Csft(_)) {
                 assert!(got.gradient[1] >= 0.0, "{method:?} pushes the rejected up at {w}, {l}");
             }
         }
@@ -193,7 +221,7 @@ fn extreme_log_ratios_stay_finite_and_pull_the_right_way() {
 fn a_wrong_ranking_costs_more_than_a_right_one() {
     for method in every_method() {
         let objective = build(&method).unwrap();
-        if objective.feedback() == Feedback::Completions {
+        if objective.feedback() == Feedback::Completions || matches!(method, Method::Csft(_)) {
             continue;
         }
         let loss = |shift: f64| {
@@ -297,7 +325,8 @@ fn a_step_of_one_class_works() {
             step.classes =
                 ClassCounts { desirable: 4 * usize::from(class), undesirable: 4 * usize::from(!class) };
             let got = evaluate(objective.as_ref(), &logps, &step).unwrap();
-            assert!(finite(&got) && got.gradient.iter().all(|g| (*g < 0.0) == class), "{method:?}");
+            let up = class || matches!(method, Method::Csft(_));
+            assert!(finite(&got) && got.gradient.iter().all(|g| (*g < 0.0) == up), "{method:?}");
         }
     }
 }
@@ -321,6 +350,58 @@ fn a_policy_equal_to_its_reference_costs_what_the_method_says() {
     }
 }
 
+/// The two objectives over tokens against their equations, written out token by token.
+#[test]
+fn conditional_sft_and_unlikelihood_are_their_equations() {
+    let probabilities: [&[f64]; 4] = [&[0.5, 0.25], &[0.9, 0.1, 0.3], &[0.6], &[0.05, 0.7]];
+    let desirable = vec![true, false, false, true];
+    let sums = |f: &dyn Fn(f64) -> f64| -> Vec<f64> {
+        probabilities.iter().map(|p| p.iter().map(|&p| f(p)).sum()).collect()
+    };
+    let logps = LogProbs {
+        policy: sums(&f64::ln),
+        complement: sums(&|p| (1.0 - p).ln()),
+        tokens: probabilities.iter().map(|p| p.len()).collect(),
+        desirable: desirable.clone(),
+        ..LogProbs::default()
+    };
+    let step = StepContext { examples: 4, chosen_tokens: 4, rejected_tokens: 4, ..StepContext::default() };
+    let token = |alpha: Option<f64>, wanted: bool, p: f64| match alpha {
+        Some(alpha) if !wanted => -alpha * (1.0 - p).ln(),
+        _ => -p.ln(),
+    };
+    for (method, alpha) in [
+        (csft(), None),
+        (Method::Unlikelihood(UnlikelihoodSpec { alpha: 1.0 }), Some(1.0)),
+        (Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.25 }), Some(0.25)),
+    ] {
+        let got = evaluate(build(&method).unwrap().as_ref(), &logps, &step).unwrap();
+        let each: Vec<f64> = probabilities
+            .iter()
+            .zip(&desirable)
+            .map(|(p, &d)| p.iter().map(|&p| token(alpha, d, p)).sum())
+            .collect();
+        let mean = each.iter().sum::<f64>() / 8.0;
+        assert!((got.loss - mean).abs() < 1e-14, "{method:?}: {} and {mean}", got.loss);
+        for (i, (loss, sum)) in got.losses.iter().zip(&each).enumerate() {
+            assert!((loss - sum / probabilities[i].len() as f64).abs() < 1e-14, "{method:?} example {i}");
+        }
+        assert!(got.rewards.is_empty(), "neither has an implicit reward");
+    }
+    // α = 0 and no undesirable completion: SFT.
+    let only = |i: usize| LogProbs {
+        policy: vec![logps.policy[i]],
+        complement: vec![logps.complement[i]],
+        tokens: vec![logps.tokens[i]],
+        desirable: vec![true],
+        ..LogProbs::default()
+    };
+    let step = StepContext { examples: 1, chosen_tokens: 2, ..StepContext::default() };
+    let of = |method: &Method| evaluate(build(method).unwrap().as_ref(), &only(0), &step).unwrap().loss;
+    assert_eq!(of(&Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.0 })), of(&Method::Sft));
+    assert_eq!(of(&csft()), of(&Method::Sft));
+}
+
 #[test]
 fn hyperparameters_out_of_range_are_refused_with_the_reason() {
     let refused = |method: Method, words: &str| {
@@ -337,6 +418,9 @@ fn hyperparameters_out_of_range_are_refused_with_the_reason() {
     refused(kto(0.1, Lambda::Fixed { desirable: -1.0, undesirable: 1.0 }), "`lambda.desirable` is -1");
     refused(kto(0.1, Lambda::Fixed { desirable: 0.0, undesirable: 0.0 }), "both weights");
     refused(Method::RobustDpo(SmoothedSpec { beta: 0.1, label_smoothing: 0.5 }), "[0, 0.5)");
+    refused(Method::Unlikelihood(UnlikelihoodSpec { alpha: -1.0 }), "`alpha`");
+    let same = ControlSpec { desirable_token: "x".into(), undesirable_token: "x".into() };
+    refused(Method::Csft(same), "could not be told apart");
     refused(Method::Simpo(SimpoSpec { beta: 0.1, gamma: -1.0 }), "`gamma`");
     let message = info("kot").unwrap_err().to_string();
     assert!(message.contains("unknown method `kot`") && message.contains("kto, dpo"), "{message}");

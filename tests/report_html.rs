@@ -33,6 +33,39 @@ addEventListener("load", () => {
   head.firstElementChild.click();
   seen.down = order(); seen.downSays = head.getAttribute("aria-sort");
   seen.headings = [...document.querySelectorAll("h1,h2,h3,h4")].map((h) => Number(h.tagName[1]));
+  // WCAG 2.2, 1.4.3: contrast of every text with what lies under it.
+  const numbers = (color) => {
+    const found = color.match(/-?[\d.]+(e-?\d+)?/g).map(Number);
+    const [r, g, b] = color.startsWith("color(") ? found.map((v) => 255 * v) : found;
+    const alpha = color.startsWith("color(") ? found[3] ?? 1 : found[3] ?? 1;
+    return [r, g, b, alpha];
+  };
+  const over = (top, under) => top.slice(0, 3).map((v, i) => v * top[3] + under[i] * (1 - top[3]));
+  const ground = (element) => {
+    if (!element) return [255, 255, 255];
+    const color = numbers(getComputedStyle(element).backgroundColor);
+    return color[3] === 1 ? color.slice(0, 3) : over(color, ground(element.parentElement));
+  };
+  const light = (rgb) => rgb.map((v) => v / 255).map((v) => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  seen.texts = 0; seen.faint = [];
+  for (const element of document.querySelectorAll("body *:not(script):not(style):not(title):not(desc)")) {
+    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    const box = element.getBoundingClientRect();
+    if (!own || box.width < 2 || box.height < 2) continue;
+    const style = getComputedStyle(element), under = ground(element);
+    const ink = light(over(numbers(element.closest("svg") ? style.fill : style.color), under));
+    const paper = light(under);
+    const ratio = (Math.max(ink, paper) + 0.05) / (Math.min(ink, paper) + 0.05);
+    seen.texts += 1;
+    if (ratio < 4.5) seen.faint.push(`${element.tagName}.${element.className.baseVal ?? element.className} ${ratio.toFixed(2)} ${element.textContent.slice(0, 30)}`);
+  }
+  seen.dark = matchMedia("(prefers-color-scheme: dark)").matches;
+  seen.unlabelled = [...document.querySelectorAll("svg")].filter((s) => s.getAttribute("role") !== "img" || !s.getAttribute("aria-label")).length;
+  seen.says = document.querySelector("#chart-differences-world svg").getAttribute("aria-label");
+  seen.headless = [...document.querySelectorAll("th:not([scope])")].length;
+  seen.uncaptioned = [...document.querySelectorAll("table.sortable")].filter((t) => !t.caption?.textContent.trim()).length;
+  seen.hidden = [...document.querySelectorAll("section > .scroll > table.sortable")].filter((t) => innerWidth > 1200 && t.offsetWidth > t.parentElement.clientWidth).map((t) => t.caption.textContent);
   seen.figures = JSON.parse(document.getElementById("figures").textContent).scores.length;
   seen.wide = document.documentElement.scrollWidth > innerWidth;
   const out = document.createElement("pre");
@@ -54,12 +87,14 @@ fn chromium() -> Option<&'static str> {
         .find(|name| Command::new(name).arg("--version").output().is_ok())
 }
 
-fn probed(browser: &str, page: &Path, width: u32) -> Value {
+fn probed(browser: &str, page: &Path, width: u32, dark: bool) -> Value {
     let profile = tempfile::tempdir().expect("a temporary folder");
     let mut command = Command::new(browser);
     command.args(["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]);
     command.args(["--disable-background-networking", "--disable-component-update", "--disable-sync"]);
     command.arg(format!("--user-data-dir={}", profile.path().display()));
+    // Chromium's PreferredColorScheme: 0 dark, 1 light.
+    command.arg(format!("--blink-settings=preferredColorScheme={}", u8::from(!dark)));
     command.arg(format!("--window-size={width},900")).arg("--dump-dom");
     let out = command.arg(format!("file://{}", page.display())).output().expect("the browser runs");
     let dom = String::from_utf8_lossy(&out.stdout);
@@ -99,8 +134,16 @@ fn the_page_works_in_a_browser() {
         1,
     );
     fs::write(&page, html).unwrap();
-    for width in [1280, 500] {
-        let seen = probed(browser, &page, width);
+    for (width, dark) in [(1280, false), (1280, true), (500, false)] {
+        let seen = probed(browser, &page, width, dark);
+        assert_eq!(seen["dark"], dark);
+        assert!(seen["texts"].as_u64().unwrap() > 300, "{}", seen["texts"]);
+        assert_eq!(seen["faint"], serde_json::json!([]), "texts that are hard to read, dark: {dark}");
+        for key in ["unlabelled", "headless", "uncaptioned"] {
+            assert_eq!(seen[key], 0, "{key}");
+        }
+        assert!(seen["says"].as_str().unwrap().contains("kto − sft better ("), "{}", seen["says"]);
+        assert_eq!(seen["hidden"], serde_json::json!([]), "tables that a wide window cuts off");
         assert_eq!(seen["errors"], serde_json::json!([]), "console or policy errors at {width} px");
         assert_eq!(seen["title"], "kto-eval: fixture");
         assert_eq!(seen["images"], 0, "a sample became markup");

@@ -6,7 +6,13 @@ mod cli;
 mod online;
 #[path = "cli/mod.rs"]
 mod place;
+#[path = "rlhf/ppo.rs"]
+mod ppo;
 #[path = "rlhf/reward_model.rs"]
 mod reward_model;
 #[path = "rlhf/surrogates.rs"]
 mod surrogates;
+#[path = "rlhf/trl.rs"]
+mod trl;
+#[path = "rlhf/world.rs"]
+mod world;

@@ -1,7 +1,9 @@
 //! Simulation: the 95 % interval covers, and verdicts are rarely wrong (`reports/METHODOLOGY.md` has the table).
 
 use kto_eval::base::seed::rng_at;
-use kto_eval::stats::{Components, Paired};
+use kto_eval::stats::bootstrap::two_level;
+use kto_eval::stats::permutation::flip_prompts;
+use kto_eval::stats::{Components, Paired, mcnemar};
 use rand::{Rng, RngExt};
 
 /// A world of comparisons: standard deviations of seeds, prompts and what is left, in units of the metric.
@@ -132,4 +134,39 @@ fn table() {
         }
     }
     assert!(outside.is_empty(), "{outside:?}");
+}
+
+/// What stands beside the verdicts: the studentised two-level bootstrap, and the tests that hold the seeds fixed.
+#[test]
+#[ignore = "minutes; prints coverage and rejections of what stands beside the verdicts"]
+fn beside() {
+    println!(
+        "| seeds | metric | seed sd | two-level bootstrap | half width, to the interval's | permutation p ≤ 0.05 | McNemar p ≤ 0.05 |"
+    );
+    println!("| ---: | --- | ---: | ---: | ---: | ---: | ---: |");
+    let trials = 1000;
+    for seeds in [4, 5, 10] {
+        for (binary, seed) in [(false, 0.0), (false, 0.1), (false, 0.5), (true, 0.0), (true, 0.1)] {
+            let world = World { seeds, prompts: 100, cluster: 1, seed, prompt: 0.5, residual: 0.5, binary };
+            let (mut covered, mut width, mut flips, mut mcnemars) = (0u64, 0.0, 0u64, 0u64);
+            for trial in 0..trials {
+                let design = draw(world, &mut rng_at(9, "stats/beside", trial));
+                let own = Components::law(&design).interval(0.05);
+                let drawn = two_level(&design, 1000, 0.05, trial).expect("four seeds have finite bounds");
+                covered += u64::from(drawn.contains(0.0));
+                width += (drawn.high - drawn.low) / (own.high - own.low);
+                flips += u64::from(flip_prompts(&design, 1000, trial) <= 0.05);
+                mcnemars += u64::from(mcnemar::of_design(&design).is_some_and(|p| p <= 0.05));
+            }
+            let percent = |count: u64| format!("{:.1} %", 100.0 * count as f64 / trials as f64);
+            let kind = if binary { "binary" } else { "continuous" };
+            let second = if binary { percent(mcnemars) } else { "–".to_owned() };
+            println!(
+                "| {seeds} | {kind} | {seed} | {} | {:.2} | {} | {second} |",
+                percent(covered),
+                width / trials as f64,
+                percent(flips)
+            );
+        }
+    }
 }

@@ -2,7 +2,8 @@
 
 use kto_eval::base::seed::rng_at;
 use kto_eval::plan::VerdictSpec;
-use kto_eval::record::{ComparisonRow, Direction, ExampleRow, Family, ScoreRow, Verdict};
+use kto_eval::record::{ComparisonRow, Direction, ExampleRow, Family, JudgmentRow, ScoreRow, Verdict};
+use kto_eval::stats::judge::split_judge;
 use kto_eval::stats::verdicts;
 use rand::RngExt;
 use rand::seq::SliceRandom;
@@ -214,4 +215,66 @@ fn the_plans_question_is_corrected_apart_from_everything_else() {
             assert!((row.p_adjusted - expected).abs() < 1e-12, "{row:?}");
         }
     }
+}
+
+#[test]
+fn the_variance_of_a_difference_is_split_and_tests_that_hold_the_seeds_fixed_stand_beside() {
+    let arms = [("kto", 0.7), ("dpo", 0.5)];
+    let row = &judged(&arms, 3, 500, Direction::Higher)[0];
+    let [seed, prompt, residual] =
+        [row.variance_seed, row.variance_prompt, row.variance_residual].map(Option::unwrap);
+    // Right answers are drawn alone: what is left is nearly the whole variance, p(1 − p) of each arm.
+    assert!((0.38..0.5).contains(&residual) && seed < 0.01 && prompt < 0.05, "{seed} {prompt} {residual}");
+    assert_eq!(row.variance_judge, None);
+    assert!(row.p_permutation.unwrap() < 0.002 && row.p_mcnemar.unwrap() < 1e-6, "{row:?}");
+    assert_eq!(row.bootstrap_low, None, "three seeds have no finite two-level bootstrap");
+    let one = &judged(&arms, 1, 500, Direction::Higher)[0];
+    assert_eq!((one.variance_seed, one.variance_residual), (None, None));
+}
+
+#[test]
+fn from_four_seeds_on_the_plans_question_has_a_two_level_bootstrap_near_the_interval() {
+    let (examples, scores) = rows(&[("kto", 0.7), ("dpo", 0.6)], 5, 200, 11, Direction::Higher);
+    let spec = VerdictSpec { primary: vec!["accuracy".into()], ..SPEC };
+    let row = &verdicts(&examples, &scores, &spec, None)[0];
+    let (low, high) = (row.bootstrap_low.unwrap(), row.bootstrap_high.unwrap());
+    let ratio = (high - low) / (row.high - row.low);
+    assert!(low < row.difference && row.difference < high && (0.6..1.8).contains(&ratio), "{row:?}");
+}
+
+#[test]
+fn a_judge_that_turns_with_the_order_takes_its_part_of_the_noise() {
+    let (mut examples, mut scores) = rows(&[("kto", 0.7), ("dpo", 0.5)], 3, 400, 9, Direction::Higher);
+    examples.iter_mut().for_each(|e| e.metric = "win_rate_chosen".into());
+    scores.iter_mut().for_each(|s| s.metric = "win_rate_chosen".into());
+    let before = verdicts(&examples, &scores, &SPEC, None);
+    let judgment = |arm: &str, i: usize, flipped| JudgmentRow {
+        run: format!("{arm}-s0"),
+        arm: arm.into(),
+        seed: 0,
+        suite: "hh".into(),
+        id: format!("e{i}"),
+        candidate: arm.into(),
+        baseline: "chosen".into(),
+        preference: Some(0.5),
+        flipped,
+        candidate_length: 1,
+        baseline_length: 1,
+    };
+    // kto's answers turn in one match of five, dpo's in one of ten.
+    let matches = |turned: bool| -> Vec<JudgmentRow> {
+        let of = |arm: &'static str, every: usize| {
+            (0..100).map(move |i| judgment(arm, i, turned.then_some(i % every == 0)))
+        };
+        of("kto", 5).chain(of("dpo", 10)).collect()
+    };
+    let mut split = before.clone();
+    split_judge(&mut split, &matches(true));
+    let judge = split[0].variance_judge.unwrap();
+    assert!((judge - 0.25 * (0.2 + 0.1)).abs() < 1e-12, "{judge}");
+    let whole = split[0].variance_residual.unwrap() + judge;
+    assert!((whole - before[0].variance_residual.unwrap()).abs() < 1e-12);
+    let mut unseen = before.clone();
+    split_judge(&mut unseen, &matches(false));
+    assert_eq!(unseen[0].variance_judge, None, "a judge that sees no order has no such part");
 }

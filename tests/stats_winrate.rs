@@ -42,7 +42,7 @@ fn figures_equal_the_official_package() {
         (3, 100, false, 53.5, 4.9367207862316995, 50.0),
     ];
     for (seed, n, graded, rate, error, controlled) in official {
-        let judgments = parse(&annotations(seed, n, graded)).unwrap();
+        let judgments = parse(&annotations(seed, n, graded)).unwrap().judgments;
         let (rates, _) = winrate_file(&judgments, 0, 0.05, 1);
         let got = &rates[0];
         assert!((100.0 * got.raw.rate - rate).abs() < 1e-9, "{got:?}");
@@ -98,11 +98,19 @@ fn strengths_recover_the_odds_and_the_matrix_adds_to_one() {
     assert!((rates[1][2].unwrap() + rates[2][1].unwrap() - 1.0).abs() < 1e-12);
 }
 
+fn error_of(text: &str) -> String {
+    kto_eval::base::error::render(&parse(text).unwrap_err())
+}
+
 #[test]
 fn an_error_names_the_line_and_what_the_file_takes() {
     let good = r#"{"id":"1","candidate":"k","baseline":"d","preference":1,"candidate_length":3,"baseline_length":4}"#;
-    assert_eq!(parse(good).unwrap()[0].preference, 1.0);
-    let error = |text: &str| kto_eval::base::error::render(&parse(text).unwrap_err());
+    assert_eq!(parse(good).unwrap().judgments[0].preference, 1.0);
+    let silent = good.replace(":1,", ":null,");
+    let found = parse(&format!("{good}\n{silent}")).unwrap();
+    assert_eq!((found.judgments.len(), found.invalid), (1, 1), "a judgment without an answer is counted");
+    assert!(error_of(&silent).contains("no valid judgment"));
+    let error = error_of;
     let bad = error(&format!("{good}\n{}", good.replace(":1,", ":1.4,")));
     assert!(bad.contains("line 2") && bad.contains("outside 0 to 1") && bad.contains("hint:"), "{bad}");
     assert!(error("").contains("no judgments"));

@@ -37,6 +37,8 @@ fn every_method() -> Vec<Method> {
         Method::SppoHard(beta.clone()),
         Method::Nca(beta.clone()),
         Method::Bco(beta),
+        Method::Csft(ControlSpec { desirable_token: "+".into(), undesirable_token: "-".into() }),
+        Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.7 }),
         Method::Reward,
     ];
     let names: Vec<&str> = all.iter().map(|m| build(m).unwrap().name()).collect();

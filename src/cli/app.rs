@@ -15,6 +15,9 @@ use crate::base::exit::Exit;
 /// The program. Usage errors are clap's, with exit code 2.
 pub fn main() -> ExitCode {
     let Cli { verb, common } = Cli::parse();
+    if common.quiet {
+        crate::data::hide_progress();
+    }
     let result: Result<Exit> = match &verb {
         Verb::Compare(options) => compare::run(options, &common),
         Verb::Train(options) => train::run(options, &common),

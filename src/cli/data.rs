@@ -1,20 +1,23 @@
-//! `kto-eval data inspect`.
+//! `kto-eval data inspect SOURCE [--model MODEL]`.
 
 use clap::Subcommand;
 use serde_json::json;
 
 use super::args::Common;
 use super::output::{print, print_json, table};
-use crate::base::error::Result;
+use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::data::{Dataset, Loaded, Recipe, load, recipes};
+use crate::launch::{InspectRequest, inspect_data};
 use crate::plan::DataSpec;
+use crate::suite::find_any;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List the data sets whose columns or splits are known by name
     Recipes,
-    /// Say how a data set is read, and show its first examples
+    /// Say how a data set is read, and show its first examples; with --model, as that model will see them: tokens,
+    /// lengths, and what goes wrong in practice
     Inspect {
         /// A hub id, a file, a directory, or world
         source: String,
@@ -27,15 +30,41 @@ pub enum Verb {
         /// Examples to show
         #[arg(long, default_value_t = 2)]
         show: usize,
+        /// Sequences are cut to this many tokens (with --model)
+        #[arg(long, default_value_t = 512, value_name = "TOKENS")]
+        max_length: usize,
+        /// Look for this suite's prompts in the data (with --model; repeatable). The test split is looked at anyway
+        #[arg(long, value_name = "SUITE")]
+        suite: Vec<String>,
     },
 }
 
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
-    let Verb::Inspect { source, split, config, show } = verb else { return list(common) };
-    let spec = DataSpec { source: source.clone(), config: config.clone(), ..DataSpec::default() };
-    let loaded = load(&spec, split)?;
+    let Verb::Inspect { source, split, config, show, max_length, suite } = verb else { return list(common) };
+    let spec = DataSpec {
+        source: source.clone(),
+        split: split.clone(),
+        config: config.clone(),
+        max_length: *max_length,
+        ..DataSpec::default()
+    };
+    let (loaded, found) = match &common.model {
+        None if suite.is_empty() => (load(&spec, split)?, None),
+        None => {
+            return Err(anyhow!("--suite needs --model: prompts are compared as its template renders them"))
+                .hint("name a hub id or a directory with a tokenizer");
+        }
+        Some(model) => {
+            let (model, revision) = (model.clone(), "main".to_owned());
+            let suites = suite.iter().map(|s| find_any(s)).collect::<Result<_>>()?;
+            let request = InspectRequest { data: spec, model, revision, suites };
+            let (loaded, found) = inspect_data(&request)?;
+            (loaded, Some(found))
+        }
+    };
     if common.json {
         print_json(&json!({
+            "inspection": found,
             "source": source,
             "split": split,
             "format": loaded.format,
@@ -46,7 +75,8 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
             "first": first(&loaded.dataset, *show),
         }))?;
     } else {
-        print(&text(source, split, &loaded, *show)?)?;
+        print(&text(source, split, &loaded, if found.is_some() { 0 } else { *show })?)?;
+        found.map_or(Ok(()), |found| print(&format!("\n{found}")))?;
     }
     Ok(Exit::Done)
 }

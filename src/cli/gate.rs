@@ -68,7 +68,7 @@ struct Measure {
     #[arg(long, value_name = "KEY=VALUE")]
     candidate_set: Vec<String>,
     /// Timed rounds a side
-    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u16).range(2..=99))]
+    #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=99))]
     rounds: u16,
     /// Limit of one run of one side
     #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]

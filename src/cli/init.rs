@@ -8,8 +8,9 @@ use super::args::Common;
 use super::output::print;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
+use crate::data;
 use crate::gate::Config;
-use crate::plan::{Overrides, Plan};
+use crate::plan::{DataSpec, Overrides, Plan};
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -27,8 +28,7 @@ struct Found {
     name: String,
     data: Option<String>,
     model: Option<String>,
-    /// A script that trains, and the method that its name speaks of.
-    trainer: Option<(String, &'static str)>,
+    trainer: Option<Trainer>,
     branch: String,
 }
 
@@ -62,7 +62,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         "data: {}\nmodel: {}\ntrainer: {}\nnext: kto-eval verify kto-eval.toml\n",
         found.data.as_deref().unwrap_or("none found, so the planted world (--data names another)"),
         found.model.as_deref().unwrap_or("none found (--model names one)"),
-        found.trainer.as_ref().map_or("this engine's kto, dpo and sft", |(script, _)| script.as_str()),
+        found.trainer.as_ref().map_or("this engine's kto, dpo and sft", |t| t.script.as_str()),
     );
     print(&said)?;
     Ok(Exit::Done)
@@ -91,43 +91,100 @@ fn look(dir: &Path) -> Result<Found> {
                     && path.join("tokenizer.json").exists()
                 {
                     found.model = Some(relative);
-                } else if found.data.is_none() && ["jsonl", "json"].iter().all_splits(&path) {
+                } else if found.data.is_none() && splits(&path) {
                     found.data = Some(relative);
                 } else if depth < 2 {
                     folders.push((path, depth + 1));
                 }
             } else if found.trainer.is_none() && file.ends_with(".py") {
-                found.trainer = trains(&path, &file).map(|method| (relative, method));
+                found.trainer = Trainer::find(&path, &file, &relative);
             }
         }
     }
     Ok(found)
 }
 
-/// Whether a folder holds a training and a test split.
-trait Splits {
-    fn all_splits(self, dir: &Path) -> bool;
+/// Whether a folder holds a training and a test split of preference data: its first rows are read.
+fn splits(dir: &Path) -> bool {
+    let spec = DataSpec { source: dir.display().to_string(), max_examples: 4, ..DataSpec::default() };
+    ["train", "test"].iter().all(|split| data::load(&spec, split).is_ok())
 }
 
-impl<'s, I: Iterator<Item = &'s &'s str> + Clone> Splits for I {
-    fn all_splits(self, dir: &Path) -> bool {
-        let has = |split: &str| self.clone().any(|ext| dir.join(format!("{split}.{ext}")).exists());
-        has("train") && has("test")
+/// A script that trains.
+#[derive(Debug, PartialEq)]
+struct Trainer {
+    script: String,
+    /// The method that it speaks of.
+    method: &'static str,
+    /// Its options for what the plan gives, by placeholder.
+    options: Vec<(String, &'static str)>,
+    /// Placeholders for which it names no option.
+    missing: Vec<&'static str>,
+}
+
+/// What a command is given, and the options by which scripts take it.
+const OPTIONS: [(&str, &[&str]); 5] = [
+    ("model", &["--model", "--model-name-or-path", "--model-path", "--base-model"]),
+    ("data", &["--data", "--dataset-name", "--data-path", "--dataset", "--train-file"]),
+    ("out", &["--out", "--output-dir", "--output", "--save-dir"]),
+    ("seed", &["--seed"]),
+    ("budget.tokens", &["--max-tokens", "--num-tokens"]),
+];
+
+impl Trainer {
+    /// `None`: a script that does not train with TRL, nor by its name.
+    fn find(path: &Path, file: &str, script: &str) -> Option<Self> {
+        let text = std::fs::read_to_string(path).unwrap_or_default();
+        let known = [("KTOTrainer", "kto"), ("DPOTrainer", "dpo"), ("SFTTrainer", "sft")];
+        let named = |word: &str| file.starts_with("train") && file.contains(word);
+        let (_, method) = known.into_iter().find(|(class, word)| text.contains(class) || named(word))?;
+        // TRL's own parsers bring these, whether or not the script spells them.
+        let trl = ["TrlParser", "HfArgumentParser"].iter().any(|parser| text.contains(parser));
+        let usual = ["--model_name_or_path", "--dataset_name", "--output_dir", "--seed"];
+        let spelt = |o: &String| text.contains(&format!("\"{o}\"")) || text.contains(&format!("'{o}'"));
+        let spellings = |names: &[&str]| -> Vec<String> {
+            names.iter().flat_map(|n| [(*n).to_owned(), format!("--{}", n[2..].replace('-', "_"))]).collect()
+        };
+        let (mut options, mut missing) = (vec![], vec![]);
+        for (placeholder, names) in OPTIONS {
+            let names = spellings(names);
+            let brought = || names.iter().find(|o| trl && usual.contains(&o.as_str()));
+            match names.iter().find(|o| spelt(o)).or_else(brought) {
+                Some(option) => options.push((option.clone(), placeholder)),
+                None => missing.push(placeholder),
+            }
+        }
+        Some(Self { script: script.to_owned(), method, options, missing })
     }
-}
 
-/// The method that a Python script trains with TRL or by its name.
-fn trains(path: &Path, file: &str) -> Option<&'static str> {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let uses = |class: &str| text.contains(class);
-    for (class, word, method) in
-        [("KTOTrainer", "kto", "kto"), ("DPOTrainer", "dpo", "dpo"), ("SFTTrainer", "sft", "sft")]
-    {
-        if uses(class) || (file.starts_with("train") && file.contains(word)) {
-            return Some(method);
+    /// The command as a plan writes it; an option that was not found stands there under its usual name.
+    fn command(&self) -> String {
+        let mut words = vec!["python".to_owned(), self.script.clone()];
+        for (placeholder, names) in OPTIONS {
+            let found = self.options.iter().find(|(_, p)| *p == placeholder);
+            words.push(found.map_or(names[0].to_owned(), |(option, _)| option.clone()));
+            words.push(format!("{{{placeholder}}}"));
+        }
+        let quoted: Vec<String> = words.iter().map(|w| toml::Value::String(w.clone()).to_string()).collect();
+        format!("command = [{}]", quoted.join(", "))
+    }
+
+    /// A comment for the person who reads the plan.
+    fn note(&self) -> String {
+        let lacks: Vec<String> = OPTIONS
+            .iter()
+            .filter(|(p, _)| self.missing.contains(p))
+            .map(|(p, names)| format!("{} for {{{p}}}", names[0]))
+            .collect();
+        match lacks.as_slice() {
+            [] => format!("# Your trainer, with the options that {} names.", self.script),
+            _ => format!(
+                "# Your trainer. {} names no option for what follows; give it one, or change the words below:\n#   {}",
+                self.script,
+                lacks.join(", ")
+            ),
         }
     }
-    None
 }
 
 fn branch(dir: &Path) -> String {
@@ -152,12 +209,12 @@ fn plan(found: &Found) -> String {
         None => {
             "[[arm]]\nmethod = \"kto\"\n\n[[arm]]\nmethod = \"dpo\"\n\n[[arm]]\nmethod = \"sft\"\n".to_owned()
         }
-        Some((script, method)) => format!(
-            "# Your trainer: check the options' names against the script's.\n[[arm]]\nname = \"{method}-ours\"\nmethod = \"{method}\"\n\n\
-             [arm.trainer]\ncommand = [\"python\", {}, \"--model\", \"{{model}}\", \"--data\", \"{{data}}\", \"--out\", \"{{out}}\", \
-             \"--seed\", \"{{seed}}\", \"--max-tokens\", \"{{budget.tokens}}\"]\n\n\
+        Some(trainer) => format!(
+            "{}\n[[arm]]\nname = \"{method}-ours\"\nmethod = \"{method}\"\n\n[arm.trainer]\n{}\n\n\
              # The same method by this program, under the same budget.\n[[arm]]\nmethod = \"{method}\"\n",
-            quoted(script)
+            trainer.note(),
+            trainer.command(),
+            method = trainer.method
         ),
     };
     format!(
@@ -202,19 +259,33 @@ mod tests {
         let empty = look(dir.path()).unwrap();
         assert_eq!((&empty.data, &empty.model, &empty.trainer), (&None, &None, &None));
         Plan::parse(&plan(&empty), "x", &Overrides::default()).unwrap();
-        for name in
-            ["feedback/train.jsonl", "feedback/test.jsonl", "m/base/config.json", "m/base/tokenizer.json"]
-        {
-            write(name, "{}");
+        let pair = r#"{"prompt": "a", "chosen": " b", "rejected": " c"}"#;
+        for (name, text) in [
+            ("feedback/train.jsonl", pair),
+            ("feedback/test.jsonl", pair),
+            // Splits of something else.
+            ("corpus/train.jsonl", "{}"),
+            ("corpus/test.jsonl", "{}"),
+            ("m/base/config.json", "{}"),
+            ("m/base/tokenizer.json", "{}"),
+        ] {
+            write(name, text);
         }
-        write("scripts/run.py", "from trl import KTOTrainer\n");
+        let script = "from trl import KTOTrainer, TrlParser\np.add_argument('--data-path')\n";
+        write("scripts/run.py", script);
         write(".git/HEAD", "ref: refs/heads/trunk\n");
         let found = look(dir.path()).unwrap();
         assert_eq!(found.data.as_deref(), Some("feedback"));
         assert_eq!(found.model.as_deref(), Some("m/base"));
-        assert_eq!(found.trainer, Some(("scripts/run.py".to_owned(), "kto")));
+        let trainer = found.trainer.as_ref().unwrap();
+        assert_eq!((trainer.script.as_str(), trainer.method), ("scripts/run.py", "kto"));
+        assert_eq!(trainer.missing, ["budget.tokens"], "{trainer:?}");
         let plan = Plan::parse(&plan(&found), "x", &Overrides::default()).unwrap();
-        assert!(plan.arms[0].trainer.is_some() && plan.arms[1].trainer.is_none());
+        assert!(plan.arms[1].trainer.is_none());
+        let command = &plan.arms[0].trainer.as_ref().unwrap().command;
+        let says =
+            "--model_name_or_path {model} --data-path {data} --output_dir {out} --seed {seed} --max-tokens";
+        assert!(command.join(" ").contains(says), "{command:?}");
         assert_eq!(Config::parse(&gate(), "gate.toml").unwrap(), Config::default());
         assert!(!workflow(&found).contains('@') || workflow(&found).contains("actions/checkout@"));
     }

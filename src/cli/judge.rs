@@ -1,4 +1,4 @@
-//! Options that name a language model as judge.
+//! Options that name a model as judge.
 
 use clap::Args;
 
@@ -13,11 +13,15 @@ pub struct JudgeOptions {
     /// Short for --set judge.model=…: the judge's name at the endpoint
     #[arg(long, value_name = "NAME")]
     pub judge_model: Option<String>,
+    /// Short for --set judge.reward_model=…: a hub id or directory of a sequence classifier with one label, for
+    /// suites with judge = "reward-model"
+    #[arg(long, value_name = "MODEL")]
+    pub judge_reward: Option<String>,
 }
 
 impl JudgeOptions {
     pub fn over(&self, overrides: Overrides) -> Overrides {
-        let (judge_url, judge_model) = (self.judge_url.clone(), self.judge_model.clone());
-        Overrides { judge_url, judge_model, ..overrides }
+        let Self { judge_url, judge_model, judge_reward } = self.clone();
+        Overrides { judge_url, judge_model, judge_reward, ..overrides }
     }
 }

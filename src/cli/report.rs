@@ -10,6 +10,7 @@ use super::output::print;
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch;
+use crate::record::withhold_texts;
 
 #[derive(Debug, Args)]
 pub struct Options {
@@ -18,6 +19,9 @@ pub struct Options {
     /// Compute every figure of the report again, and fail where one differs from the CSVs
     #[arg(long)]
     check: bool,
+    /// Copy the records to OUT without any prompt or completion, and draw the report there: to be passed on
+    #[arg(long, value_name = "OUT", conflicts_with = "check")]
+    without_texts: Option<PathBuf>,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
@@ -27,7 +31,11 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         print(if text.is_empty() { "every figure follows from the records\n" } else { &text })?;
         return Ok(if differences.is_empty() { Exit::Done } else { Exit::VerdictFailed });
     }
-    let judged = launch::judge(&options.dir)?;
-    show(&options.dir, &judged, common)?;
+    let dir = options.without_texts.as_ref().unwrap_or(&options.dir);
+    if options.without_texts.is_some() {
+        withhold_texts(&options.dir, dir)?;
+    }
+    let judged = launch::judge(dir)?;
+    show(dir, &judged, common)?;
     Ok(if judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
 }

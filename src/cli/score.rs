@@ -11,7 +11,7 @@ use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch::{self, ScoreRequest, SuiteRequest, SuiteScores};
-use crate::plan::{DataSpec, Dtype, Overrides, Plan};
+use crate::plan::{DataSpec, Dtype, Overrides, Plan, Quantize};
 use crate::record::ScoreRow;
 use crate::suite::{ALL, find_any};
 
@@ -40,6 +40,12 @@ pub struct Options {
     /// Score only the first n examples; 0: all
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_examples: usize,
+    /// Branch, tag or commit of the models on the hub
+    #[arg(long, default_value = "main", value_name = "REVISION")]
+    revision: String,
+    /// Keep the weights (an adapter's base) in blocks, as a plan's model.quantize does: none, q8_0, q6_k, q5_k, q4_k, q4_0
+    #[arg(long, default_value = "none", value_name = "TYPE")]
+    quantize: Quantize,
     #[command(flatten)]
     judge: JudgeOptions,
 }
@@ -58,8 +64,9 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let request = ScoreRequest {
         model,
         reference: options.reference.clone(),
-        revision: "main".to_owned(),
+        revision: options.revision.clone(),
         dtype: Dtype::F32,
+        quantize: options.quantize,
         data: DataSpec { source, ..options.data() },
     };
     let csv = launch::score_data(&request, common.device()?)?;
@@ -92,8 +99,9 @@ fn on_suites(options: &Options, common: &Common, model: String) -> Result<Exit> 
     let name = PathBuf::from(&model).file_name().map_or_else(|| model.clone(), |n| n.display().to_string());
     let request = SuiteRequest {
         reference: options.reference.clone(),
-        revision: "main".to_owned(),
+        revision: options.revision.clone(),
         dtype: Dtype::F32,
+        quantize: options.quantize,
         data: DataSpec {
             source: common.data.clone().unwrap_or_default(),
             world: plan.data.world,

@@ -9,9 +9,11 @@ use super::args::Common;
 use super::output::{print, print_json, table};
 use crate::base::error::{Context, Result, ensure};
 use crate::base::exit::Exit;
-use crate::stats::winrate::{LengthControl, Strength, WinRates, parse, winrate_file};
+use crate::launch;
+use crate::stats::winrate::{LengthControl, Parsed, Strength, WinRates, matrix, parse, texts, winrate_file};
 
-/// Reads JSON lines of pairwise judgments, or AlpacaEval's annotations.json.
+/// Reads JSON lines of pairwise judgments, or AlpacaEval's annotations.json; with --judge-reward the texts in such a
+/// file are judged anew.
 #[derive(Debug, Args)]
 pub struct Options {
     /// File of judgments
@@ -22,27 +24,56 @@ pub struct Options {
     /// Intervals cover 1 − α
     #[arg(long, default_value_t = 0.05)]
     alpha: f64,
+    /// Judge the file's texts by this sequence classifier with one label, a hub id or a directory
+    #[arg(long, value_name = "MODEL")]
+    judge_reward: Option<String>,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     ensure!(options.alpha > 0.0 && options.alpha < 1.0, "--alpha is {}; it must be in (0, 1)", options.alpha);
     let name = options.file.display();
     let text = std::fs::read_to_string(&options.file).with_context(|| format!("reading {name}"))?;
-    let judgments = parse(&text).with_context(|| name.to_string())?;
-    ensure!(!judgments.is_empty(), "{name}: no judgment");
+    let Parsed { judgments, invalid } = match &options.judge_reward {
+        None => parse(&text).with_context(|| name.to_string())?,
+        Some(model) => {
+            let texts = texts(&text).with_context(|| name.to_string())?;
+            launch::by_reward_model(model, &texts, &common.device()?)?
+        }
+    };
     let seed = common.seed.first().copied().unwrap_or(0);
     let (rates, strengths) = winrate_file(&judgments, options.resamples, options.alpha, seed);
+    let (names, matrix) = matrix(&judgments);
     if common.json {
         print_json(&json!({
+            "invalid": invalid,
             "win_rates": rates.iter().map(as_json).collect::<Vec<_>>(),
             "strengths": strengths.iter().map(|s| json!({
                 "name": s.name, "strength": s.strength, "low": s.interval.low, "high": s.interval.high,
             })).collect::<Vec<_>>(),
+            "matrix": {"names": names, "win_rates": matrix},
         }))?;
     } else {
-        print(&text_of(&rates, &strengths))?;
+        let mut text = text_of(&rates, &strengths);
+        if names.len() > 2 {
+            text += &format!("\n{}", table_of(&names, &matrix));
+        }
+        if invalid > 0 {
+            text += &format!("\n{invalid} without a valid judgment, left out\n");
+        }
+        print(&text)?;
     }
     Ok(Exit::Done)
+}
+
+/// Row over column.
+fn table_of(names: &[&str], matrix: &[Vec<Option<f64>>]) -> String {
+    let cell = |rate: &Option<f64>| rate.map_or_else(|| "–".to_owned(), |r| format!("{:.1} %", 100.0 * r));
+    let mut rows =
+        vec![std::iter::once("wins over").chain(names.iter().copied()).map(str::to_owned).collect()];
+    for (name, rates) in names.iter().zip(matrix) {
+        rows.push(std::iter::once((*name).to_owned()).chain(rates.iter().map(cell)).collect::<Vec<_>>());
+    }
+    table(&rows)
 }
 
 fn as_json(rates: &WinRates) -> serde_json::Value {

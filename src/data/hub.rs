@@ -6,9 +6,10 @@
 use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
-use hf_hub::api::sync::{ApiBuilder, ApiRepo};
-use hf_hub::{Cache, Repo, RepoType};
+use hf_hub::api::sync::{Api, ApiBuilder, ApiError, ApiRepo};
+use hf_hub::{Cache, CacheRepo, Repo, RepoType};
 
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 
@@ -29,6 +30,14 @@ const MODEL_FILES: [&str; 8] = [
     "chat_template.jinja",
     "model.safetensors.index.json",
 ];
+
+/// Whether transfers draw their progress on stderr (where that is a terminal).
+static PROGRESS: AtomicBool = AtomicBool::new(true);
+
+/// No progress bars of transfers from here on.
+pub fn hide_progress() {
+    PROGRESS.store(false, Ordering::Relaxed);
+}
 
 /// Whether `source` has the form of a hub id: `name` or `owner/name`.
 pub fn is_id(source: &str) -> bool {
@@ -134,8 +143,9 @@ pub fn resolve_dataset(
 struct Hub {
     id: String,
     snapshot: Option<PathBuf>,
+    cache: CacheRepo,
     /// Absent where the environment asks for offline work.
-    api: Option<ApiRepo>,
+    api: Option<(Api, ApiRepo)>,
 }
 
 impl Hub {
@@ -151,13 +161,21 @@ impl Hub {
         let commit = std::fs::read_to_string(folder.join("refs").join(revision));
         let commit = commit.map_or_else(|_| revision.to_owned(), |c| c.trim().to_owned());
         let snapshot = Some(folder.join("snapshots").join(commit)).filter(|s| s.is_dir());
-        let api = if is_set("HF_HUB_OFFLINE") { None } else { Some(api(cache)?.repo(repo)) };
-        Ok(Self { id: id.to_owned(), snapshot, api })
+        let cached = cache.repo(repo.clone());
+        let api = match is_set("HF_HUB_OFFLINE") {
+            true => None,
+            false => {
+                let api = api(cache)?;
+                let of_repo = api.repo(repo);
+                Some((api, of_repo))
+            }
+        };
+        Ok(Self { id: id.to_owned(), snapshot, cache: cached, api })
     }
 
     /// All files of the repository; offline, those in the cache.
     fn files(&self) -> Result<Vec<String>> {
-        let Some(api) = &self.api else {
+        let Some((_, api)) = &self.api else {
             let Some(snapshot) = &self.snapshot else { return Err(self.offline("it")) };
             return walk(snapshot);
         };
@@ -171,11 +189,37 @@ impl Hub {
     }
 
     fn get(&self, file: &str) -> Result<PathBuf> {
-        let Some(api) = &self.api else {
+        let Some((api, repo)) = &self.api else {
             let cached = self.snapshot.as_ref().map(|s| s.join(file)).filter(|p| p.exists());
             return cached.ok_or_else(|| self.offline(file));
         };
-        api.get(file).map_err(|e| self.explain(&e.to_string(), file))
+        if let Some(path) = self.cache.get(file) {
+            return Ok(path);
+        }
+        let explain = |e: ApiError| self.explain(&e.to_string(), file);
+        let mut found = (0, 0);
+        // A transfer that was taken up again may have been taken up at the wrong place: what lies in the cache
+        // afterwards is held to the size that was announced, and fetched anew where it differs.
+        for _ in 0..2 {
+            let announced = api.metadata(&repo.url(file)).map_err(explain)?;
+            let part = self.cache.blob_path(announced.etag()).with_extension("part");
+            if std::fs::metadata(&part).is_ok_and(|m| m.len() > announced.size() as u64) {
+                std::fs::remove_file(&part).with_context(|| format!("removing {}", part.display()))?;
+            }
+            let path = repo.get(file).map_err(explain)?;
+            let length =
+                std::fs::metadata(&path).with_context(|| format!("reading {}", path.display()))?.len();
+            if length == announced.size() as u64 {
+                return Ok(path);
+            }
+            found = (length, announced.size());
+            for wrong in [path.canonicalize().unwrap_or_else(|_| path.clone()), path] {
+                // The second is a link to the first, or the same file.
+                let _ = std::fs::remove_file(wrong);
+            }
+        }
+        let error = anyhow!("{file} of {} came as {} bytes, {} were announced", self.id, found.0, found.1);
+        Err(error).hint("try again later; nothing of it is kept in the cache")
     }
 
     fn offline(&self, what: &str) -> anyhow::Error {
@@ -187,6 +231,11 @@ impl Hub {
         let status = |codes: &[u16]| codes.iter().any(|code| error.contains(&format!("status: {code}")));
         let hint = if status(&[401, 403]) {
             "the repository does not exist, or it is gated or private: set HF_TOKEN to a token that may read it"
+        } else if ["No space left", "os error 28", "quota"].iter().any(|sign| error.contains(sign)) {
+            "the disk of the cache is full: free some space, or point HF_HOME at another one; what has come so \
+             far is kept, and the same command goes on from there"
+        } else if ["status: 5", "status: 429"].iter().any(|sign| error.contains(sign)) {
+            "the hub itself is failing or busy: try again later"
         } else if status(&[404]) {
             "the hub knows no such repository, revision or file: check the spelling"
         } else {
@@ -231,9 +280,10 @@ fn cache() -> Result<Cache> {
     path.map(Cache::new).context("no home directory for the hub's cache").hint("set HF_HOME to a folder")
 }
 
-fn api(cache: Cache) -> Result<hf_hub::api::sync::Api> {
+fn api(cache: Cache) -> Result<Api> {
     let token = variable("HF_TOKEN").or_else(|| cache.token());
     let builder = ApiBuilder::from_cache(cache).with_endpoint(endpoint()?).with_token(token).with_retries(3);
+    let builder = builder.with_progress(PROGRESS.load(Ordering::Relaxed));
     builder.build().context("preparing to talk to the hub")
 }
 

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::fmt;
 
+use serde::Serialize;
+
 use crate::base::error::Result;
 
 use super::tokenize::tokenize;
@@ -17,7 +19,7 @@ const SHOWN_EXAMPLES: usize = 3;
 const SHOWN_CHARS: usize = 400;
 
 /// What [`inspect`] found.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Inspection {
     /// Pairs, or unpaired examples.
     pub examples: usize,
@@ -34,16 +36,16 @@ pub struct Inspection {
 }
 
 /// Something that a person should look at.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Finding {
-    pub what: &'static str,
+    pub what: String,
     pub count: usize,
     /// Of the first few.
     pub ids: Vec<String>,
 }
 
 /// Nearest-rank quantiles of a length in tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Quantiles {
     pub p5: usize,
     pub p50: usize,
@@ -52,9 +54,25 @@ pub struct Quantiles {
     pub max: usize,
 }
 
-/// What is looked for, in the order of the report.
+/// Prompts that the data should not share, and where they stand: a split, a suite.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Others {
+    pub name: String,
+    pub prompts: Vec<String>,
+}
+
+impl Others {
+    /// The prompts of another split.
+    pub fn of(name: &str, dataset: &Dataset) -> Self {
+        let prompts = views(dataset).iter().map(|view| view.prompt.to_owned()).collect();
+        Self { name: name.to_owned(), prompts }
+    }
+}
+
+/// What is looked for, in the order of the report; shared prompts come last.
 const CHECKS: [&str; 10] = [
     BOS_TWICE,
+    EOS_TWICE,
     EOS_INSIDE,
     CUT,
     DROPPED_LONG,
@@ -62,10 +80,10 @@ const CHECKS: [&str; 10] = [
     MERGED,
     SAME_SIDES,
     REPEATED_PROMPT,
-    HELD_OUT_PROMPT,
     UNKNOWN_TOKEN,
 ];
 const BOS_TWICE: &str = "BOS twice at the beginning (a template writes it, and the tokenizer adds it)";
+const EOS_TWICE: &str = "EOS twice at the end (the text holds it, and a template writes it)";
 const EOS_INSIDE: &str = "EOS before the end of the completion (a template writes it, or the text holds it)";
 const CUT: &str = "cut at max_length, so that EOS is missing";
 const DROPPED_LONG: &str = "dropped: the prompt fills max_length";
@@ -73,21 +91,23 @@ const DROPPED_EMPTY: &str = "dropped: the completion (or the prompt) is empty";
 const MERGED: &str = "tokens merge across the boundary of prompt and completion";
 const SAME_SIDES: &str = "chosen and rejected are the same";
 const REPEATED_PROMPT: &str = "prompt stands in an earlier example too";
-const HELD_OUT_PROMPT: &str = "prompt stands in the held-out data too";
+const SHARED_PROMPT: &str = "prompt stands too in";
 const UNKNOWN_TOKEN: &str = "holds the unknown token";
 
-/// Tokenizes `dataset` and looks for what goes wrong in practice; with `heldout`, also for prompts that
-/// both have.
+/// Tokenizes `dataset` and looks for what goes wrong in practice, and for prompts that `others` have too.
 ///
 /// # Errors
 /// If the tokenizer fails.
 pub fn inspect(
     dataset: &Dataset,
-    heldout: Option<&Dataset>,
+    others: &[Others],
     tokenizer: &Tokenizer,
     max_length: usize,
 ) -> Result<Inspection> {
-    let heldout: BTreeSet<&str> = heldout.iter().flat_map(|d| views(d)).map(|view| view.prompt).collect();
+    let others: Vec<(String, BTreeSet<&str>)> = others
+        .iter()
+        .map(|o| (format!("{SHARED_PROMPT} {}", o.name), o.prompts.iter().map(|p| p.trim()).collect()))
+        .collect();
     let mut linter = Linter { tokenizer, max_length, report: Inspection::default(), lengths: <_>::default() };
     linter.report.paired = matches!(dataset, Dataset::Paired(_));
     let mut seen = BTreeSet::new();
@@ -96,8 +116,8 @@ pub fn inspect(
         if !seen.insert(view.prompt) {
             linter.find(REPEATED_PROMPT, view.id);
         }
-        if heldout.contains(view.prompt) {
-            linter.find(HELD_OUT_PROMPT, view.id);
+        for (what, _) in others.iter().filter(|(_, prompts)| prompts.contains(view.prompt.trim())) {
+            linter.find(what, view.id);
         }
         if let [(a, _), (b, _)] = view.completions[..]
             && a == b
@@ -143,10 +163,10 @@ struct Linter<'a> {
 }
 
 impl Linter<'_> {
-    fn find(&mut self, what: &'static str, id: &str) {
+    fn find(&mut self, what: &str, id: &str) {
         let findings = &mut self.report.findings;
         let at = findings.iter().position(|f| f.what == what).unwrap_or_else(|| {
-            findings.push(Finding { what, count: 0, ids: Vec::new() });
+            findings.push(Finding { what: what.to_owned(), count: 0, ids: Vec::new() });
             findings.len() - 1
         });
         findings[at].count += 1;
@@ -168,9 +188,14 @@ impl Linter<'_> {
             };
             let (ids, at) = (&tokenized.sequence.ids, tokenized.sequence.prompt_len);
             let (eos, bos) = (self.tokenizer.eos(), self.tokenizer.bos());
+            // A template may put a line break after the EOS that it writes.
+            let end = self.end(&ids[at..])?;
+            let ends = &ids[at..at + end];
+            let inside = &ends[..ends.iter().rposition(|&id| id != eos).map_or(0, |last| last + 1)];
             for (applies, what) in [
                 (bos.is_some_and(|bos| ids.starts_with(&[bos, bos])), BOS_TWICE),
-                (ids[at..ids.len() - 1].contains(&eos), EOS_INSIDE),
+                (ends.ends_with(&[eos, eos]), EOS_TWICE),
+                (inside.contains(&eos), EOS_INSIDE),
                 (tokenized.cut, CUT),
                 (tokenized.merged, MERGED),
                 (self.tokenizer.unknown().is_some_and(|unknown| ids.contains(&unknown)), UNKNOWN_TOKEN),
@@ -189,6 +214,15 @@ impl Linter<'_> {
         self.report.stats.dropped += usize::from(dropped);
         self.report.stats.examples += usize::from(!dropped);
         Ok(())
+    }
+
+    /// Length of a completion without the white space after its EOS; all of it where that is not how it ends.
+    fn end(&self, completion: &[u32]) -> Result<usize> {
+        let Some(at) = completion.iter().rposition(|&id| id == self.tokenizer.eos()) else {
+            return Ok(completion.len());
+        };
+        let rest = self.tokenizer.decode_all(&completion[at + 1..])?;
+        Ok(if rest.trim().is_empty() { at + 1 } else { completion.len() })
     }
 
     /// The prompt, which is masked, in ⟦ ⟧; then the completion, its tokens parted by `·`.
@@ -214,7 +248,8 @@ impl Linter<'_> {
 
     fn finish(self) -> Inspection {
         let mut report = self.report;
-        report.findings.sort_by_key(|f| CHECKS.iter().position(|what| *what == f.what));
+        let place = |f: &Finding| CHECKS.iter().position(|what| *what == f.what).unwrap_or(CHECKS.len());
+        report.findings.sort_by_key(place);
         [report.prompt_tokens, report.completion_tokens] = self.lengths.map(Quantiles::of);
         report
     }

@@ -2,6 +2,7 @@
 //! planted-truth world.
 
 mod bomb;
+pub mod control;
 mod convert;
 mod detect;
 mod feedback;
@@ -23,12 +24,14 @@ mod tokenizer;
 mod types;
 pub mod world;
 
+pub use control::Control;
 pub use detect::detect;
 pub use feedback::{Treated, split_prompts, treat};
-pub use hub::{resolve_dataset, resolve_model};
-pub use inspect::{Finding, Inspection, Quantiles, inspect};
+pub use hub::{hide_progress, resolve_dataset, resolve_model};
+pub use inspect::{Finding, Inspection, Others, Quantiles, inspect};
 pub use load::{Loaded, find as locate, load, load_with};
 pub use mismatch::{mismatched, reversed};
+pub use parquet::write_rows;
 pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_from, read_rows};

@@ -1,10 +1,16 @@
-//! Rows of a Parquet file as JSON objects.
+//! Rows of a Parquet file as JSON objects, and JSON objects as rows of one.
 
 use std::fs::File;
 use std::path::Path;
+use std::sync::Arc;
 
+use parquet::basic::Compression;
+use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
+use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::{SerializedFileWriter, SerializedRowGroupWriter};
 use parquet::record::{Field, Row};
+use parquet::schema::parser::parse_message_type;
 use serde_json::{Map, Value};
 
 use crate::base::caught::caught;
@@ -67,6 +73,58 @@ pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<(
     Ok(())
 }
 
+/// Rows of a group of the files that are written.
+const GROUP: usize = 10_000;
+
+/// Writes objects of texts and truth values, all with the columns of the first, compressed with Snappy.
+///
+/// # Errors
+/// No row, a row with other columns, a value of another kind, a file that cannot be written.
+pub fn write_rows(path: &Path, rows: impl Iterator<Item = Value>) -> Result<()> {
+    let mut rows = rows.peekable();
+    let first = rows.peek().and_then(Value::as_object).ok_or_else(|| anyhow!("no rows to write"))?;
+    let kind = |value: &Value| if value.is_boolean() { "boolean" } else { "binary" };
+    let text = |value: &Value| if value.is_boolean() { "" } else { " (UTF8)" };
+    let columns: Vec<(String, bool)> = first.iter().map(|(name, v)| (name.clone(), v.is_boolean())).collect();
+    let fields = first.iter().map(|(name, v)| format!("required {} {name}{};", kind(v), text(v)));
+    let schema = parse_message_type(&format!("message rows {{ {} }}", fields.collect::<String>()))?;
+    let properties = WriterProperties::builder().set_compression(Compression::SNAPPY).build();
+    let file = File::create(path)?;
+    let mut writer = SerializedFileWriter::new(file, Arc::new(schema), Arc::new(properties))?;
+    loop {
+        let group: Vec<Value> = rows.by_ref().take(GROUP).collect();
+        if group.is_empty() {
+            break;
+        }
+        let mut written = writer.next_row_group()?;
+        for (name, truth) in &columns {
+            write_column(&mut written, &group, name, *truth)?;
+        }
+        written.close()?;
+    }
+    writer.close()?;
+    Ok(())
+}
+
+fn write_column(
+    group: &mut SerializedRowGroupWriter<'_, File>,
+    rows: &[Value],
+    name: &str,
+    truth: bool,
+) -> Result<()> {
+    let wrong = |row: &Value| anyhow!("column `{name}` has no value of its kind in {row}");
+    let Some(mut column) = group.next_column()? else { return Err(anyhow!("no column `{name}`")) };
+    if truth {
+        let values = rows.iter().map(|r| r[name].as_bool().ok_or_else(|| wrong(r)));
+        column.typed::<BoolType>().write_batch(&values.collect::<Result<Vec<_>>>()?, None, None)?;
+    } else {
+        let values = rows.iter().map(|r| r[name].as_str().map(ByteArray::from).ok_or_else(|| wrong(r)));
+        column.typed::<ByteArrayType>().write_batch(&values.collect::<Result<Vec<_>>>()?, None, None)?;
+    }
+    column.close()?;
+    Ok(())
+}
+
 /// About how many bytes a value takes as JSON.
 fn size(value: &Value) -> u64 {
     match value {
@@ -119,4 +177,33 @@ fn value(field: Field) -> Result<Value> {
             Value::Object(map.entries().iter().map(entry).collect::<Result<_>>()?)
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ops::ControlFlow;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn rows_that_are_written_read_back() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.parquet");
+        let row =
+            |i: usize| json!({"prompt": format!("é{i}\n"), "completion": "", "label": i.is_multiple_of(3)});
+        // Beyond one group.
+        let rows: Vec<Value> = (0..GROUP + 7).map(row).collect();
+        write_rows(&path, rows.iter().cloned()).unwrap();
+        let mut read = vec![];
+        let mut on_row = |_: Place, value: Value| {
+            read.push(value);
+            Ok(ControlFlow::Continue(()))
+        };
+        read_rows(File::open(&path).unwrap(), &path, &mut on_row).unwrap();
+        assert!(read == rows, "{} rows of {}", read.len(), rows.len());
+        assert!(write_rows(&path, std::iter::empty()).is_err());
+        assert!(write_rows(&path, [json!({"a": "x"}), json!({"a": 1})].into_iter()).is_err());
+    }
 }

@@ -78,15 +78,20 @@ impl Tokenizer {
         Ok(tokenizer)
     }
 
+    /// Token ids of `text` alone: of a piece that stands within a text.
+    pub fn encode_within(&self, text: &str) -> Result<Vec<u32>> {
+        let encoding = guarded("tokenizing", || self.inner.encode_fast(text, false))?;
+        Ok(encoding.get_ids().to_vec())
+    }
+
     /// Token ids of `text`, with BOS before them if the tokenizer's own post-processor puts it there and the
     /// text does not begin with it already (a rendered chat does). Never with EOS after them.
     pub fn encode(&self, text: &str) -> Result<Vec<u32>> {
-        let encoding = guarded("tokenizing", || self.inner.encode_fast(text, false))?;
-        let ids = encoding.get_ids();
+        let ids = self.encode_within(text)?;
         if self.prefix.is_empty() || ids.starts_with(&self.prefix) {
-            return Ok(ids.to_vec());
+            return Ok(ids);
         }
-        Ok(self.prefix.iter().chain(ids).copied().collect())
+        Ok(self.prefix.iter().chain(&ids).copied().collect())
     }
 
     /// The text of `ids`, special tokens left out.
@@ -125,6 +130,11 @@ impl Tokenizer {
     /// One more than the largest token id.
     pub fn vocab_size(&self) -> usize {
         self.inner.get_vocab(true).values().max().map_or(0, |&id| id as usize + 1)
+    }
+
+    /// Whether it brings a chat template of its own.
+    pub fn has_template(&self) -> bool {
+        self.template.is_some()
     }
 
     /// The tokenizer's chat template; the HH transcript form where it has none.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
 /// A prompt with two completions, one preferred.
 #[derive(Clone, Debug, PartialEq)]
 pub struct PreferencePair {
@@ -72,7 +74,7 @@ pub struct TokenizedExample {
 }
 
 /// What tokenization kept and left out.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct TokenizeStats {
     pub examples: usize,
     /// Sequences that lost tokens (and so their EOS) to `max_length`.

@@ -76,7 +76,7 @@ impl Default for Config {
             quality: Quality::default(),
             final_loss: Tolerance { enabled: true, tolerance: 0.02 },
             trajectory: Trajectory::default(),
-            throughput: Tolerance { enabled: true, tolerance: 0.03 },
+            throughput: Tolerance { enabled: true, tolerance: 0.05 },
             memory: Tolerance { enabled: true, tolerance: 0.05 },
         }
     }

@@ -5,17 +5,28 @@ use std::path::Path;
 
 use super::finding::{FORMAT, Finding, Findings};
 use crate::base::error::{Context, HintExt, Result, anyhow};
-use crate::stats::gate::Noise;
+use crate::stats::gate::{Noise, robust_spread};
 
 /// Newest files that are read; older ones describe machines of another time.
 const NEWEST: usize = 100;
 
-/// Spreads of earlier gates by finding id, pooled.
+/// Gates that must have measured a metric before the spread of their changes is taken for noise.
+const FEWEST: usize = 8;
+
+/// What earlier gates saw of each finding, by its id.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct History {
-    /// Σ df · s² and Σ df.
-    pooled: BTreeMap<String, (f64, f64)>,
+    seen: BTreeMap<String, Seen>,
     pub gates: usize,
+}
+
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Seen {
+    /// Σ df · s² and Σ df of the spreads within gates.
+    squares: f64,
+    degrees_of_freedom: f64,
+    /// Log-ratios of whole gates.
+    changes: Vec<f64>,
 }
 
 impl History {
@@ -60,20 +71,23 @@ impl History {
         self.gates += 1;
         for finding in findings {
             let df = finding.degrees_of_freedom as f64;
-            if let Some(spread) = finding.spread.filter(|s| s.is_finite() && df > 0.0) {
-                let (sum, dfs) = self.pooled.entry(finding.id.clone()).or_default();
-                *sum += df * spread * spread;
-                *dfs += df;
-            }
+            let Some(spread) = finding.spread.filter(|s| s.is_finite() && df > 0.0) else { continue };
+            let seen = self.seen.entry(finding.id.clone()).or_default();
+            seen.squares += df * spread * spread;
+            seen.degrees_of_freedom += df;
+            let change = finding.change.map(f64::ln_1p).filter(|c| c.is_finite());
+            seen.changes.extend(change);
         }
     }
 
     /// What earlier measurements of this metric showed.
     ///
-    /// A spread is taken about its gate's own mean, so that a change that a gate caught does not widen it.
+    /// Within: pooled spreads, each about its own gate's centre, so that a change that a gate caught does not
+    /// widen it. Between: the robust spread of the gates' changes, most of which are of commits that change nothing.
     pub fn noise(&self, id: &str) -> Noise {
-        let noise = |&(sum, dfs): &(f64, f64)| Noise { sd: (sum / dfs).sqrt(), degrees_of_freedom: dfs };
-        self.pooled.get(id).map(noise).unwrap_or_default()
+        let Some(seen) = self.seen.get(id) else { return Noise::default() };
+        let between = if seen.changes.len() < FEWEST { 0.0 } else { robust_spread(&seen.changes) };
+        Noise { within: (seen.squares / seen.degrees_of_freedom).sqrt(), between }
     }
 
     /// Writes a gate's result into the folder, under the candidate's start time.

@@ -14,7 +14,8 @@ pub(super) struct Bench<'a> {
     pub candidate: &'a Side,
     pub config: &'a Config,
     pub history: &'a History,
-    /// One-sided error of each test: `alarm` over the number of tests (Bonferroni).
+    /// One-sided error of each test: `alarm` over the number of tests (Bonferroni). What is the same to the bit
+    /// on both sides is no test: it cannot raise an alarm.
     pub tail: f64,
 }
 
@@ -23,6 +24,12 @@ impl Bench<'_> {
     pub fn arms(&self) -> Vec<&str> {
         let has = |name: &str| self.candidate.records.plan.arms.iter().any(|a| a.name == name);
         self.baseline.records.plan.arms.iter().map(|a| a.name.as_str()).filter(|a| has(a)).collect()
+    }
+
+    /// Whether either side's trainer says anything of its steps; a command need not.
+    pub fn tells(&self, arm: &str) -> bool {
+        let told = |side: &Side| side.records.steps.iter().any(|s| s.arm == arm);
+        told(self.baseline) || told(self.candidate)
     }
 
     /// Seeds under which the arm ended well on both sides.
@@ -47,13 +54,13 @@ pub fn judge(
     notes.extend(like::differences(baseline, candidate).1);
     let mut bench = Bench { baseline, candidate, config, history, tail: config.alarm };
     let drafts = quality::drafts(&bench);
-    let arms = bench.arms().len();
-    let count = |enabled: bool| if enabled { arms } else { 0 };
-    let tests = drafts.len()
-        + count(config.final_loss.enabled)
-        + count(config.trajectory.enabled)
-        + count(config.throughput.enabled)
-        + count(config.memory.enabled);
+    let silent = bench.arms().into_iter().filter(|arm| !bench.tells(arm));
+    notes.extend(silent.map(|arm| {
+        format!(
+            "the trainer of {arm} writes no kto-eval-metrics.jsonl: its losses and first steps are not judged"
+        )
+    }));
+    let tests = tests(&bench, &drafts);
     bench.tail = config.alarm / tests.max(1) as f64;
     let mut findings = completion(&bench);
     findings.extend(drafts.iter().map(|d| quality::judge(&bench, d)));
@@ -82,6 +89,21 @@ pub fn judge(
         notes,
         findings,
     }
+}
+
+/// Tests that noise could fail.
+fn tests(bench: &Bench, drafts: &[quality::Draft]) -> usize {
+    let config = bench.config;
+    let arms = |enabled: bool, moved: &dyn Fn(&str) -> bool| match enabled {
+        true => bench.arms().into_iter().filter(|arm| moved(arm)).count(),
+        false => 0,
+    };
+    let measured = |_: &str| speed::measured(bench);
+    drafts.iter().filter(|d| d.moved()).count()
+        + arms(config.final_loss.enabled, &|arm| bench.tells(arm) && loss::moved(bench, arm))
+        + arms(config.trajectory.enabled, &|arm| bench.tells(arm) && trajectory::moved(bench, arm))
+        + arms(config.throughput.enabled, &measured)
+        + arms(config.memory.enabled, &measured)
 }
 
 /// Arms of the baseline that are missing or were lost, where the baseline's ended well.

@@ -59,6 +59,9 @@ pub fn differences(baseline: &Side, candidate: &Side) -> (Vec<String>, Vec<Strin
 
 /// The first line in which the plans differ, beyond their names and words.
 fn plan_note(b: &crate::record::Records, c: &crate::record::Records) -> Option<String> {
+    if b.plan == c.plan {
+        return None;
+    }
     let silent = |p: &crate::plan::Plan| {
         let (name, analysis) = (String::new(), String::new());
         crate::plan::Plan { name, analysis, ..p.clone() }.to_toml()

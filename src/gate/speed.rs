@@ -4,7 +4,13 @@ use super::finding::{Finding, Kind, amount, short};
 use super::judge::Bench;
 use super::side::Repeat;
 use crate::record::{Direction, RunRow, Status};
-use crate::stats::gate::{Change, ratio};
+use crate::stats::gate::{Change, Ratio, ratio};
+use crate::stats::signed_rank::fewest;
+
+/// Whether the rounds can say anything: one measurement made both sides.
+pub(super) fn measured(bench: &Bench) -> bool {
+    bench.baseline.session.is_some() && bench.baseline.session == bench.candidate.session
+}
 
 /// One finding an arm.
 pub(super) fn judge(bench: &Bench, kind: Kind, tolerance: f64) -> Vec<Finding> {
@@ -41,7 +47,7 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
     };
     let what = if throughput { "throughput" } else { "peak memory" };
     let (b, c) = (bench.baseline, bench.candidate);
-    if b.session.is_none() || b.session != c.session {
+    if !measured(bench) {
         finding.words = format!(
             "{what} of {arm}: the sides were not measured turn about (`kto-eval gate measure` does), and times of \
              different hours do not compare"
@@ -64,21 +70,49 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
     let mean = |of: fn(&(f64, f64)) -> f64| (pairs.iter().map(|p| of(p).ln()).sum::<f64>() / n).exp();
     (finding.baseline, finding.candidate) = (Some(mean(|p| p.0)), Some(mean(|p| p.1)));
     finding.change = Some(r.ratio - 1.0);
-    (finding.low, finding.high) = (Some(r.interval.low - 1.0), Some(r.interval.high - 1.0));
+    // JSON has no infinity.
+    if r.interval.high.is_finite() {
+        (finding.low, finding.high) = (Some(r.interval.low - 1.0), Some(r.interval.high - 1.0));
+    }
     finding.verdict = r.change;
     (finding.spread, finding.degrees_of_freedom) = (Some(r.spread), pairs.len() - 1);
-    let hint = if r.change == Change::Inconclusive { "; more rounds would narrow it" } else { "" };
+    let hint = match (r.change, fewest(bench.tail)) {
+        (Change::Inconclusive, least) if pairs.len() < least => {
+            format!("; fewer than {least} rounds can show no change at this gate's chance of a false alarm")
+        }
+        (Change::Inconclusive, _) => more_rounds(&r, throughput, tolerance, pairs.len()),
+        _ => String::new(),
+    };
+    let interval = match r.interval.high.is_finite() {
+        true => format!(
+            "{} to {}; ",
+            amount(r.interval.low - 1.0, true, ""),
+            amount(r.interval.high - 1.0, true, "")
+        ),
+        false => String::new(),
+    };
     finding.words = format!(
-        "{what} of {arm}: {} {unit} after {}, {} ({} to {}; {} rounds turn about), tolerance {:.1} %{hint}",
+        "{what} of {arm}: {} {unit} after {}, {} ({interval}{} rounds turn about), tolerance {:.1} %{hint}",
         short(mean(|p| p.1)),
         short(mean(|p| p.0)),
         amount(r.ratio - 1.0, true, ""),
-        amount(r.interval.low - 1.0, true, ""),
-        amount(r.interval.high - 1.0, true, ""),
         pairs.len(),
         100.0 * tolerance
     );
     finding
+}
+
+/// How many rounds would decide a change of the size seen: the interval narrows with their root.
+fn more_rounds(r: &Ratio, higher_is_better: bool, tolerance: f64, rounds: usize) -> String {
+    let sign = if higher_is_better { 1.0 } else { -1.0 };
+    let worst = if higher_is_better { r.interval.low } else { r.interval.high };
+    let half = (r.ratio.ln() - worst.ln()).abs();
+    let room = (sign * r.ratio.ln() + tolerance.ln_1p()).abs();
+    let needed = rounds as f64 * (half / room).powi(2);
+    match needed.is_finite() && needed < 99.0 {
+        true => format!("; about {} rounds would decide it", needed.ceil()),
+        false => "; more rounds, or a quieter machine, would narrow it".to_owned(),
+    }
 }
 
 fn speed(run: &RunRow, counted: bool) -> f64 {

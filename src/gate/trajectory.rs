@@ -3,9 +3,11 @@
 
 use super::finding::{Finding, Kind};
 use super::judge::Bench;
-use super::side::{Repeat, Side};
+use super::side::Repeat;
 use crate::record::{Direction, StepRow};
-use crate::stats::gate::{Change, noise_bound, residual};
+use crate::stats::Interval;
+use crate::stats::gate::{Change, residual};
+use crate::stats::signed_rank::{fewest, location};
 
 /// A column of `steps.csv` that is compared.
 struct Signal {
@@ -15,7 +17,7 @@ struct Signal {
     count: bool,
 }
 
-const SIGNALS: [Signal; 12] = [
+static SIGNALS: [Signal; 12] = [
     signal("loss", |s| Some(s.loss)),
     signal("grad_norm", |s| Some(s.grad_norm)),
     signal("learning_rate", |s| Some(s.learning_rate)),
@@ -45,43 +47,70 @@ struct Apart {
     mean: f64,
 }
 
-/// One finding an arm: that of its worst signal.
+impl Apart {
+    fn beyond(self, allowed: Self) -> bool {
+        self.max > allowed.max || self.mean > allowed.mean
+    }
+
+    fn times(self, share: f64) -> Self {
+        Self { max: share * self.max, mean: share * self.mean }
+    }
+}
+
+/// What the sides show of one signal.
+struct Seen {
+    signal: &'static Signal,
+    apart: Apart,
+    allowed: Apart,
+}
+
+/// One finding an arm that tells its steps: that of its worst signal.
 pub(super) fn judge(bench: &Bench) -> Vec<Finding> {
-    bench.arms().into_iter().map(|arm| one(bench, arm)).collect()
+    bench.arms().into_iter().filter(|arm| bench.tells(arm)).map(|arm| one(bench, arm)).collect()
+}
+
+/// Whether any signal differs between the sides at all.
+pub(super) fn moved(bench: &Bench, arm: &str) -> bool {
+    seen(bench, arm).iter().any(|s| s.apart.max > 0.0)
 }
 
 fn one(bench: &Bench, arm: &str) -> Finding {
-    let config = &bench.config.trajectory;
-    let seeds = bench.seeds(arm);
-    let mut worst: Option<(f64, Finding)> = None;
-    for signal in &SIGNALS {
-        let each: Vec<Apart> = seeds.iter().filter_map(|s| sides_apart(bench, arm, *s, signal)).collect();
-        let Some(all) = together(&each) else { continue };
-        let (max, mean) =
-            if signal.count { (config.counts, f64::INFINITY) } else { (config.max, config.mean) };
-        // Several seeds and signals look for the worst: each gets its share of the error.
-        let tail = bench.tail / (seeds.len() * SIGNALS.len()) as f64;
-        let noise = noise(bench, arm, signal, tail);
-        let verdict = verdict(all, noise, (max, mean));
-        let rank = f64::from(u8::from(verdict == Change::Regressed)) * 2.0
-            + f64::from(u8::from(verdict == Change::Inconclusive));
-        let excess = (all.max / max.max(1e-12)).max(all.mean / mean.max(1e-12)).min(1e9);
-        let place = rank * 1e12 + excess;
-        if worst.as_ref().is_none_or(|(w, _)| place > *w) {
-            worst = Some((place, finding(bench, arm, signal, all, noise, (max, mean), verdict)));
-        }
-    }
-    worst.map_or_else(|| absent(bench, arm), |(_, finding)| finding)
+    let seen = seen(bench, arm);
+    let beyond: Vec<&Seen> = seen.iter().filter(|s| s.apart.beyond(s.allowed)).collect();
+    let again = if beyond.is_empty() { Again::Exact } else { again(bench, arm, &beyond) };
+    let verdict = |s: &Seen| match (s.apart.beyond(s.allowed), &again) {
+        (false, _) => Change::Pass,
+        (true, Again::Exact) => Change::Regressed,
+        (true, Again::Share(share, _)) if s.apart.times(share.low).beyond(s.allowed) => Change::Regressed,
+        (true, _) => Change::Inconclusive,
+    };
+    let place = |s: &Seen| {
+        let rank = [Change::Pass, Change::Inconclusive].iter().position(|c| *c == verdict(s)).unwrap_or(2);
+        let over = |x: f64, allowed: f64| x / allowed.max(1e-12);
+        let excess = over(s.apart.max, s.allowed.max).max(over(s.apart.mean, s.allowed.mean)).min(1e9);
+        rank as f64 * 1e12 + excess
+    };
+    let worst = seen.iter().rev().max_by(|a, b| place(a).total_cmp(&place(b)));
+    worst.map_or_else(|| absent(arm), |s| finding(bench, arm, s, &again, verdict(s)))
 }
 
-fn verdict(apart: Apart, noise: Option<Apart>, (max, mean): (f64, f64)) -> Change {
-    if apart.max <= max && apart.mean <= mean {
-        return Change::Pass;
-    }
-    match noise {
-        Some(n) if apart.max - n.max > max || apart.mean - n.mean > mean => Change::Regressed,
-        _ => Change::Inconclusive,
-    }
+/// Every signal that either side has.
+fn seen(bench: &Bench, arm: &str) -> Vec<Seen> {
+    let config = &bench.config.trajectory;
+    let seeds = bench.seeds(arm);
+    let full = [&bench.baseline.records.steps, &bench.candidate.records.steps];
+    let first = |seed: &u64| full.map(|rows| first_steps(rows, arm, *seed, config.steps));
+    let sides: Vec<[Vec<&StepRow>; 2]> = seeds.iter().map(first).collect();
+    let one = |signal: &'static Signal| {
+        let of = |[b, c]: &[Vec<&StepRow>; 2]| apart(&series(b, signal), &series(c, signal), signal);
+        let each: Vec<Apart> = sides.iter().filter_map(of).collect();
+        let allowed = match signal.count {
+            true => Apart { max: config.counts, mean: f64::INFINITY },
+            false => Apart { max: config.max, mean: config.mean },
+        };
+        Some(Seen { signal, apart: together(&each)?, allowed })
+    };
+    SIGNALS.iter().filter_map(one).collect()
 }
 
 /// The worst step of any seed, and the mean over seeds.
@@ -93,16 +122,13 @@ fn together(each: &[Apart]) -> Option<Apart> {
     })
 }
 
-fn sides_apart(bench: &Bench, arm: &str, seed: u64, signal: &Signal) -> Option<Apart> {
-    let steps = bench.config.trajectory.steps;
-    let of = |side: &Side| series(&side.records.steps, arm, Some(seed), signal, steps);
-    apart(&of(bench.baseline), &of(bench.candidate), signal)
+/// The first steps of a run.
+fn first_steps<'r>(rows: &'r [StepRow], arm: &str, seed: u64, steps: usize) -> Vec<&'r StepRow> {
+    rows.iter().filter(|s| s.seed == seed && s.arm == arm).take(steps).collect()
 }
 
-/// The first steps of a run; `None` for a seed takes whichever stands first.
-fn series(rows: &[StepRow], arm: &str, seed: Option<u64>, signal: &Signal, steps: usize) -> Vec<Option<f64>> {
-    let seed = seed.or_else(|| rows.iter().find(|s| s.arm == arm).map(|s| s.seed));
-    rows.iter().filter(|s| s.arm == arm && Some(s.seed) == seed).take(steps).map(signal.of).collect()
+fn series(rows: &[&StepRow], signal: &Signal) -> Vec<Option<f64>> {
+    rows.iter().map(|s| (signal.of)(s)).collect()
 }
 
 /// `None`: neither side has the signal. One that only one side has is infinitely far.
@@ -139,67 +165,121 @@ fn spread(b: &[f64]) -> f64 {
     sd.max(1e-3 * mean_size(&finite)).max(1e-9)
 }
 
-/// How far apart repeats of one program lie: neighbours in disjoint pairs, of either side.
-/// `None`: nothing shows it.
-fn noise(bench: &Bench, arm: &str, signal: &Signal, tail: f64) -> Option<Apart> {
-    let steps = bench.config.trajectory.steps;
-    let within = |repeats: &[Repeat]| -> Vec<Apart> {
-        let of = |r: &Repeat| series(&r.steps, arm, None, signal, steps);
-        repeats.chunks_exact(2).filter_map(|p| apart(&of(&p[0]), &of(&p[1]), signal)).collect()
-    };
-    let mut seen = within(&bench.baseline.repeats);
-    seen.extend(within(&bench.candidate.repeats));
-    let bound = |of: fn(&Apart) -> f64| noise_bound(&seen.iter().map(of).collect::<Vec<_>>(), tail);
-    let measured = bound(|a| a.max).zip(bound(|a| a.mean)).map(|(max, mean)| Apart { max, mean });
-    let exact = bench.baseline.deterministic(arm) && bench.candidate.deterministic(arm);
-    measured.or(exact.then_some(Apart { max: 0.0, mean: 0.0 }))
+/// Whether a difference of the full runs is one of the programs, not of two runs.
+enum Again {
+    /// This engine on a CPU repeats bit for bit: any difference is one of the programs.
+    Exact,
+    /// The share of it that comes again in rounds turn about (1: all), with its interval and the rounds.
+    Share(Interval, usize),
+    /// Too few rounds to say, and how many are needed.
+    Few(usize),
 }
 
-fn finding(
-    bench: &Bench,
-    arm: &str,
-    signal: &Signal,
-    apart: Apart,
-    noise: Option<Apart>,
-    (max, mean): (f64, f64),
-    verdict: Change,
-) -> Finding {
+/// Each round's difference is projected on that of the full runs, over the signals that lie beyond their tolerance.
+/// Where nothing has changed, the two runs of a round are exchangeable whatever their noise, the projection is
+/// symmetric about 0, and the signed-rank interval lies above 0 no more often than `tail`.
+fn again(bench: &Bench, arm: &str, beyond: &[&Seen]) -> Again {
+    if bench.baseline.deterministic(arm) && bench.candidate.deterministic(arm) {
+        return Again::Exact;
+    }
+    let rounds = bench.baseline.repeats.iter().zip(&bench.candidate.repeats);
+    let shares: Vec<f64> = rounds.filter_map(|(b, c)| projected(bench, arm, beyond, b, c)).collect();
+    let least = fewest(bench.tail);
+    match location(&shares, bench.tail) {
+        Some(found) if shares.len() >= least => Again::Share(found.interval, shares.len()),
+        _ => Again::Few(least),
+    }
+}
+
+/// Mean over the signals of ⟨c − b, v⟩/⟨v, v⟩, v the full runs' difference under the round's seed.
+fn projected(bench: &Bench, arm: &str, beyond: &[&Seen], b: &Repeat, c: &Repeat) -> Option<f64> {
+    let steps = bench.config.trajectory.steps;
+    let seed = b.steps.iter().find(|s| s.arm == arm)?.seed;
+    let rows = [&bench.baseline.records.steps, &bench.candidate.records.steps, &b.steps, &c.steps]
+        .map(|rows| first_steps(rows, arm, seed, steps));
+    let share = |signal: &Signal| {
+        let [full_b, full_c, b, c] = [0, 1, 2, 3].map(|i| series(&rows[i], signal));
+        // A signal that is lost, or not finite, on one side is a difference of that kind alone.
+        let lost = |x: &[Option<f64>], y: &[Option<f64>]| {
+            f64::from(u8::from(broken(y))) - f64::from(u8::from(broken(x)))
+        };
+        let way = lost(&full_b, &full_c);
+        if way != 0.0 {
+            return Some(way * lost(&b, &c));
+        }
+        let (mut dot, mut square) = (0.0, 0.0);
+        for (((x, y), b), c) in full_b.iter().zip(&full_c).zip(&b).zip(&c) {
+            let (Some(v), Some(d)) = (minus(*y, *x), minus(*c, *b)) else { continue };
+            dot += d * v;
+            square += v * v;
+        }
+        (square > 0.0).then(|| dot / square)
+    };
+    let shares: Vec<f64> = beyond.iter().filter_map(|s| share(s.signal)).collect();
+    (!shares.is_empty()).then(|| shares.iter().sum::<f64>() / shares.len() as f64)
+}
+
+fn broken(series: &[Option<f64>]) -> bool {
+    series.iter().all(Option::is_none) || series.iter().flatten().any(|x| !x.is_finite())
+}
+
+fn minus(a: Option<f64>, b: Option<f64>) -> Option<f64> {
+    Some(a? - b?).filter(|d| d.is_finite())
+}
+
+fn finding(bench: &Bench, arm: &str, seen: &Seen, again: &Again, verdict: Change) -> Finding {
+    let Seen { signal, apart, allowed } = seen;
     let steps = bench.config.trajectory.steps;
     let size = |x: f64| if signal.count { format!("{:.2} %", 100.0 * x) } else { format!("{x:.3} sd") };
-    let allowed = match signal.count {
-        true => format!("{} is allowed", size(max)),
-        false => format!("{} and {} are allowed", size(max), size(mean)),
+    let limits = match signal.count {
+        true => format!("{} is allowed", size(allowed.max)),
+        false => format!("{} and {} are allowed", size(allowed.max), size(allowed.mean)),
     };
-    let known = match (verdict, noise) {
-        (Change::Inconclusive, None) => {
-            "; its run-to-run noise is not known: `kto-eval gate measure` shows it".to_owned()
+    let percent = |x: f64| format!("{:.0} %", 100.0 * x);
+    let known = match (verdict, again) {
+        (Change::Pass, _) | (_, Again::Exact) => String::new(),
+        (Change::Regressed, Again::Share(share, n)) => {
+            format!("; {n} rounds turn about show at least {} of it again", percent(share.low.min(1.0)))
         }
-        (_, Some(n)) if n.max > 0.0 => format!("; repeats lie up to {} apart", size(n.max)),
-        _ => String::new(),
+        (_, Again::Share(share, n)) => format!(
+            "; {n} rounds turn about show {} to {} of it again: noise of single runs may have made it",
+            percent(share.low),
+            percent(share.high)
+        ),
+        (_, Again::Few(least)) => {
+            format!("; whether it is more than noise, {least} rounds of `kto-eval gate measure` would show")
+        }
     };
     let name = signal.name.replace('_', " ");
     let words = match apart.max.is_finite() {
         true => format!(
-            "{name} of {arm} over the first {steps} steps: at most {} and on average {} from the baseline, {allowed}{known}",
+            "{name} of {arm} over the first {steps} steps: at most {} and on average {} from the baseline, {limits}{known}",
             size(apart.max),
             size(apart.mean)
         ),
-        false => format!("{name} of {arm}: only one side has it, or it is not finite on one side"),
+        false => format!("{name} of {arm}: only one side has it, or it is not finite on one side{known}"),
     };
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
+    let interval = match again {
+        Again::Share(share, _) if verdict != Change::Pass => {
+            Some((share.low * apart.max, share.high * apart.max))
+        }
+        _ => None,
+    };
     Finding {
         change: finite(apart.max),
         candidate: finite(apart.max),
-        low: noise.and_then(|n| finite(apart.max - n.max)),
-        high: noise.and_then(|n| finite(apart.max + n.max)),
-        tolerance: max,
+        low: interval.and_then(|i| finite(i.0)),
+        high: interval.and_then(|i| finite(i.1)),
+        unit: if signal.count { "share" } else { "sd" }.to_owned(),
+        tolerance: allowed.max,
         verdict,
         words,
-        ..absent(bench, arm)
+        ..absent(arm)
     }
 }
 
-fn absent(_: &Bench, arm: &str) -> Finding {
+fn absent(arm: &str) -> Finding {
     Finding {
         id: format!("trajectory/{arm}"),
         kind: Kind::Trajectory,

@@ -3,6 +3,7 @@
 use candle_core::{DType, Tensor};
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::plain;
 use super::real::Real;
 use crate::base::error::Result;
@@ -22,6 +23,9 @@ pub enum Activation {
 
 /// Gated: x (t, 2f) holds gate and value side by side, → act(gate)·value (t, f). Plain: (t, f) → (t, f).
 pub fn forward(x: &Tensor, activation: Activation, gated: bool) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::activation::forward(&*gpu, x, activation, gated);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, activation, gated));
     }
@@ -29,8 +33,11 @@ pub fn forward(x: &Tensor, activation: Activation, gated: bool) -> Result<Tensor
 }
 
 /// dy (t, f) and x → (y, dx): the output once more, which the next product's weight gradient needs, and the
-/// gradient in x. Overwrites dy and x on the CPU: the caller gives them up.
+/// gradient in x. May overwrite dy and x: the caller gives them up.
 pub fn backward(dy: Tensor, x: Tensor, activation: Activation, gated: bool) -> Result<(Tensor, Tensor)> {
+    if let Some(gpu) = cuda::of(&x) {
+        return cuda::activation::backward(&*gpu, dy, x, activation, gated);
+    }
     if cpu::applies(&x) {
         dispatch!(x.dtype(), backward_cpu(&dy, &x, activation, gated))?;
         return Ok((dy, x));

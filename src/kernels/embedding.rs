@@ -3,6 +3,7 @@
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::real::Real;
 use crate::base::error::{Result, ensure};
 
@@ -11,6 +12,9 @@ pub fn forward(table: &Tensor, ids: &[u32], scale: f64) -> Result<Tensor> {
     let (rows, _) = table.dims2()?;
     if let Some(id) = ids.iter().find(|id| **id as usize >= rows) {
         ensure!(false, "token id {id} is beyond the {rows} rows of the embedding table");
+    }
+    if let Some(gpu) = cuda::of(table) {
+        return cuda::rows::gather(&*gpu, table, ids, scale);
     }
     if cpu::applies(table) {
         return dispatch!(table.dtype(), forward_cpu(table, ids, scale));
@@ -22,12 +26,15 @@ pub fn forward(table: &Tensor, ids: &[u32], scale: f64) -> Result<Tensor> {
 
 /// dtable[ids] += scale·dy, dy (t, c).
 pub fn backward(dy: &Tensor, ids: &[u32], scale: f64, dtable: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::rows::scatter(&*gpu, dy, ids, scale, dtable);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_cpu(dy, ids, scale, dtable));
     }
     let ids = Tensor::new(ids, dy.device())?;
     let scaled = if scale == 1.0 { dy.clone() } else { (dy * scale)? };
-    *dtable = dtable.index_add(&ids, &scaled, 0)?;
+    *dtable = dtable.index_add(&ids, &scaled.to_dtype(dtable.dtype())?, 0)?;
     Ok(())
 }
 

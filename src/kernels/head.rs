@@ -4,11 +4,12 @@
 use candle_core::{D, DType, Tensor};
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::linear::{self, Products};
+use super::plain;
 use super::real::{Real, View, matmul};
 use super::reduce;
-use super::plain;
-use crate::base::error::Result;
+use crate::base::error::{Result, bail};
 
 /// Logits of at most this many bytes are kept from forward to backward; beyond, they are computed again.
 const KEEP_BYTES: usize = 64 << 20;
@@ -33,15 +34,21 @@ pub struct Saved {
     lse: Vec<f64>,
     /// exp(logit − lse) of every row, if they fit.
     probs: Option<Tensor>,
+    /// On a GPU, instead of the above.
+    gpu: Option<cuda::head::Saved>,
 }
 
 /// hidden (m, c), targets (r,) → log-probs (r,).
 pub fn forward(hidden: &Tensor, head: Head<'_>, targets: &[Target], keep: bool) -> Result<(Vec<f64>, Saved)> {
+    if let Some(gpu) = cuda::of(hidden) {
+        let (logps, saved) = cuda::head::forward(&*gpu, hidden, head, targets, keep)?;
+        return Ok((logps, Saved { lse: Vec::new(), probs: None, gpu: Some(saved) }));
+    }
     if cpu::applies(hidden) {
         return dispatch!(hidden.dtype(), forward_cpu(hidden, head, targets, keep));
     }
     let logps = plain_forward(hidden, head, targets)?.to_dtype(DType::F64)?.to_vec1()?;
-    Ok((logps, Saved { lse: Vec::new(), probs: None }))
+    Ok((logps, Saved { lse: Vec::new(), probs: None, gpu: None }))
 }
 
 /// dlogps (r,) → dhidden (m, c); adds to dweight (v, c) where the projection is trained.
@@ -53,6 +60,10 @@ pub fn backward(
     saved: Saved,
     dweight: Option<&mut Tensor>,
 ) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(hidden) {
+        let Some(saved) = saved.gpu else { bail!("a GPU's backward pass without its forward pass") };
+        return cuda::head::backward(&*gpu, dlogps, hidden, head, saved, dweight.as_deref());
+    }
     if cpu::applies(hidden) {
         return dispatch!(
             hidden.dtype(),
@@ -171,7 +182,7 @@ fn forward_cpu<T: Real>(
         }
     }
     let probs = if keep { Some(Tensor::from_vec(buffer, (m, v), hidden.device())?) } else { None };
-    Ok((logps, Saved { lse, probs }))
+    Ok((logps, Saved { lse, probs, gpu: None }))
 }
 
 fn backward_cpu<T: Real>(

@@ -3,9 +3,11 @@
 use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
+use super::cuda;
+use super::quantized::Quantized;
 use super::real::{Real, View, matmul, product};
 use super::{plain, rowwise};
-use crate::base::error::Result;
+use crate::base::error::{Result, ensure};
 
 /// How a forward product is computed on the CPU. The two differ in their last bits; in both, a row has the same
 /// bits whoever stands beside it, so that a log-prob does not depend on what it was packed with.
@@ -17,12 +19,39 @@ pub enum Products {
     Rowwise,
 }
 
+/// W (n, k), as numbers or, where it is frozen, as quantised blocks.
+#[derive(Clone, Copy)]
+pub enum Weight<'a> {
+    Plain(&'a Tensor),
+    Quantized(&'a Quantized),
+}
+
+impl<'a> From<&'a Tensor> for Weight<'a> {
+    fn from(tensor: &'a Tensor) -> Self {
+        Self::Plain(tensor)
+    }
+}
+
+impl Weight<'_> {
+    /// As numbers, in the type and on the device of `like`.
+    fn numbers(self, like: &Tensor) -> Result<Tensor> {
+        Ok(match self {
+            Self::Plain(tensor) => tensor.clone(),
+            Self::Quantized(blocks) => blocks.dequantized(like.device())?.to_dtype(like.dtype())?,
+        })
+    }
+}
+
 /// x (t, k), weight (n, k), bias (n,) → (t, n).
-pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Tensor> {
+pub fn forward<'a>(x: &Tensor, weight: impl Into<Weight<'a>>, bias: Option<&Tensor>) -> Result<Tensor> {
+    let weight = weight.into();
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::linear::forward(&*gpu, x, &weight.numbers(x)?, bias, None);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, None, Products::Blocked));
     }
-    let y = x.matmul(&weight.t()?)?;
+    let y = x.matmul(&weight.numbers(x)?.t()?)?;
     Ok(match bias {
         Some(b) => y.broadcast_add(b)?,
         None => y,
@@ -30,13 +59,17 @@ pub fn forward(x: &Tensor, weight: &Tensor, bias: Option<&Tensor>) -> Result<Ten
 }
 
 /// As [`forward`], added to base (t, n) where there is one: a projection onto the residual stream.
-pub fn forward_as(
+pub fn forward_as<'a>(
     products: Products,
     base: Option<&Tensor>,
     x: &Tensor,
-    weight: &Tensor,
+    weight: impl Into<Weight<'a>>,
     bias: Option<&Tensor>,
 ) -> Result<Tensor> {
+    let weight = weight.into();
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::linear::forward(&*gpu, x, &weight.numbers(x)?, bias, base);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, weight, bias, base, products));
     }
@@ -48,15 +81,22 @@ pub fn forward_as(
 }
 
 /// dy (t, n) → dx (t, k).
-pub fn backward_input(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<Tensor> {
+    let weight = weight.into();
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_input(&*gpu, dy, &weight.numbers(dy)?);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_input_cpu(dy, weight));
     }
-    Ok(dy.matmul(weight)?)
+    Ok(dy.matmul(&weight.numbers(dy)?)?)
 }
 
 /// dW += dyᵀ·x.
 pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_weight(&*gpu, dy, x, dweight);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight));
     }
@@ -65,6 +105,9 @@ pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<
 
 /// db += Σ over rows of dy.
 pub fn backward_bias(dy: &Tensor, dbias: &mut Tensor) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::sums::columns(&*gpu, dy, dbias);
+    }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_bias_cpu(dy, dbias));
     }
@@ -73,28 +116,15 @@ pub fn backward_bias(dy: &Tensor, dbias: &mut Tensor) -> Result<()> {
 
 fn forward_cpu<T: Real>(
     x: &Tensor,
-    weight: &Tensor,
+    weight: Weight<'_>,
     bias: Option<&Tensor>,
     base: Option<&Tensor>,
     products: Products,
 ) -> Result<Tensor> {
-    let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
-    let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
-    let mut out = match base {
-        Some(base) => cpu::copied(&cpu::slice::<T>(base)?),
-        None if products == Products::Blocked && t >= LEAST_ROWS && n > SMALL => {
-            product(View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed(), cpu::all_threads())
-        }
-        None => cpu::zeros(t * n),
+    let (mut out, n) = match weight {
+        Weight::Plain(weight) => (product_cpu::<T>(x, weight, base, products)?, weight.dim(0)?),
+        Weight::Quantized(blocks) => (quantized_cpu::<T>(x, blocks, base, products)?, blocks.dims().0),
     };
-    match products {
-        _ if k == 0 => {}
-        Products::Rowwise => rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k),
-        Products::Blocked if base.is_some() || t < LEAST_ROWS || n <= SMALL => {
-            rows_product(&mut out, base.is_some(), &xs, &ws, (t, n, k));
-        }
-        Products::Blocked => {}
-    }
     if let Some(bias) = bias {
         let bias = cpu::slice::<T>(bias)?;
         let bias: &[T] = &bias;
@@ -106,7 +136,7 @@ fn forward_cpu<T: Real>(
             }
         });
     }
-    Ok(Tensor::from_vec(out, (t, n), x.device())?)
+    Ok(Tensor::from_vec(out, (x.dim(0)?, n), x.device())?)
 }
 
 /// Products with at most this many rows of W, and with fewer rows of x than the other, have sums of their own
@@ -136,7 +166,59 @@ pub(super) fn rows_product<T: Real>(
     matmul(out, n, accumulate, a, b, cpu::all_threads());
 }
 
-fn backward_input_cpu<T: Real>(dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
+/// base + x·Wᵀ, or x·Wᵀ.
+fn product_cpu<T: Real>(
+    x: &Tensor,
+    weight: &Tensor,
+    base: Option<&Tensor>,
+    products: Products,
+) -> Result<Vec<T>> {
+    let ((t, k), (n, _)) = (x.dims2()?, weight.dims2()?);
+    let (xs, ws) = (cpu::slice::<T>(x)?, cpu::slice::<T>(weight)?);
+    if base.is_none() && products == Products::Blocked && t >= LEAST_ROWS && n > SMALL {
+        let (a, b) = (View::new(&xs, t, k, k), View::new(&ws, n, k, k).transposed());
+        return Ok(product(a, b, cpu::all_threads()));
+    }
+    let mut out = begun(base, t * n)?;
+    match products {
+        _ if k == 0 => {}
+        Products::Rowwise => rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k),
+        Products::Blocked => rows_product(&mut out, base.is_some(), &xs, &ws, (t, n, k)),
+    }
+    Ok(out)
+}
+
+fn quantized_cpu<T: Real>(
+    x: &Tensor,
+    weight: &Quantized,
+    base: Option<&Tensor>,
+    products: Products,
+) -> Result<Vec<T>> {
+    let ((t, k), (n, width)) = (x.dims2()?, weight.dims());
+    ensure!(k == width, "a product of x ({t}, {k}) with a quantised W ({n}, {width})");
+    let mut out = begun(base, t * n)?;
+    weight.forward(&mut out, base.is_some(), &cpu::slice::<T>(x)?, products)?;
+    Ok(out)
+}
+
+/// What a product is added to.
+fn begun<T: Real>(base: Option<&Tensor>, count: usize) -> Result<Vec<T>> {
+    Ok(match base {
+        Some(base) => cpu::copied(&cpu::slice::<T>(base)?),
+        None => cpu::zeros(count),
+    })
+}
+
+fn backward_input_cpu<T: Real>(dy: &Tensor, weight: Weight<'_>) -> Result<Tensor> {
+    let weight = match weight {
+        Weight::Plain(weight) => weight,
+        Weight::Quantized(blocks) => {
+            let ((t, n), (rows, k)) = (dy.dims2()?, blocks.dims());
+            ensure!(n == rows, "a product of dy ({t}, {n}) with a quantised W ({rows}, {k})");
+            let dx = blocks.backward_input(&cpu::slice::<T>(dy)?)?;
+            return Ok(Tensor::from_vec(dx, (t, k), dy.device())?);
+        }
+    };
     let ((t, n), (_, k)) = (dy.dims2()?, weight.dims2()?);
     let (dys, ws) = (cpu::slice::<T>(dy)?, cpu::slice::<T>(weight)?);
     let out = product(View::new(&dys, t, n, n), View::new(&ws, n, k, k), cpu::all_threads());

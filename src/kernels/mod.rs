@@ -5,12 +5,14 @@
 //! Candle's own autograd was measured against this and left aside: it keeps every intermediate alive until
 //! the end, adds gradients by allocating, and its fused operations have no backward.
 //!
-//! On the CPU (f32, f64) a kernel reads slices; on any other device or dtype it runs the plain version, whose
-//! gradient comes from candle's autograd. Tests compare the two, and both with finite differences.
+//! On the CPU (f32, f64) a kernel reads slices; on an NVIDIA GPU (f32, bf16) it launches its kernels of [`cuda`]; on
+//! any other device or dtype it runs the plain version, whose gradient comes from candle's autograd. Tests compare
+//! the three, and the first and the last with finite differences.
 
 pub mod activation;
 pub mod attention;
 pub mod cpu;
+pub mod cuda;
 pub mod draw;
 pub mod embedding;
 pub mod head;
@@ -18,6 +20,7 @@ pub mod linear;
 pub mod low_rank;
 pub mod norm;
 pub mod plain;
+pub mod quantized;
 pub mod real;
 mod reduce;
 pub mod rope;

@@ -3,6 +3,7 @@
 use candle_core::{D, DType, Tensor};
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::plain;
 use super::real::Real;
 use super::reduce;
@@ -40,13 +41,16 @@ pub struct NormGrads<'a> {
 
 /// x (…, c) → (…, c); each run of c = `weight.len()` numbers is one row.
 pub fn forward(x: &Tensor, norm: Norm<'_>) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::norm::forward(&*gpu, x, norm);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), forward_cpu(x, norm));
     }
     plain_forward(x, norm.weight, norm.bias, norm.kind, norm.eps)
 }
 
-/// Returns base + dx, overwriting base on the CPU; adds to the parameters' gradients.
+/// Returns base + dx, and may overwrite base; adds to the parameters' gradients.
 pub fn backward(
     dy: &Tensor,
     x: &Tensor,
@@ -54,6 +58,9 @@ pub fn backward(
     grads: NormGrads<'_>,
     base: Option<Tensor>,
 ) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::norm::backward(&*gpu, dy, x, norm, grads, base);
+    }
     if cpu::applies(x) {
         return dispatch!(x.dtype(), backward_cpu(dy, x, norm, grads, base));
     }

@@ -4,6 +4,7 @@ use candle_core::{Tensor, Var};
 
 use super::cpu;
 use super::cpu::dispatch;
+use super::cuda;
 use super::real::Real;
 use crate::base::error::Result;
 
@@ -23,8 +24,12 @@ pub fn backward(
     vars.iter().map(grad).collect()
 }
 
-/// `total += value`, in place on the CPU.
+/// `total += value`, in place on the CPU and on a GPU; the total may be wider.
 pub fn accumulate(total: &mut Tensor, value: &Tensor) -> Result<()> {
+    if let (Some(gpu), Some(_)) = (cuda::of(total), cuda::of(value)) {
+        return cuda::sums::add(&*gpu, total, &value.contiguous()?);
+    }
+    let value = value.to_dtype(total.dtype())?;
     if !cpu::applies(total) {
         *total = (&*total + value)?;
         return Ok(());
@@ -52,7 +57,7 @@ fn accumulate_cpu<T: Real>(total: &Tensor, value: &Tensor) -> Result<()> {
     })
 }
 
-/// `a + b`, overwriting `a` on the CPU: the caller gives `a` up.
+/// `a + b`, which may overwrite `a`: the caller gives `a` up.
 pub fn add(mut a: Tensor, b: &Tensor) -> Result<Tensor> {
     accumulate(&mut a, b)?;
     Ok(a)

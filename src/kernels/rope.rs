@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use std::collections::BTreeSet;
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::real::Real;
 use crate::base::error::Result;
 
@@ -18,18 +19,22 @@ pub struct Angles {
     pub sin: Tensor,
 }
 
-/// Turns the first `heads` heads of width `d` of each row of x (t, n); the rest stays. Overwrites x on the
-/// CPU: the caller gives it up.
+/// Turns the first `heads` heads of width `d` of each row of x (t, n); the rest stays. May overwrite
+/// x: the caller gives it up.
 pub fn forward(x: Tensor, angles: &Angles, heads: usize, d: usize) -> Result<Tensor> {
     turn(x, angles, heads, d, 1.0)
 }
 
-/// The gradient of a rotation is the rotation back. Overwrites dy on the CPU.
+/// The gradient of a rotation is the rotation back. May overwrite dy.
 pub fn backward(dy: Tensor, angles: &Angles, heads: usize, d: usize) -> Result<Tensor> {
     turn(dy, angles, heads, d, -1.0)
 }
 
 fn turn(x: Tensor, angles: &Angles, heads: usize, d: usize, sign: f64) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(&x) {
+        cuda::rope::turn(&*gpu, &x, angles, heads, d, sign)?;
+        return Ok(x);
+    }
     if cpu::applies(&x) {
         dispatch!(x.dtype(), turn_cpu(&x, angles, heads, d, sign))?;
         return Ok(x);

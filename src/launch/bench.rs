@@ -4,16 +4,17 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use candle_core::Device;
+use candle_core::{DType, Device, Tensor};
 use serde::Serialize;
 
 use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::{Prepared, TrainingSet, prepare};
+use super::run::start;
 use crate::base::error::{Context, Result, bail};
 use crate::data::Sequence;
-use crate::kernels::cpu;
 use crate::kernels::real::{View, matmul};
+use crate::kernels::{cpu, linear};
 use crate::model::generate::{Decoding, Request, Text, generate};
 use crate::model::{Gradients, Packed};
 use crate::plan::{Arm, Budget, Plan, SuitesSpec};
@@ -24,8 +25,9 @@ const SLOTS: usize = 16;
 const NEW_TOKENS: usize = 64;
 /// Completions packed together where the engine alone is measured.
 const PACKED: usize = 16;
-/// Side of the matrix product that stands for the machine's peak.
+/// Side of the matrix product that stands for the machine's peak: on a GPU a small one is over before it is fast.
 const SIDE: usize = 1024;
+const GPU_SIDE: usize = 8192;
 
 /// One phase of the work.
 #[derive(Clone, Debug, Serialize)]
@@ -52,7 +54,8 @@ pub struct Bench {
     pub parameters: usize,
     pub threads: usize,
     pub device: String,
-    /// Of an fp32 product of two 1024 × 1024 matrices with all threads, the best seen.
+    /// Of an fp32 product of two 1024 × 1024 matrices with all threads, the best seen; on a GPU, of two of 8192 × 8192
+    /// in the model's dtype.
     pub peak_gflops: f64,
     /// Resident with the model and the data loaded.
     pub loaded_mib: f64,
@@ -82,7 +85,7 @@ pub fn bench(
     observer.stage("engine, forward");
     phases.push(meter.forward(&prepared, &packed)?);
     observer.stage("engine, forward and backward");
-    phases.push(meter.backward(&prepared, &packed)?);
+    phases.push(meter.backward(&prepared, &plan, &packed)?);
     for arm in plan.arms.iter().filter(|_| !abort.load(Ordering::Relaxed)) {
         observer.stage(&format!("steps of {}", arm.name));
         phases.push(meter.arm(&prepared, &plan, arm, abort).with_context(|| format!("arm {}", arm.name))?);
@@ -126,6 +129,7 @@ fn pack(groups: &[Vec<&Sequence>]) -> Packed {
 /// Times a phase between two measurements of the peak.
 struct Meter<'a> {
     device: &'a Device,
+    dtype: DType,
     /// For each phase.
     allowed: Duration,
     best: f64,
@@ -140,26 +144,28 @@ struct Work {
 
 impl<'a> Meter<'a> {
     fn new(prepared: &'a Prepared, seconds: f64) -> Result<Self> {
-        let mut meter =
-            Self { device: &prepared.device, allowed: Duration::from_secs_f64(seconds), best: 0.0 };
+        let (device, dtype) = (&prepared.device, prepared.start.dtype());
+        let mut meter = Self { device, dtype, allowed: Duration::from_secs_f64(seconds), best: 0.0 };
         meter.peak()?;
         Ok(meter)
     }
 
     /// FLOP/s of the product that stands for the peak, the best of a few.
     fn peak(&mut self) -> Result<f64> {
-        let n = SIDE;
+        let n = if self.device.is_cpu() { SIDE } else { GPU_SIDE };
         let flops = 2.0 * (n as f64).powi(3);
         let mut here = 0f64;
-        let (a, mut out) = (vec![0.5f32; n * n], vec![0f32; n * n]);
-        let on_device = candle_core::Tensor::full(0.5f32, (n, n), self.device)?;
+        let side = if self.device.is_cpu() { n } else { 0 };
+        let (a, mut out) = (vec![0.5f32; side * side], vec![0f32; side * side]);
+        let on_device = Tensor::full(0.5f32, if side == 0 { (n, n) } else { (1, 1) }, self.device)?;
+        let on_device = on_device.to_dtype(self.dtype)?;
         for _ in 0..5 {
             let start = Instant::now();
             if self.device.is_cpu() {
                 let view = || View::new(&a, n, n, n);
                 matmul(&mut out, n, false, view(), view(), cpu::all_threads());
             } else {
-                on_device.matmul(&on_device)?;
+                linear::forward(&on_device, &on_device, None)?;
                 self.device.synchronize()?;
             }
             here = here.max(flops / start.elapsed().as_secs_f64());
@@ -194,8 +200,14 @@ impl<'a> Meter<'a> {
         })
     }
 
-    fn backward(&mut self, prepared: &Prepared, packed: &Packed) -> Result<Phase> {
-        let (decoder, flops) = (&prepared.start, 3.0 * prepared.start.flops(packed));
+    /// On a quantised base through the first arm's adapter: the base itself has no gradients.
+    fn backward(&mut self, prepared: &Prepared, plan: &Plan, packed: &Packed) -> Result<Phase> {
+        let adapted = match prepared.start.is_quantized() {
+            true => Some(prepared.start.with_adapter(&plan.arms[0].train.lora, 0)?),
+            false => None,
+        };
+        let decoder = adapted.as_ref().unwrap_or(&prepared.start);
+        let flops = decoder.training_flops(packed);
         let mut gradients = Gradients::zeros(decoder)?;
         self.repeat("engine: forward and backward", || {
             let (logps, tape) = decoder.forward(packed)?;
@@ -209,15 +221,18 @@ impl<'a> Meter<'a> {
     fn arm(&mut self, prepared: &Prepared, plan: &Plan, arm: &Arm, abort: &AtomicBool) -> Result<Phase> {
         let before = self.peak()?;
         let memory = PeakMemory::start();
-        let mut policy = prepared.start.duplicate()?;
+        let seed = plan.seeds.first().copied().unwrap_or(1);
+        let mut policy = start(prepared, arm, seed)?;
+        let data = prepared.data.of(&arm.data);
+        let data = data.conditioned(&arm.method, &prepared.tokenizer, arm.data.max_length)?;
         let cache = ReferenceCache::open(prepared.cache.weights(), None);
         let job = Job {
             method: &arm.method,
             spec: &arm.train,
             budget: Budget::Seconds(self.allowed.as_secs_f64().max(0.5)),
-            seed: plan.seeds.first().copied().unwrap_or(1),
+            seed,
             max_length: plan.data.max_length,
-            data: prepared.data.of(&arm.data).as_data(),
+            data: data.as_data(),
             reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
         };
         let enough = AtomicBool::new(false);

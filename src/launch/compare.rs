@@ -21,7 +21,6 @@ use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::plan::{Arm, BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordWriter, RunRow, Status};
-use crate::suite::judge::llm::LlmJudge;
 use crate::suite::{Kind, ScoredSuite, Suite};
 use crate::train::Interval;
 
@@ -125,7 +124,7 @@ pub fn compare(
             // What is on disk stays, the run's checkpoints too.
             Err(error) if is_out_of_room(&error) => return Err(error),
             // Nothing is wrong with the run: the same command trains it again and goes on.
-            Err(error) if prepared.judge.as_ref().is_some_and(|j| j.tally().down) => {
+            Err(error) if prepared.judges.tally().down => {
                 writer.arrange()?;
                 return Err(error.context(format!("run {}", run.id)));
             }
@@ -271,7 +270,7 @@ fn counted(
     writer: &RecordWriter,
     scored: impl FnOnce() -> Result<ScoredSuite>,
 ) -> Result<ScoredSuite> {
-    let tally = || prepared.judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
+    let tally = || prepared.judges.tally();
     let before = tally();
     let result = scored();
     let used = usage(&plan.judge, &before, &tally());

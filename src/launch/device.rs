@@ -14,10 +14,10 @@ pub fn device(name: &str) -> Result<Device> {
             return Err(anyhow!("device `{name}`: this program was built without CUDA"))
                 .hint("build it with `cargo build --release --features cuda`, or take --device cpu");
         }
-        Device::new_cuda(ordinal).with_context(|| format!("device `{name}` cannot be opened"))
+        open(ordinal).with_context(|| format!("device `{name}` cannot be opened"))
     };
     match name {
-        "auto" if candle_core::utils::cuda_is_available() => Ok(Device::new_cuda(0).unwrap_or(Device::Cpu)),
+        "auto" if candle_core::utils::cuda_is_available() => Ok(open(0).unwrap_or(Device::Cpu)),
         "auto" | "cpu" => Ok(Device::Cpu),
         "cuda" => cuda(0),
         _ => match name.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
@@ -25,6 +25,16 @@ pub fn device(name: &str) -> Result<Device> {
             None => Err(anyhow!("unknown device `{name}` (known: auto, cpu, cuda, cuda:N)")),
         },
     }
+}
+
+#[cfg(feature = "cuda")]
+fn open(ordinal: usize) -> Result<Device> {
+    crate::kernels::cuda::device::open(ordinal)
+}
+
+#[cfg(not(feature = "cuda"))]
+fn open(_: usize) -> Result<Device> {
+    Err(anyhow!("this program was built without CUDA"))
 }
 
 /// The device as records name it.

@@ -6,7 +6,7 @@ use super::contest;
 use crate::base::error::Result;
 use crate::plan::{Budget, Plan};
 use crate::record::{
-    ComparisonRow, JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, replace_comparisons,
+    ComparisonRow, JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, Texts, replace_comparisons,
 };
 use crate::report::{self, Input};
 use crate::stats;
@@ -35,7 +35,10 @@ pub fn judge(dir: &Path) -> Result<Judged> {
     let (comparisons, invalid) = comparisons(&records);
     records.comparisons = comparisons;
     replace_comparisons(dir, &records.comparisons)?;
-    contest::write(dir, &records)?;
+    // Win rates that control for length want the lengths of the texts; a copy without them has its files already.
+    if records.environment.texts == Texts::Here {
+        contest::write(dir, &records)?;
+    }
     let notes = notes(dir, &records)?;
     let input = Input::of(records)?;
     let paths = report::write(&input, dir)?;
@@ -55,8 +58,9 @@ fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
         records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
     let plan = &records.plan;
     let asked = |a: &str, b: &str| plan.compares(a, b);
-    let judged =
+    let mut judged =
         stats::verdicts_among(&records.examples, &contestants, &plan.verdict, invalid.as_deref(), &asked);
+    stats::judge::split_judge(&mut judged, &records.judgments);
     (judged, invalid)
 }
 
@@ -120,7 +124,7 @@ fn sentinel_won(scores: &[ScoreRow]) -> Option<String> {
             .iter()
             .filter(same)
             .filter(|s| !s.arm.starts_with(SENTINEL) && s.arm != crate::plan::BASE_ARM);
-        let best = arms.map(|s| s.value).reduce(f64::max)?;
+        let Some(best) = arms.map(|s| s.value).reduce(f64::max) else { continue };
         if sentinel.value > best {
             return Some(format!(
                 "on {} the {} has a {} of {:.3}, more than every arm (the best has {best:.3}): the suite does not \

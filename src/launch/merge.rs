@@ -2,13 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use candle_core::Device;
+use candle_core::{DType, Device};
 
-use super::prepare::dtype;
 use super::source::{Opened, open};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::data::tokenizer_files;
-use crate::plan::Dtype;
+use crate::plan::Quantize;
 
 /// Writes W + s·B A, with the configuration and the tokenizer's files, to `out` in Hugging Face form, in files of
 /// at most `max_shard_bytes`. Weights are written as they are computed: in fp32.
@@ -17,7 +16,7 @@ use crate::plan::Dtype;
 /// A source that is no adapter, an adapter that does not fit its base, `out` one of the folders read from.
 pub fn merge(source: &str, revision: &str, out: &Path, max_shard_bytes: u64, device: Device) -> Result<()> {
     let Opened { decoder, tokenizer_dir, weights_dir } =
-        open(source, revision, dtype(Dtype::F32, &device), &device)?;
+        open(source, revision, DType::F32, &device, Quantize::None)?;
     if decoder.adapter().is_none() {
         return Err(anyhow!("{source} is a model without an adapter: there is nothing to merge"))
             .hint("name a directory with adapter_config.json and adapter_model.safetensors");

@@ -6,7 +6,7 @@ use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::{Prepared, TrainingSet};
 use super::rows::{self, Owner};
-use super::run::{Trained, ended};
+use super::run::{Trained, ended, start};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::data::world::gold_reward;
 use crate::model::generate::Text;
@@ -32,6 +32,7 @@ pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()
         return Err(anyhow!("{} has no SFT stage of its own", method.name()))
             .hint("leave `sft_first` out of this arm, or name an SFT checkpoint as model.source");
     }
+    check_dropout(arm)?;
     if *method == Method::Reward {
         return Err(anyhow!(
             "method reward trains a reward model, which writes nothing and cannot be compared"
@@ -56,6 +57,18 @@ pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()
     }
 }
 
+/// Refuses dropout, which would make the ratios of a policy to itself other than 1.
+fn check_dropout(arm: &Arm) -> Result<()> {
+    let (method, dropout) = (arm.method.name(), arm.train.lora.dropout);
+    if is_online(&arm.method) && dropout > 0.0 {
+        return Err(anyhow!(
+            "{method} compares the policy with the one that drew the samples: lora.dropout is {dropout}"
+        ))
+        .hint("set lora.dropout = 0 for this arm");
+    }
+    Ok(())
+}
+
 /// Trains one run on its own samples.
 ///
 /// # Errors
@@ -67,12 +80,9 @@ pub(super) fn trained(
     step: &mut dyn FnMut(&StepRow) -> Result<()>,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
-    if run.arm.train.lora.is_on() {
-        return Err(anyhow!("{} does not train adapters yet", run.arm.method.name()))
-            .hint("leave `lora` out of this arm");
-    }
+    check_dropout(&run.arm)?;
     let owner = Owner::of(run);
-    let mut policy = prepared.start.duplicate()?;
+    let mut policy = start(prepared, &run.arm, run.seed)?;
     let memory = PeakMemory::start();
     let decode = |ids: &[u32]| prepared.tokenizer.decode(ids);
     let gold: Option<GoldReward> = if run.data.source == WORLD { Some(gold_reward) } else { None };
@@ -101,6 +111,7 @@ pub(super) fn trained(
     let outcome = train_online(&mut policy, &job, &mut hooks)?;
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.train.ledger);
+    row.trained_parameters = policy.num_trained() as u64;
     row.final_loss = outcome.train.final_loss;
     row.weights = outcome.train.weights.clone();
     row.start_host_mib = memory.before_mib;

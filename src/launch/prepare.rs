@@ -1,5 +1,6 @@
 //! What all runs of a plan share: model, tokenizer, reference, data, suites.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
@@ -7,21 +8,20 @@ use std::sync::Mutex;
 use candle_core::{DType, Device};
 
 use super::device;
-use super::llm::judge_for;
+use super::judges::Judges;
 use super::observer::Observer;
 use super::source::{Opened, open_dir};
 use super::training_sets::TrainingSets;
 use super::world_base;
-use crate::base::error::{Context, Result, ensure};
+use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
 use crate::data::{
-    Dataset, Sequence, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with, resolve_model,
-    tokenize_pairs, tokenize_unpaired,
+    Control, Dataset, Sequence, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with,
+    resolve_model, tokenize_pairs, tokenize_unpaired,
 };
 use crate::model::Decoder;
-use crate::plan::{DataFormat, DataSpec, Dtype, Plan, WORLD};
+use crate::plan::{DataFormat, DataSpec, Dtype, Method, Plan, WORLD};
 use crate::record::{Environment, Overlap};
-use crate::suite::judge::llm::LlmJudge;
 use crate::suite::logps::sequence_logps;
 use crate::suite::{self, Kind, Suite, SuiteData};
 use crate::train::{ReferenceCache, TrainData};
@@ -30,12 +30,31 @@ use crate::train::{ReferenceCache, TrainData};
 const HELDOUT_SPLIT: &str = "test";
 
 /// Tokenized training data.
+#[derive(Clone)]
 pub enum TrainingSet {
     Paired(Vec<TokenizedPair>),
     Unpaired(Vec<TokenizedExample>),
 }
 
 impl TrainingSet {
+    /// The set as an arm learns from it: after control tokens, where its method has any.
+    ///
+    /// # Errors
+    /// Control tokens that the tokenizer cannot write or tell apart.
+    pub fn conditioned(
+        &self,
+        method: &Method,
+        tokenizer: &Tokenizer,
+        max_length: usize,
+    ) -> Result<Cow<'_, Self>> {
+        let Method::Csft(spec) = method else { return Ok(Cow::Borrowed(self)) };
+        let control = Control::new(tokenizer, &spec.desirable_token, &spec.undesirable_token)?;
+        Ok(Cow::Owned(match self {
+            Self::Paired(pairs) => Self::Paired(control.pairs(pairs, max_length)),
+            Self::Unpaired(examples) => Self::Unpaired(control.examples(examples, max_length)),
+        }))
+    }
+
     pub fn as_data(&self) -> TrainData<'_> {
         match self {
             Self::Paired(pairs) => TrainData::Paired(pairs),
@@ -65,8 +84,8 @@ pub struct Prepared {
     /// The held-out split of the plan's data; empty where no suite asks for it.
     pub heldout: Dataset,
     pub suites: Vec<Suite>,
-    /// The language model that judges, where a suite needs one.
-    pub judge: Option<LlmJudge>,
+    /// The models that judge, where a suite needs one.
+    pub judges: Judges,
     /// With its hashes filled in.
     pub environment: Environment,
 }
@@ -117,19 +136,36 @@ impl Prepared {
 /// Whatever is missing or does not fit; the message names it.
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
-    let judge = judge_for(&suites, &plan.judge)?;
+    let judges = Judges::of_suites(&suites, &plan.judge, &device)?;
     let dir = directory(&plan.model.source, plan, observer)?;
-    let dtype = dtype(plan.model.dtype, &device);
+    let dtype = dtype(plan.model.dtype, &device)?;
     observer.stage(&format!("loading {}", plan.model.source));
-    let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device)?;
+    let quantize = plan.model.quantize;
+    let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device, quantize)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     let adapted = decoder.adapter().is_some();
+    if adapted && quantize.is_on() {
+        return Err(anyhow!(
+            "{} is an adapter, and model.quantize = \"{}\" asks for a frozen base",
+            plan.model.source,
+            quantize.name()
+        ))
+        .hint("merge it first (kto-eval merge), and name the merged model; or leave `quantize` out");
+    }
     let start = whole(decoder)?;
     ensure!(
         start.config().scalar.is_none(),
         "{} is a reward model: it gives scores and writes nothing, so no policy can start from it",
         plan.model.source
     );
+    no_control(&start, &plan.model.source)?;
+    // Control tokens that cannot be written are found now too.
+    for arm in &plan.arms {
+        if let Method::Csft(spec) = &arm.method {
+            Control::new(&tokenizer, &spec.desirable_token, &spec.undesirable_token)
+                .with_context(|| format!("arm {}", arm.name))?;
+        }
+    }
     // A target module that is not there is found now, not when its arm's turn comes.
     for arm in plan.arms.iter().filter(|arm| arm.train.lora.is_on()) {
         start.with_adapter(&arm.train.lora, 0).with_context(|| format!("arm {}", arm.name))?;
@@ -138,9 +174,13 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
     let reference = match plan.model.reference.as_str() {
         "" => None,
-        source => Some(whole(open_dir(&directory(source, plan, observer)?, dtype, &device)?.decoder)?),
+        source => {
+            let dir = directory(source, plan, observer)?;
+            Some(whole(open_dir(&dir, dtype, &device, quantize)?.decoder)?)
+        }
     };
     if let Some(reference) = &reference {
+        no_control(reference, &plan.model.reference)?;
         let theirs = reference.config().vocab;
         ensure!(
             theirs == vocabulary,
@@ -161,7 +201,10 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
     environment.contamination = overlaps(&data.take_text(), &from, &suites);
     // The last bits of a product depend on the number of threads.
-    let address = format!("{weights}-{}-threads", rayon::current_num_threads());
+    let address = match device.is_cpu() {
+        true => format!("{weights}-{}-threads", rayon::current_num_threads()),
+        false => format!("{weights}-gpu"),
+    };
     let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
     let scored = Mutex::default();
     Ok(Prepared {
@@ -176,7 +219,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         data,
         heldout,
         suites,
-        judge,
+        judges,
         environment,
     })
 }
@@ -186,13 +229,25 @@ fn whole(decoder: Decoder) -> Result<Decoder> {
     if decoder.adapter().is_some() { decoder.merged() } else { Ok(decoder) }
 }
 
-/// fp16 is a storage format on the CPU: there it is computed in fp32, and so is bf16.
-pub(super) fn dtype(dtype: Dtype, device: &Device) -> DType {
+/// Other methods would train, and references be asked, without what the model was trained to expect.
+fn no_control(decoder: &Decoder, source: &str) -> Result<()> {
+    let Some(control) = decoder.control() else { return Ok(()) };
+    Err(anyhow!(
+        "{source} was trained by csft: it is asked after `{control}`, and a comparison cannot start from it"
+    ))
+    .hint("start from a model without control tokens; `kto-eval score` asks this one as it was trained")
+}
+
+/// What a model is computed in.
+///
+/// # Errors
+/// bf16 on the CPU.
+pub(super) fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
     match dtype {
-        _ if device.is_cpu() => DType::F32,
-        Dtype::F32 => DType::F32,
-        Dtype::Bf16 => DType::BF16,
-        Dtype::F16 => DType::F16,
+        Dtype::F32 => Ok(DType::F32),
+        Dtype::Bf16 if device.is_cuda() => Ok(DType::BF16),
+        Dtype::Bf16 => Err(anyhow!("model.dtype = \"bf16\": the CPU computes in f32 only"))
+            .hint("take model.dtype = \"f32\", or a GPU (--device cuda)"),
     }
 }
 

@@ -11,9 +11,8 @@ use super::stages::sft_first;
 use crate::base::error::Result;
 use crate::data::{Dataset, Sequence};
 use crate::model::{Decoder, RewardModel};
-use crate::plan::{Method, Plan, RunSpec};
+use crate::plan::{Arm, Method, Plan, RunSpec};
 use crate::record::{PhaseRow, RecordWriter, RolloutRow, RunRow, Status, StepRow};
-use crate::suite::judge::Judge;
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
 use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, TrainOutcome, train_from};
 
@@ -75,7 +74,9 @@ fn execute(
         return super::online::trained(prepared, run, abort, &mut |row| keeper.step(row), observer);
     }
     let owner = Owner::of(run);
-    let mut policy = start(prepared, run)?;
+    let mut policy = start(prepared, &run.arm, run.seed)?;
+    let data = prepared.data.of(&run.data);
+    let data = data.conditioned(&run.arm.method, &prepared.tokenizer, run.data.max_length)?;
     let memory = PeakMemory::start();
     let first = match sft_first(&mut policy, prepared, run, abort, keeper, observer)? {
         None => None,
@@ -94,7 +95,7 @@ fn execute(
         budget: run.budget.less(spent.spent(run.budget)),
         seed: run.seed,
         max_length: run.data.max_length,
-        data: prepared.data.of(&run.data).as_data(),
+        data: data.as_data(),
         reference: Some(reference),
     };
     let stage = Stage::Method(spent.steps);
@@ -131,16 +132,20 @@ fn finished(policy: Decoder, run: &RunSpec, outcome: TrainOutcome, memory: PeakM
 }
 
 /// The starting checkpoint as the run trains it: a reward model gets its head.
-fn start(prepared: &Prepared, run: &RunSpec) -> Result<Decoder> {
-    match run.arm.method {
+pub(super) fn start(prepared: &Prepared, arm: &Arm, seed: u64) -> Result<Decoder> {
+    let mut policy = match arm.method {
         Method::Reward => {
-            let seed = crate::base::seed::derive(run.seed, "reward/head");
-            Ok(RewardModel::from_start(&prepared.start, prepared.tokenizer.pad(), seed)?.into_decoder())
+            let seed = crate::base::seed::derive(seed, "reward/head");
+            RewardModel::from_start(&prepared.start, prepared.tokenizer.pad(), seed)?.into_decoder()
         }
         // With an adapter the weights stay as they are, and stay shared with the reference.
-        _ if run.arm.train.lora.is_on() => prepared.start.with_adapter(&run.arm.train.lora, run.seed),
-        _ => prepared.start.duplicate(),
+        _ if arm.train.lora.is_on() => prepared.start.with_adapter(&arm.train.lora, seed)?,
+        _ => prepared.start.duplicate()?,
+    };
+    if let Method::Csft(control) = &arm.method {
+        policy.set_control(control);
     }
+    Ok(policy)
 }
 
 /// Notes how training ended; whether it was the abort flag.
@@ -192,6 +197,5 @@ pub(super) fn scored_on(
         beta: SCORE_BETA,
         slots: SLOTS,
     };
-    let judge = prepared.judge.as_ref().map(|j| j as &dyn Judge);
-    score_with(&mut context, suite, judge)
+    score_with(&mut context, suite, prepared.judges.of(suite))
 }

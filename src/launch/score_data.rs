@@ -9,8 +9,8 @@ use super::prepare::{dtype, read_training_set};
 use super::source::{Opened, open};
 use crate::base::error::{Context, Result, anyhow};
 use crate::data::{Sequence, Tokenizer};
-use crate::plan::{DataSpec, Dtype};
-use crate::suite::logps::sequence_logps;
+use crate::plan::{DataSpec, Dtype, Quantize};
+use crate::suite::logps::policy_logps;
 
 /// What to score.
 #[derive(Clone, Debug)]
@@ -19,6 +19,8 @@ pub struct ScoreRequest {
     pub reference: Option<String>,
     pub revision: String,
     pub dtype: Dtype,
+    /// How the weights are kept in memory.
+    pub quantize: Quantize,
     pub data: DataSpec,
 }
 
@@ -40,9 +42,9 @@ struct Row<'a> {
 /// # Errors
 /// A model or data that cannot be read; a tokenizer that does not fit.
 pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
-    let dtype = dtype(request.dtype, &device);
+    let dtype = dtype(request.dtype, &device)?;
     let Opened { decoder: policy, tokenizer_dir, .. } =
-        open(&request.model, &request.revision, dtype, &device)?;
+        open(&request.model, &request.revision, dtype, &device, request.quantize)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     tokenizer.check_fits(policy.config().vocab)?;
     let set = read_training_set(&request.data, &tokenizer, &mut Silent)?;
@@ -51,14 +53,14 @@ pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
     let width = if matches!(set, TrainingSet::Paired(_)) { 2 } else { 1 };
     let groups: Vec<Vec<&Sequence>> =
         completions.chunks(width).map(|c| c.iter().map(|(_, _, s)| *s).collect()).collect();
-    let logps = sequence_logps(&policy, &groups)?;
+    let logps = policy_logps(&policy, &tokenizer, &groups)?;
     drop(policy);
     let reference = match &request.reference {
         None => None,
         Some(source) => {
-            let decoder = open(source, &request.revision, dtype, &device)?.decoder;
+            let decoder = open(source, &request.revision, dtype, &device, request.quantize)?.decoder;
             tokenizer.check_fits(decoder.config().vocab).context("the reference")?;
-            Some(sequence_logps(&decoder, &groups)?)
+            Some(policy_logps(&decoder, &tokenizer, &groups)?)
         }
     };
     let mut writer = csv::Writer::from_writer(vec![]);

@@ -4,19 +4,19 @@ use std::path::PathBuf;
 
 use candle_core::Device;
 
-use super::llm::{judge_for, usage};
+use super::judges::Judges;
+use super::llm::usage;
 use super::observer::Observer;
 use super::prepare::{dtype, tell_apart};
 use super::rows::{self, Owner};
 use super::run::{SCORE_BETA, SLOTS};
+use super::source::{Opened, open};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
-use crate::data::{Dataset, Sequence, Tokenizer, load_with, resolve_model};
+use crate::data::{Dataset, Sequence, Tokenizer, load_with};
 use crate::model::Decoder;
-use crate::plan::{DataSpec, Dtype, JudgeSpec};
+use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
-use crate::suite::judge::Judge;
-use crate::suite::judge::llm::LlmJudge;
-use crate::suite::logps::sequence_logps;
+use crate::suite::logps::policy_logps;
 use crate::suite::preference::PairLogps;
 use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
 
@@ -29,6 +29,8 @@ pub struct SuiteRequest {
     pub reference: Option<String>,
     pub revision: String,
     pub dtype: Dtype,
+    /// How the weights are kept in memory.
+    pub quantize: Quantize,
     /// For suites with `source = "plan"`; an empty source: none.
     pub data: DataSpec,
     /// By name or path; `preference/world` where two kinds share a name.
@@ -62,7 +64,7 @@ pub fn score_suites(
 ) -> Result<SuiteScores> {
     let mut suites = request.suites.clone();
     tell_apart(&mut suites)?;
-    let judge = judge_for(&suites, &request.judge)?;
+    let judges = Judges::of_suites(&suites, &request.judge, &device)?;
     for suite in &mut suites {
         without_reference(suite, request.reference.is_some())?;
     }
@@ -77,10 +79,10 @@ pub fn score_suites(
                 continue;
             }
             observer.stage(&format!("scoring {} on {} (seed {seed})", request.model, suite.name));
-            let before = judge.as_ref().map(LlmJudge::tally).unwrap_or_default();
-            let job = Job { request, models: &models, heldout: &heldout, suite, seed, judge: judge.as_ref() };
+            let before = judges.tally();
+            let job = Job { request, models: &models, heldout: &heldout, suite, seed, judges: &judges };
             let result = job.score(&mut folder, &mut found.scores, observer);
-            if let Some(judge) = judge.as_ref().filter(|_| suite.judge == JudgeKind::Llm) {
+            if let Some(judge) = judges.llm().filter(|_| suite.judge == JudgeKind::Llm) {
                 found.judge = Some(usage(&request.judge, &before, &judge.tally()).add_to(folder.dir())?);
             }
             result?;
@@ -97,13 +99,13 @@ struct Models {
 
 impl Models {
     fn load(request: &SuiteRequest, device: &Device) -> Result<Self> {
-        let dir = resolve_model(&request.model, &request.revision)?;
-        let tokenizer = Tokenizer::load(&dir)?;
-        let dtype = dtype(request.dtype, device);
-        let policy = Decoder::load(&dir, dtype, device)?;
-        tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", dir.display()))?;
+        let dtype = dtype(request.dtype, device)?;
+        let Opened { decoder: policy, tokenizer_dir, .. } =
+            open(&request.model, &request.revision, dtype, device, request.quantize)?;
+        let tokenizer = Tokenizer::load(&tokenizer_dir)?;
+        tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", request.model))?;
         let load = |source: &String| {
-            let decoder = Decoder::load(&resolve_model(source, &request.revision)?, dtype, device)?;
+            let decoder = open(source, &request.revision, dtype, device, request.quantize)?.decoder;
             let (theirs, ours) = (decoder.config().vocab, policy.config().vocab);
             ensure!(
                 theirs == ours,
@@ -163,7 +165,7 @@ struct Job<'a> {
     heldout: &'a Dataset,
     suite: &'a Suite,
     seed: u64,
-    judge: Option<&'a LlmJudge>,
+    judges: &'a Judges,
 }
 
 impl Job<'_> {
@@ -198,7 +200,7 @@ impl Job<'_> {
             Some(reference) => {
                 let groups: Vec<Vec<&Sequence>> =
                     sequences.chunks(width).map(|c| c.iter().collect()).collect();
-                sequence_logps(reference, &groups)
+                policy_logps(reference, &self.models.tokenizer, &groups)
             }
         };
         let mut context = ScoreContext {
@@ -213,7 +215,7 @@ impl Job<'_> {
             beta: SCORE_BETA,
             slots: SLOTS,
         };
-        score_with(&mut context, self.suite, self.judge.map(|j| j as &dyn Judge))
+        score_with(&mut context, self.suite, self.judges.of(self.suite))
     }
 
     fn write(&self, folder: &mut ScoreFolder, owner: &Owner, result: &ScoredSuite) -> Result<Vec<ScoreRow>> {

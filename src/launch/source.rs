@@ -8,6 +8,7 @@ use crate::base::error::{Context, Result};
 use crate::data::resolve_model;
 use crate::model::Decoder;
 use crate::model::peft::{base_of, is_adapter, read_adapter_config};
+use crate::plan::Quantize;
 
 /// A model as loaded.
 pub struct Opened {
@@ -20,19 +21,26 @@ pub struct Opened {
 }
 
 /// Opens a hub id, a model directory, or a directory with an adapter in PEFT's form, whose base is resolved as
-/// any model is; a relative path may also stand beside the adapter's own folder.
+/// any model is; a relative path may also stand beside the adapter's own folder. `quantize` is how the weights (the
+/// base's, for an adapter) are kept in memory.
 ///
 /// # Errors
 /// Whatever is missing or does not fit; the message names it.
-pub fn open(source: &str, revision: &str, dtype: DType, device: &Device) -> Result<Opened> {
+pub fn open(
+    source: &str,
+    revision: &str,
+    dtype: DType,
+    device: &Device,
+    quantize: Quantize,
+) -> Result<Opened> {
     let dir = resolve_model(source, revision)?;
-    open_dir(&dir, dtype, device)
+    open_dir(&dir, dtype, device, quantize)
 }
 
 /// As [`open`], for a directory.
-pub fn open_dir(dir: &Path, dtype: DType, device: &Device) -> Result<Opened> {
+pub fn open_dir(dir: &Path, dtype: DType, device: &Device, quantize: Quantize) -> Result<Opened> {
     if !is_adapter(dir) {
-        let decoder = Decoder::load(dir, dtype, device)?;
+        let decoder = Decoder::load_quantized(dir, dtype, device, quantize)?;
         return Ok(Opened { decoder, tokenizer_dir: dir.to_owned(), weights_dir: dir.to_owned() });
     }
     let config = read_adapter_config(dir)?;
@@ -45,7 +53,7 @@ pub fn open_dir(dir: &Path, dtype: DType, device: &Device) -> Result<Opened> {
         None => resolve_model(&base, revision)
             .with_context(|| format!("the base of the adapter {}", dir.display()))?,
     };
-    let decoder = Decoder::load(&weights_dir, dtype, device)?.load_adapter(dir)?;
+    let decoder = Decoder::load_quantized(&weights_dir, dtype, device, quantize)?.load_adapter(dir)?;
     let own = dir.join("tokenizer.json").is_file();
     let tokenizer_dir = if own { dir.to_owned() } else { weights_dir.clone() };
     Ok(Opened { decoder, tokenizer_dir, weights_dir })

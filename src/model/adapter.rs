@@ -21,6 +21,8 @@ use crate::plan::{ALL_LINEAR, LoraSpec};
 pub struct Adapter {
     /// A and B of every side path, named as PEFT names them.
     pub(super) params: Vec<Param>,
+    /// Index among them of a scalar head that is trained with the adapter.
+    scalar: Option<usize>,
     /// By index of the weight that they stand beside.
     sites: BTreeMap<usize, Vec<Site>>,
     dropout: f64,
@@ -144,7 +146,7 @@ impl Decoder {
             return Err(anyhow!("the model has an adapter already")).hint("merge it first: kto-eval merge");
         }
         ensure!(!paths.is_empty(), "an adapter needs at least one module");
-        let mut adapter = Adapter { params: vec![], sites: BTreeMap::new(), dropout, config };
+        let mut adapter = Adapter { params: vec![], scalar: None, sites: BTreeMap::new(), dropout, config };
         for (target, Path { a, b, scale }) in paths {
             let piece = |which: &str, rows: usize, stored| Piece {
                 name: target.tensor_name(which),
@@ -153,19 +155,26 @@ impl Decoder {
             };
             let at = adapter.params.len();
             let pieces = vec![piece("A", a.dim(0)?, Stored::AsIs)];
-            adapter.params.push(Param { pieces, role: Role::Weight, tensor: a.contiguous()? });
+            adapter.params.push(Param::new(pieces, Role::Weight, a.contiguous()?));
             let pieces = vec![piece("B", b.dim(0)?, target.stored_b())];
-            adapter.params.push(Param { pieces, role: Role::Weight, tensor: b.contiguous()? });
+            adapter.params.push(Param::new(pieces, Role::Weight, b.contiguous()?));
             let site = Site { a: at, b: at + 1, start: target.piece.rows.start, scale };
             adapter.sites.entry(target.weight).or_default().push(site);
         }
         Ok(self.sharing(Some(adapter)))
     }
 
-    /// A copy of the weights with the adapter added to them: W + s·B A. Without an adapter: a copy.
+    /// A copy of the weights with the adapter added to them: W + s·B A. Without an adapter: a copy. A quantised base
+    /// becomes numbers again.
     pub fn merged(&self) -> Result<Self> {
         let mut merged = self.sharing(None).duplicate()?;
+        for param in merged.params_mut().iter_mut().filter(|p| p.blocks.is_some()) {
+            (param.tensor, param.blocks) = (param.numbers()?.contiguous()?, None);
+        }
         let Some(adapter) = self.adapter() else { return Ok(merged) };
+        if let Some(control) = adapter.config.get(super::control::KEY) {
+            merged.own_config_mut().insert(super::control::KEY.to_owned(), control.clone());
+        }
         for (&weight, sites) in &adapter.sites {
             for site in sites {
                 let (a, b) = (&adapter.params[site.a].tensor, &adapter.params[site.b].tensor);
@@ -239,6 +248,24 @@ impl Decoder {
 }
 
 impl Adapter {
+    /// Takes a scalar head among what is trained.
+    pub(super) fn push_scalar(&mut self, head: Param) {
+        self.scalar = Some(self.params.len());
+        self.params.push(head);
+    }
+
+    /// Gives up its scalar head, which is its last parameter.
+    pub(super) fn pop_scalar(&mut self) {
+        if let Some(at) = self.scalar.take() {
+            self.params.truncate(at);
+        }
+    }
+
+    /// The scalar head that is trained with it: its place among [`Decoder::trained`], and its weights.
+    pub(super) fn scalar(&self) -> Option<(usize, &Tensor)> {
+        self.scalar.map(|at| (at, &self.params[at].tensor))
+    }
+
     /// Whether it changes nothing: every B is 0.
     pub(super) fn is_void(&self) -> Result<bool> {
         for site in self.sites.values().flatten() {

@@ -9,8 +9,10 @@ use std::path::{Path, PathBuf};
 use super::config::DecoderConfig;
 use super::decoder::Decoder;
 use super::params::{Param, Piece, Spec, layout};
+use super::quantize::projections;
 use super::shards::{self, SHARD_BYTES};
 use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure};
+use crate::plan::Quantize;
 
 pub(super) const WHOLE: &str = "model.safetensors";
 pub(super) const INDEX: &str = "model.safetensors.index.json";
@@ -22,6 +24,10 @@ impl Decoder {
     /// A file that is missing or cut off, an unsupported family, a tensor that is missing (its name) or has
     /// another shape (both shapes).
     pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
+        Self::load_with(dir, dtype, device, Quantize::None)
+    }
+
+    pub(super) fn load_with(dir: &Path, dtype: DType, device: &Device, quantize: Quantize) -> Result<Self> {
         let config = read_config(dir)?;
         let files = weight_files(dir)?;
         // SAFETY: the files are mapped while they are read; whoever rewrites a checkpoint under a running
@@ -36,10 +42,15 @@ impl Decoder {
             })
             .hint("the file may be cut off or no safetensors file: fetch it again")?;
         let names: BTreeSet<String> = weights.tensors().into_iter().map(|(name, _)| name).collect();
-        let (specs, _) = layout(&config);
-        let read = |spec: Spec| read_param(spec, &weights, &names, dtype, device);
+        let (specs, ids) = layout(&config);
+        let packed = projections(&ids);
+        let read = |(index, spec): (usize, Spec)| {
+            let param = read_param(spec, &weights, &names, dtype, device)?;
+            if packed.contains(&index) { param.in_blocks(quantize) } else { Ok(param) }
+        };
         let params = specs
             .into_iter()
+            .enumerate()
             .map(read)
             .collect::<Result<Vec<_>>>()
             .with_context(|| format!("loading {}", dir.display()))?;
@@ -60,6 +71,10 @@ impl Decoder {
         ensure!(
             self.adapter().is_none(),
             "a model with an adapter is saved by save_adapter, or merged first"
+        );
+        ensure!(
+            !self.is_quantized(),
+            "a quantised base is not saved: its checkpoint is where it was read from"
         );
         std::fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let mut source = self.config().source.clone();
@@ -164,7 +179,7 @@ fn read_param(
         [one] => one.clone(),
         many => Tensor::cat(many, 0)?,
     };
-    Ok(Param { tensor: tensor.to_device(device)?.contiguous()?, pieces: spec.pieces, role: spec.role })
+    Ok(Param::new(spec.pieces, spec.role, tensor.to_device(device)?.contiguous()?))
 }
 
 /// The name as it stands in the file: some checkpoints leave the model's prefix off.

@@ -4,11 +4,13 @@ use candle_core::{DType, Tensor};
 
 use super::decoder::Decoder;
 use super::params::{Param, Piece};
-use crate::base::error::Result;
+use crate::base::error::{Result, ensure};
 use crate::kernels::cpu::{self, dispatch};
+use crate::kernels::cuda;
 use crate::kernels::real::Real;
 
-/// Accumulated gradients, in the order of [`Decoder::trained`].
+/// Accumulated gradients, in the order of [`Decoder::trained`]; f32 where parameters are narrower, since a sum over
+/// micro-batches in bf16 would lose what is small beside it.
 pub struct Gradients {
     pub(super) tensors: Vec<Tensor>,
     pieces: Vec<Vec<Piece>>,
@@ -18,7 +20,11 @@ pub struct Gradients {
 
 impl Gradients {
     pub fn zeros(decoder: &Decoder) -> Result<Self> {
-        let zeros = |p: &Param| Ok(p.tensor.zeros_like()?);
+        ensure!(
+            decoder.trained().iter().all(|p| p.blocks.is_none()),
+            "a quantised base is frozen: what is trained on it is an adapter"
+        );
+        let zeros = |p: &Param| zeros_for(&p.tensor);
         let tensors = decoder.trained().iter().map(zeros).collect::<Result<_>>()?;
         let pieces = decoder.trained().iter().map(|p| p.pieces.clone()).collect();
         Ok(Self { tensors, pieces, frozen: decoder.adapter().is_some() })
@@ -29,7 +35,7 @@ impl Gradients {
         if self.frozen { None } else { self.tensors.get_mut(index) }
     }
 
-    /// Back to zero, without allocating on the CPU.
+    /// Back to zero, without allocating.
     pub fn zero_(&mut self) -> Result<()> {
         self.scale_(0.0)
     }
@@ -41,7 +47,9 @@ impl Gradients {
 
     fn scale_on_pool(&mut self, factor: f64) -> Result<()> {
         for tensor in &mut self.tensors {
-            if cpu::applies(tensor) {
+            if let Some(gpu) = cuda::of(tensor) {
+                cuda::sums::scale(&*gpu, tensor, factor)?;
+            } else if cpu::applies(tensor) {
                 dispatch!(tensor.dtype(), scale_cpu(tensor, factor))?;
             } else {
                 *tensor = if factor == 0.0 { tensor.zeros_like()? } else { (&*tensor * factor)? };
@@ -52,20 +60,19 @@ impl Gradients {
 
     /// L2 norm over all gradients, accumulated in f64.
     pub fn global_norm(&self) -> Result<f64> {
-        let squares = cpu::on_pool(|| self.tensors.iter().map(sum_of_squares).collect::<Result<Vec<_>>>())?;
-        Ok(squares.iter().sum::<f64>().sqrt())
+        Ok(sums_of_squares(&self.tensors)?.iter().sum::<f64>().sqrt())
     }
 
     /// (Hugging Face name, L2 norm) of every tensor of the checkpoint.
     pub fn named_norms(&self) -> Result<Vec<(String, f64)>> {
-        let mut norms = Vec::new();
+        let (mut names, mut parts) = (Vec::new(), Vec::new());
         for (tensor, pieces) in self.tensors.iter().zip(&self.pieces) {
             for piece in pieces {
-                let rows = tensor.narrow(0, piece.rows.start, piece.rows.len())?;
-                norms.push((piece.name.clone(), sum_of_squares(&rows)?.sqrt()));
+                names.push(piece.name.clone());
+                parts.push(tensor.narrow(0, piece.rows.start, piece.rows.len())?);
             }
         }
-        Ok(norms)
+        Ok(names.into_iter().zip(sums_of_squares(&parts)?.into_iter().map(f64::sqrt)).collect())
     }
 
     /// Each parameter with its gradient.
@@ -75,6 +82,19 @@ impl Gradients {
 
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
+    }
+}
+
+/// Where the gradient of `tensor` accumulates.
+pub(super) fn zeros_for(tensor: &Tensor) -> Result<Tensor> {
+    let dtype = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
+    Ok(Tensor::zeros(tensor.shape(), dtype, tensor.device())?)
+}
+
+fn sums_of_squares(tensors: &[Tensor]) -> Result<Vec<f64>> {
+    match tensors.first().and_then(cuda::of) {
+        Some(gpu) => cuda::sums::sums_of_squares(&*gpu, tensors),
+        None => cpu::on_pool(|| tensors.iter().map(sum_of_squares).collect()),
     }
 }
 

@@ -49,7 +49,7 @@ fn rows<'a>(decoder: &Decoder, index: usize, batch: &'a Batch) -> Option<&'a [u3
 }
 
 fn project(decoder: &Decoder, x: &Tensor, ids: Pair, batch: &Batch, rows: Option<&[u32]>) -> Result<Tensor> {
-    let (weight, bias) = (decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)));
+    let (weight, bias) = (decoder.matrix(ids.weight), ids.bias.map(|b| decoder.weight(b)));
     let y = linear::forward_as(batch.products, None, x, weight, bias)?;
     decoder.with_side_paths(y, x, ids.weight, batch, rows)
 }
@@ -66,7 +66,7 @@ fn project_onto(
 ) -> Result<(Tensor, Option<Tensor>)> {
     match after {
         None => {
-            let (weight, bias) = (decoder.weight(ids.weight), ids.bias.map(|b| decoder.weight(b)));
+            let (weight, bias) = (decoder.matrix(ids.weight), ids.bias.map(|b| decoder.weight(b)));
             let y = linear::forward_as(batch.products, Some(base), x, weight, bias)?;
             Ok((decoder.with_side_paths(y, x, ids.weight, batch, rows)?, None))
         }
@@ -320,7 +320,7 @@ fn input_backward(
     batch: &Batch,
     rows: Option<&[u32]>,
 ) -> Result<Tensor> {
-    let dx = linear::backward_input(dy, decoder.weight(ids.weight))?;
+    let dx = linear::backward_input(dy, decoder.matrix(ids.weight))?;
     decoder.side_paths_backward_input(dx, dy, ids.weight, batch, rows)
 }
 

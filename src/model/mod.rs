@@ -5,6 +5,7 @@ pub mod adapter;
 pub mod cache;
 pub mod checkpoint;
 pub mod config;
+mod control;
 pub mod decoder;
 pub mod family;
 pub mod generate;
@@ -13,6 +14,7 @@ mod layer;
 pub mod packed;
 pub mod params;
 pub mod peft;
+mod quantize;
 pub mod reward;
 mod shards;
 

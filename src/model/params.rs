@@ -3,8 +3,11 @@
 
 use candle_core::Tensor;
 use std::ops::Range;
+use std::sync::Arc;
 
 use super::config::{DecoderConfig, Family, NormKind, NormPlacement, QkNorm};
+use crate::base::error::Result;
+use crate::kernels::quantized::Quantized;
 
 /// How a piece lies in the checkpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,13 +43,31 @@ pub enum Role {
 pub struct Param {
     pub pieces: Vec<Piece>,
     pub role: Role,
+    /// The numbers; where `blocks` has them, only their shape (and NaN).
     pub tensor: Tensor,
+    /// A frozen projection, quantised.
+    pub(super) blocks: Option<Arc<Quantized>>,
 }
 
 impl Param {
+    pub(super) fn new(pieces: Vec<Piece>, role: Role, tensor: Tensor) -> Self {
+        Self { pieces, role, tensor, blocks: None }
+    }
+
+    /// A copy that shares no memory with what may be trained: quantised blocks never are.
+    pub(super) fn copied(&self) -> Result<Self> {
+        let tensor = if self.blocks.is_some() { self.tensor.clone() } else { self.tensor.copy()? };
+        Ok(Self { tensor, ..self.clone() })
+    }
+
     /// Whether weight decay applies, as in transformers' trainer: not to biases and normalisations.
     pub fn decays(&self) -> bool {
         self.role == Role::Weight
+    }
+
+    /// Whether the checkpoint's tensor of this name is (the first part of) it.
+    pub(super) fn is(&self, name: &str) -> bool {
+        self.pieces.first().is_some_and(|piece| piece.name == name)
     }
 }
 

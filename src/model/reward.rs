@@ -92,6 +92,20 @@ impl RewardModel {
     /// # Errors
     /// A forward pass fails, or a score is not finite (the sequence is named by its place).
     pub fn scores(&self, sequences: &[&Sequence]) -> Result<Vec<f64>> {
+        let scores = self.any_scores(sequences)?;
+        if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
+            let (n, score) = (scores.len(), scores[at]);
+            return Err(anyhow!("the reward model gives sequence {at} of {n} the score {score}"))
+                .hint("its weights are broken, or its training diverged");
+        }
+        Ok(scores)
+    }
+
+    /// [`RewardModel::scores`], finite or not: what is not is the caller's to name.
+    ///
+    /// # Errors
+    /// A forward pass fails.
+    pub fn any_scores(&self, sequences: &[&Sequence]) -> Result<Vec<f64>> {
         let mut scores = Vec::with_capacity(sequences.len());
         let mut rest = sequences;
         while !rest.is_empty() {
@@ -105,14 +119,6 @@ impl RewardModel {
             }
             scores.extend(self.decoder.scalars(&batch)?);
             rest = &rest[taken..];
-        }
-        if let Some(at) = scores.iter().position(|s| !s.is_finite()) {
-            return Err(anyhow!(
-                "the reward model gives sequence {at} of {} the score {}",
-                scores.len(),
-                scores[at]
-            ))
-            .hint("its weights are broken, or its training diverged");
         }
         Ok(scores)
     }

@@ -19,6 +19,8 @@ pub struct LogProbs {
     /// Prompts, where the method's likelihood covers them; otherwise empty. One per pair.
     /// (n/2,) Σ log π over the prompt's predicted tokens (all but the first).
     pub prompt: Vec<f64>,
+    /// (n,) Σ log(1 − π(token)) over the completion, where the method asks for it; otherwise empty.
+    pub complement: Vec<f64>,
 }
 
 /// Class counts of the training data (KTO's λ) or of a step.
@@ -35,6 +37,8 @@ pub struct StepContext {
     pub examples: usize,
     /// Tokens of the chosen or desirable completions of the step.
     pub chosen_tokens: usize,
+    /// Tokens of the rejected or undesirable ones.
+    pub rejected_tokens: usize,
     /// Predicted prompt tokens before them (prompt length − 1 each).
     pub prompt_tokens: usize,
     /// KTO's z0, clamped at 0, nats; no gradient flows through it.
@@ -43,6 +47,13 @@ pub struct StepContext {
     pub classes: ClassCounts,
     /// Running mean of implicit rewards over the steps before this one (BCO's δ).
     pub reward_shift: f64,
+}
+
+impl StepContext {
+    /// Tokens of all completions of the step.
+    pub fn completion_tokens(&self) -> usize {
+        self.chosen_tokens + self.rejected_tokens
+    }
 }
 
 /// A micro-batch as tensors: f64, on the CPU, all (n,).
@@ -56,6 +67,8 @@ pub struct Batch {
     pub desirable: Tensor,
     /// (n/2,) or absent.
     pub prompt: Option<Tensor>,
+    /// (n,) or absent; differentiated.
+    pub complement: Option<Tensor>,
 }
 
 /// The chosen or the rejected completions of p pairs; tensors of shape (p,).
@@ -68,7 +81,7 @@ pub struct Side {
 /// What an objective computes of a micro-batch.
 pub struct Terms {
     /// (m,) loss of each pair or completion. Its mean over the step is the step's loss, save for methods
-    /// with a likelihood term that is averaged over tokens (SFT, CPO, ORPO, SLiC).
+    /// with a likelihood term that is averaged over tokens (SFT, CSFT, unlikelihood, CPO, ORPO, SLiC).
     pub losses: Tensor,
     /// () this micro-batch's share of the step's loss: the shares of a step sum to its loss.
     pub share: Tensor,
@@ -103,13 +116,19 @@ impl LogProbs {
             ensure!(len == n, "objective: {n} policy log-probs but {len} of `{what}`");
         }
         let floats = |v: Vec<f64>| Tensor::new(v, &Device::Cpu);
-        let prompt = if self.prompt.is_empty() { None } else { Some(floats(self.prompt.clone())?) };
+        let given = |v: &Vec<f64>| if v.is_empty() { Ok(None) } else { floats(v.clone()).map(Some) };
+        let complement = given(&self.complement)?;
+        if let Some(complement) = &complement {
+            let len = complement.elem_count();
+            ensure!(len == n, "objective: {n} policy log-probs but {len} of `complement`");
+        }
         Ok(Batch {
             policy,
             reference: floats(reference)?,
             tokens: floats(self.tokens.iter().map(|&t| t as f64).collect())?,
             desirable: floats(self.desirable.iter().map(|&d| f64::from(d)).collect())?,
-            prompt,
+            prompt: given(&self.prompt)?,
+            complement,
         })
     }
 }

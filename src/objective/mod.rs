@@ -12,6 +12,7 @@ mod apo;
 mod bco;
 mod cdpo;
 mod cpo;
+mod csft;
 mod dpo;
 mod hinge;
 mod ipo;
@@ -26,7 +27,9 @@ mod sigmoid_norm;
 mod simpo;
 mod slic;
 mod sppo;
+mod unlikelihood;
 
 pub use batch::{Batch, ClassCounts, LogProbs, Side, StepContext, Terms};
 pub use evaluate::{Evaluation, evaluate};
 pub use registry::{Feedback, MethodInfo, Objective, build, info, methods};
+pub use unlikelihood::log_complement;

@@ -2,8 +2,8 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::{
-    apo, bco, cdpo, cpo, dpo, hinge, ipo, kto, nca, orpo, reward, robust, sft, sigmoid_norm, simpo, slic,
-    sppo,
+    apo, bco, cdpo, cpo, csft, dpo, hinge, ipo, kto, nca, orpo, reward, robust, sft, sigmoid_norm, simpo,
+    slic, sppo, unlikelihood,
 };
 use crate::base::error::{HintExt, Result, anyhow, ensure, unknown};
 use crate::plan::{DpoSpec, KtoSpec, Lambda, Method, Z0};
@@ -45,6 +45,11 @@ pub trait Objective: Send + Sync {
 
     /// Whether the likelihood covers the prompt too.
     fn needs_prompt(&self) -> bool {
+        false
+    }
+
+    /// Whether Σ log(1 − π(token)) of each completion is needed beside its log-prob.
+    fn needs_complement(&self) -> bool {
         false
     }
 
@@ -110,6 +115,20 @@ const METHODS: &[MethodInfo] = {
         line("sppo-hard", "self-play preference optimization, hard labels", Paired, true, "2405.00675"),
         line("nca", "noise-contrastive alignment", Paired, true, "2402.05369"),
         line("bco", "binary classifier optimization", Unpaired, true, "2404.04656"),
+        line(
+            "csft",
+            "conditional SFT: completions of both classes after a control token each",
+            Unpaired,
+            false,
+            "2302.08582",
+        ),
+        line(
+            "unlikelihood",
+            "likelihood of desirable, unlikelihood of undesirable completions' tokens",
+            Unpaired,
+            false,
+            "1908.04319",
+        ),
         line("reward", "Bradley-Terry reward model (`kto-eval train` only)", Paired, false, "2009.01325"),
         line("rloo", "REINFORCE, leave-one-out baseline, on own samples", Prompts, true, "2402.14740"),
         line("grpo", "group-relative policy optimization on own samples", Prompts, true, "2402.03300"),
@@ -165,6 +184,8 @@ pub fn build(method: &Method) -> Result<Box<dyn Objective>> {
         Method::SppoHard(s) => Box::new(sppo::SppoHard::new(s)?),
         Method::Nca(s) => Box::new(nca::Nca::new(s)?),
         Method::Bco(s) => Box::new(bco::Bco::new(s)?),
+        Method::Csft(s) => Box::new(csft::Csft::new(s)?),
+        Method::Unlikelihood(s) => Box::new(unlikelihood::Unlikelihood::new(s)?),
         Method::External => return Err(anyhow!("an external trainer has an objective of its own")),
         Method::Reward => Box::new(reward::Reward),
         // What labelled samples are learned from with.

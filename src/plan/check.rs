@@ -33,6 +33,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     number("prices.device_hour", plan.prices.device_hour, Range::NonNegative)?;
     for arm in &plan.arms {
         check_train(arm, source)?;
+        check_quantize(plan, arm, source)?;
         if let Some(trainer) = &arm.trainer {
             check_trainer(plan, arm, trainer, source)?;
         }
@@ -200,6 +201,25 @@ fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) 
     Ok(())
 }
 
+/// A quantised base is frozen: what an arm trains on it must be an adapter.
+fn check_quantize(plan: &Plan, arm: &Arm, source: &Source) -> Result<()> {
+    if !plan.model.quantize.is_on() {
+        return Ok(());
+    }
+    let path = format!("arm.{}", arm.template());
+    let frozen = format!("model.quantize = \"{}\" freezes the base", plan.model.quantize.name());
+    let (why, remedy) = if arm.trainer.is_some() {
+        ("is an external trainer, which reads the checkpoint as it is", "leave `quantize` out of [model]")
+    } else if arm.method == Method::Reward || arm.method.rollouts().is_some() {
+        ("trains all weights: its method takes no adapter", "leave `quantize` out of [model]")
+    } else if !arm.train.lora.is_on() {
+        ("trains all weights", "give it an adapter: lora = { rank = 16 }")
+    } else {
+        return Ok(());
+    };
+    Err(source.error(&path, format!("{why}, and {frozen}"))).hint(remedy)
+}
+
 fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
     for (path, x, range) in [
         ("judge.concurrency", judge.concurrency as f64, Range::Positive),
@@ -250,6 +270,13 @@ fn check_train(arm: &Arm, source: &Source) -> Result<()> {
         within(source, &place(key), x, range)?;
     }
     check_lora(&train.lora, arm, source, &place)?;
+    if let Method::Csft(control) = &arm.method
+        && control.desirable_token == control.undesirable_token
+    {
+        let message = format!("is \"{}\", and so is `undesirable_token`", control.desirable_token);
+        return Err(source.error(&place("desirable_token"), message))
+            .hint("the two must differ: they tell the classes apart");
+    }
     let (size, unit) = (train.batch_size, arm.method.keys().unit);
     let batch = place("batch_size");
     if size % unit != 0 {

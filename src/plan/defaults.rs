@@ -4,7 +4,13 @@ use super::types::*;
 
 impl Default for ModelSpec {
     fn default() -> Self {
-        Self { source: String::new(), revision: "main".into(), reference: String::new(), dtype: Dtype::F32 }
+        Self {
+            source: String::new(),
+            revision: "main".into(),
+            reference: String::new(),
+            dtype: Dtype::F32,
+            quantize: Quantize::None,
+        }
     }
 }
 
@@ -95,6 +101,7 @@ impl Default for JudgeSpec {
             url: String::new(),
             model: String::new(),
             template: "pairwise".into(),
+            reward_model: String::new(),
             key: JUDGE_KEY.into(),
             concurrency: 8,
             timeout: 120.0,

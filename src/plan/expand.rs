@@ -15,7 +15,12 @@ impl Plan {
     }
 
     fn run(&self, arm: &Arm, seed: u64) -> RunSpec {
-        let determines = (&arm.method, &arm.train, seed, &arm.budget, &self.model, &arm.data);
+        // A key that came later is left out where it says nothing: the ids of older records stay.
+        let mut model = serde_json::to_value(&self.model).expect("specs are plain data");
+        if let Some(model) = model.as_object_mut().filter(|_| !self.model.quantize.is_on()) {
+            model.shift_remove("quantize");
+        }
+        let determines = (&arm.method, &arm.train, seed, &arm.budget, &model, &arm.data);
         let mut bytes = serde_json::to_vec(&determines).expect("specs are plain data");
         if arm.sft_first > 0.0 {
             bytes.extend(arm.sft_first.to_le_bytes());

@@ -39,6 +39,8 @@ pub enum Takes {
     /// One of the words; the first is the default.
     Word(&'static [&'static str]),
     Flag(bool),
+    /// Any text but none; the default.
+    Text(&'static str),
     /// A whole number, at least the first; the second is the default.
     Count(usize, usize),
 }
@@ -49,6 +51,7 @@ impl Takes {
             Takes::Number(_, x) => Value::Float(x),
             Takes::WeightOrAuto => Value::String(AUTO.into()),
             Takes::Word(words) => Value::String(words[0].into()),
+            Takes::Text(text) => Value::String(text.into()),
             Takes::Flag(on) => Value::Boolean(on),
             Takes::Count(_, n) => Value::Integer(n as i64),
         }
@@ -60,6 +63,7 @@ impl Takes {
             Takes::Number(range, _) => range.words().to_owned(),
             Takes::WeightOrAuto => format!("\"auto\" or \"counts\" or {}", Range::NonNegative.words()),
             Takes::Word(words) => words.iter().map(|w| format!("\"{w}\"")).collect::<Vec<_>>().join(" or "),
+            Takes::Text(_) => "a text".to_owned(),
             Takes::Flag(_) => "true or false".to_owned(),
             Takes::Count(least, _) => format!("a whole number, {least} or above"),
         }
@@ -74,6 +78,7 @@ impl Takes {
                     || number().is_some_and(|x| Range::NonNegative.holds(x))
             }
             Takes::Word(words) => value.as_str().is_some_and(|w| words.contains(&w)),
+            Takes::Text(_) => value.as_str().is_some_and(|w| !w.is_empty()),
             Takes::Flag(_) => value.as_bool().is_some(),
             Takes::Count(least, _) => value.as_integer().is_some_and(|n| n >= least as i64),
         }
@@ -102,6 +107,10 @@ const SMOOTHED: &[Key] = &[
 const fn alpha(default: f64) -> Key {
     let help = "weight of the chosen completions' likelihood";
     Key { name: "alpha", takes: Takes::Number(Range::NonNegative, default), help }
+}
+
+const fn control(name: &'static str, default: &'static str, help: &'static str) -> Key {
+    Key { name, takes: Takes::Text(default), help }
 }
 
 const fn method(name: &'static str, unit: usize, keys: &'static [Key]) -> MethodKeys {
@@ -185,6 +194,27 @@ pub const METHODS: &[MethodKeys] = &[
     method("sppo-hard", 2, BETA),
     method("nca", 2, &[beta(0.01)]),
     method("bco", 1, BETA),
+    method(
+        "csft",
+        1,
+        &[
+            control(
+                "desirable_token",
+                "<|good|>",
+                "stands before desirable completions, and when the policy is asked",
+            ),
+            control("undesirable_token", "<|bad|>", "stands before undesirable completions"),
+        ],
+    ),
+    method(
+        "unlikelihood",
+        1,
+        &[Key {
+            name: "alpha",
+            takes: Takes::Number(Range::NonNegative, 1.0),
+            help: "weight of the undesirable completions' unlikelihood",
+        }],
+    ),
     method("reward", 2, &[]),
     method("rloo", 1, online::RLOO),
     method("grpo", 1, online::GRPO),

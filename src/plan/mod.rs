@@ -7,6 +7,8 @@
 mod check;
 mod defaults;
 mod expand;
+mod hyperparameters;
+mod inputs;
 mod methods;
 mod online;
 mod overlay;
@@ -19,6 +21,7 @@ mod slurm;
 mod source;
 mod sweep;
 mod trainer;
+mod training;
 mod trials;
 mod types;
 mod write;

@@ -18,6 +18,8 @@ pub struct Overrides {
     /// Short for `judge.url` and `judge.model`.
     pub judge_url: Option<String>,
     pub judge_model: Option<String>,
+    /// Short for `judge.reward_model`.
+    pub judge_reward: Option<String>,
     /// Replaces the plan's seeds where not empty.
     pub seeds: Vec<u64>,
 }
@@ -34,6 +36,7 @@ impl Overrides {
             ("data.source", &self.data, "--data"),
             ("judge.url", &self.judge_url, "--judge-url"),
             ("judge.model", &self.judge_model, "--judge-model"),
+            ("judge.reward_model", &self.judge_reward, "--judge-reward"),
         ] {
             if let Some(text) = value {
                 put(source, path, Value::String(text.clone()), &format!("{option} {text}"))?;

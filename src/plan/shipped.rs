@@ -35,6 +35,8 @@ shipped![
     "z0",
     "tuning",
     "rlhf",
+    "rlhf-labels",
+    "overoptimisation",
 ];
 
 /// The plan that runs where none is named.

@@ -81,8 +81,8 @@ impl Plan {
     /// Content hash of all that a result depends on; the words of the analysis do not count, nor where runs
     /// execute, nor where the judge is reached and how patiently.
     pub fn hash(&self) -> String {
-        let JudgeSpec { model, template, .. } = self.judge.clone();
-        let judge = JudgeSpec { model, template, ..JudgeSpec::default() };
+        let JudgeSpec { model, template, reward_model, .. } = self.judge.clone();
+        let judge = JudgeSpec { model, template, reward_model, ..JudgeSpec::default() };
         let silent = Plan { judge, ..self.silent() };
         Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
     }

@@ -32,6 +32,25 @@ pub struct Environment {
     pub contamination: Vec<Overlap>,
     /// When the folder was begun, ISO 8601, UTC.
     pub started: String,
+    /// Whether `samples.jsonl` still holds its texts.
+    #[serde(skip_serializing_if = "Texts::are_here")]
+    pub texts: Texts,
+}
+
+/// Prompts and completions in a record folder.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Texts {
+    #[default]
+    Here,
+    /// A copy that was made to be passed on: see [`super::withhold_texts`].
+    Withheld,
+}
+
+impl Texts {
+    fn are_here(&self) -> bool {
+        *self == Self::Here
+    }
 }
 
 /// Prompts of a suite that stand in the training data.
@@ -76,6 +95,7 @@ impl Default for Environment {
             reference_hash: empty(),
             contamination: vec![],
             started: empty(),
+            texts: Texts::Here,
         }
     }
 }

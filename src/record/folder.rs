@@ -138,6 +138,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 pub(super) fn clear(dir: &Path) -> Result<()> {
     for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
         remove(&dir.join(file))?;
+        remove(&super::table::packed(&dir.join(file)))?;
     }
     for folder in [files::CHECKPOINTS, files::SHARDS].map(|name| dir.join(name)) {
         match fs::remove_dir_all(&folder) {

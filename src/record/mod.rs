@@ -16,9 +16,10 @@ mod table;
 mod tests;
 mod trials;
 mod usage;
+mod withhold;
 mod writer;
 
-pub use environment::{Environment, Overlap};
+pub use environment::{Environment, Overlap, Texts};
 pub use events::{EventFile, masked_crc};
 pub use folder::files;
 pub use gather::{Gathered, finished_runs, plan_of};
@@ -28,4 +29,5 @@ pub use schema::*;
 pub use scores::{LogpRow, ScoreFolder};
 pub use trials::{TrialRow, TrialWriter, read_trials};
 pub use usage::JudgeUsage;
+pub use withhold::withhold_texts;
 pub use writer::{RecordWriter, replace_comparisons, replace_contests};

@@ -81,7 +81,7 @@ pub struct TrainerRow {
     pub cpu_seconds: f64,
     /// Peak over time of the resident memory of all its processes together, MiB (shared pages count each time).
     pub peak_tree_mib: f64,
-    /// The same of device memory, as `nvidia-smi` tells it; empty where there is none.
+    /// The same of device memory, as NVML tells it; empty where there is no NVIDIA driver.
     pub peak_device_mib: Option<f64>,
 }
 
@@ -280,6 +280,27 @@ pub struct ComparisonRow {
     pub clusters: u64,
     /// Smallest true difference that this design finds with probability 0.8.
     pub detectable: f64,
+    /// Variance of a difference between seeds, between prompts, by the judge (of one that was asked in both orders)
+    /// and by what is left (sampling, seed × prompt). Absent: cannot be told.
+    #[serde(default)]
+    pub variance_seed: Option<f64>,
+    #[serde(default)]
+    pub variance_prompt: Option<f64>,
+    #[serde(default)]
+    pub variance_judge: Option<f64>,
+    #[serde(default)]
+    pub variance_residual: Option<f64>,
+    /// p of flipping the signs of whole prompts: of these checkpoints, the seeds held fixed.
+    #[serde(default)]
+    pub p_permutation: Option<f64>,
+    /// p of McNemar's test, for metrics that are right or wrong (ties one half).
+    #[serde(default)]
+    pub p_mcnemar: Option<f64>,
+    /// Bounds of the studentised two-level bootstrap; absent below four seeds.
+    #[serde(default)]
+    pub bootstrap_low: Option<f64>,
+    #[serde(default)]
+    pub bootstrap_high: Option<f64>,
     /// The verdict as a sentence.
     pub words: String,
 }

@@ -1,7 +1,7 @@
 //! One file of rows: appended and flushed as they are made, filtered when a folder is opened again.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
@@ -124,9 +124,20 @@ impl RowFile {
         synced.with_context(|| format!("writing {}", self.path.display()))
     }
 
+    /// The bytes of the file, or of the one of its name with `.gz` where it is packed.
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        let packed = match fs::read(&self.path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => File::open(packed(&self.path))?,
+            read => return read,
+        };
+        let mut bytes = vec![];
+        flate2::read::MultiGzDecoder::new(packed).read_to_end(&mut bytes)?;
+        Ok(bytes)
+    }
+
     /// The whole rows of the file; `None`: no file, or nothing in it.
     fn text(&self) -> Result<Option<String>> {
-        match fs::read(&self.path) {
+        match self.bytes() {
             Ok(mut bytes) => {
                 bytes.truncate(whole_rows(&bytes, self.form));
                 let text = String::from_utf8(bytes)
@@ -338,6 +349,13 @@ fn rank_lines(
         }
     }
     Ok(())
+}
+
+/// Where a row file stands that was packed with gzip: `examples.csv.gz`.
+pub(super) fn packed(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".gz");
+    name.into()
 }
 
 /// Path of a row file in a folder.

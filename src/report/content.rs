@@ -59,6 +59,35 @@ pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
         .collect()
 }
 
+/// Verdicts in a few words, for alternative texts: `world, win rate against base: sft − dpo undecided (−4.8)`.
+pub fn verdicts_in_words(view: &View<'_>, rows: &[&ComparisonRow]) -> String {
+    let same = |a: &&ComparisonRow, b: &&ComparisonRow| (&a.suite, &a.metric) == (&b.suite, &b.metric);
+    let block = |rows: &[&ComparisonRow]| {
+        let unit = view.metric(&rows[0].suite, &rows[0].metric).map_or(Unit::Plain, |m| m.unit);
+        let pair = |c: &&ComparisonRow| {
+            let verdict = super::charts::verdict_word(c.verdict);
+            format!("{} − {} {verdict} ({})", c.arm_a, c.arm_b, unit.difference(c.difference))
+        };
+        let pairs: Vec<_> = rows.iter().map(pair).collect();
+        format!("{}, {}: {}.", rows[0].suite, super::format::metric(&rows[0].metric), pairs.join(", "))
+    };
+    rows.chunk_by(same).map(block).collect::<Vec<_>>().join(" ")
+}
+
+/// Shares of the variance of a mean difference by source: seeds, prompts, judge, the rest; they add up to 1. With one
+/// seed only prompts can be told. Var = σ²_seed/S + σ²_prompt/C + (σ²_judge + σ²_residual)/(S C).
+pub fn variance_shares(c: &ComparisonRow) -> [Option<f64>; 4] {
+    let (s, cells) = (c.seeds as f64, (c.seeds * c.clusters) as f64);
+    let parts = [
+        c.variance_seed.map(|v| v / s),
+        c.variance_prompt.map(|v| v / c.clusters as f64),
+        c.variance_judge.map(|v| v / cells),
+        c.variance_residual.map(|v| v / cells),
+    ];
+    let sum: f64 = parts.iter().flatten().sum();
+    parts.map(|part| part.filter(|_| sum > 0.0).map(|v| v / sum))
+}
+
 /// Arms of which nothing can be said, and why.
 pub fn lost_arms(figures: &Figures) -> Vec<String> {
     let arms = figures.ledger.arms.iter().filter(|a| a.finished < a.started || a.started == 0);
@@ -128,6 +157,13 @@ pub fn ledger_words(figures: &Figures) -> String {
         }
         None => "Nothing was matched, or runs are missing.".to_owned(),
     };
+    let spent = ledger.currencies.iter().find(|c| c.matched).map(|c| c.means.as_slice()).unwrap_or_default();
+    let silent = ledger.arms.iter().zip(spent).filter(|(_, mean)| **mean == Some(0.0));
+    let silent: Vec<&str> = silent.map(|(a, _)| a.arm.as_str()).collect();
+    let matched = match silent.is_empty() {
+        true => matched,
+        false => format!("{matched} Of {} it is not known: its trainer does not say.", silent.join(", ")),
+    };
     let other = ledger.currencies.iter().filter(|c| !c.matched && judged_currency(c));
     let apart: Vec<_> = other
         .filter_map(|c| {
@@ -147,7 +183,12 @@ fn judged_currency(c: &Currency) -> bool {
 
 fn percent(share: f64) -> String {
     let v = 100.0 * share;
-    if v < 10.0 { super::format::decimals(v, 2) } else { plain(v) }
+    match v {
+        v if v < 10.0 => super::format::decimals(v, 2),
+        // 99.97 is written 100, not 100.0.
+        v if v >= 99.95 => super::format::decimals(v, 0),
+        v => plain(v),
+    }
 }
 
 /// A cell of a table: its text, and the value to sort by where it is a number.
@@ -155,7 +196,7 @@ fn percent(share: f64) -> String {
 pub struct Cell {
     pub text: String,
     pub sort: Option<f64>,
-    /// A second line, smaller.
+    /// Further lines, smaller.
     pub sub: String,
 }
 
@@ -169,6 +210,27 @@ impl Cell {
     }
 }
 
+/// A row a comparison: difference, interval, adjusted p and verdict. The first row is the head; empty without rows.
+pub fn verdict_table(view: &View<'_>, rows: &[&ComparisonRow]) -> Vec<Vec<Cell>> {
+    let interval = format!("{} interval", view.confidence());
+    let head = ["comparison", "difference", &interval, "p (Holm)", "verdict"].map(Cell::text);
+    let row = |c: &&ComparisonRow| {
+        let unit = view.metric(&c.suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
+        let name = super::format::metric(&c.metric);
+        vec![
+            Cell::text(format!("{}, {name}: {} − {}", c.suite, c.arm_a, c.arm_b)),
+            Cell::number(unit.difference(c.difference), c.difference),
+            Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
+            Cell::number(super::format::p_value(c.p_adjusted), c.p_adjusted),
+            Cell::text(super::charts::verdict_word(c.verdict)),
+        ]
+    };
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    std::iter::once(head.to_vec()).chain(rows.iter().map(row)).collect()
+}
+
 /// A row a metric, a column an arm: narrow enough for a terminal and for Markdown. The first row is the head.
 pub fn metric_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
     let metrics = view.metrics(suite);
@@ -180,8 +242,7 @@ pub fn metric_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<
         let cells = arms.iter().map(|arm| match figures.score(suite, &metric.name, arm) {
             None => Cell::text("–"),
             Some(score) => {
-                let error = score.standard_error.filter(|e| *e > 0.0);
-                let spread = error.map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default();
+                let spread = spread_words(metric, score.standard_error);
                 Cell::number(format!("{}{spread}", metric.unit.value(score.mean)), score.mean)
             }
         });
@@ -189,6 +250,11 @@ pub fn metric_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<
         rows.push(std::iter::once(name).chain(cells).collect());
     }
     rows
+}
+
+/// ` ± 0.3`; nothing where the seeds agree to the bit, as those of an untrained checkpoint do.
+fn spread_words(metric: &Metric, error: Option<f64>) -> String {
+    error.filter(|e| *e > 0.0).map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default()
 }
 
 fn arrow(direction: Direction) -> &'static str {
@@ -199,7 +265,7 @@ fn arrow(direction: Direction) -> &'static str {
     }
 }
 
-/// A row an arm, a column a metric: `61.2 % ± 0.8`, below it `Δ +11.2` to the base. The first row is the head.
+/// A row an arm, a column a metric: `61.2 %`, below it `± 0.8` and `Δ +11.2` to the base. The first row is the head.
 pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cell>> {
     let metrics = view.metrics(suite);
     let head =
@@ -216,10 +282,10 @@ pub fn arm_table(view: &View<'_>, figures: &Figures, suite: &str) -> Vec<Vec<Cel
 
 fn score_cell(figures: &Figures, metric: &Metric, arm: &str) -> Cell {
     let Some(score) = figures.score(&metric.suite, &metric.name, arm) else { return Cell::text("–") };
-    let spread = score.standard_error.map(|e| format!(" ± {}", metric.unit.spread(e))).unwrap_or_default();
+    let spread = spread_words(metric, score.standard_error).trim().to_owned();
     let change = score.difference_to_base.map(|d| format!("Δ {}", metric.unit.bound(d)));
-    let cell = Cell::number(format!("{}{spread}", metric.unit.value(score.mean)), score.mean);
-    Cell { sub: change.unwrap_or_default(), ..cell }
+    let lines: Vec<String> = [spread].into_iter().filter(|s| !s.is_empty()).chain(change).collect();
+    Cell { sub: lines.join("\n"), ..Cell::number(metric.unit.value(score.mean), score.mean) }
 }
 
 /// A row a primary comparison, a column a currency that was not matched: how the verdict stands in it. Empty

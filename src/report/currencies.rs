@@ -99,13 +99,15 @@ pub fn standings<'c>(
 
 fn words(row: &ComparisonRow, a: f64, b: f64) -> String {
     let (less, share) = if a < b { (&row.arm_a, a / b) } else { (&row.arm_b, b / a) };
-    let spent = format!("{less} spent {} %", plain(100.0 * share));
+    let spent = format!("{less} spent {}\u{a0}%", plain(100.0 * share));
     match standing(row.verdict, a, b, MOST_APART) {
         None => "no verdict".to_owned(),
         Some(Standing::Matched) => "the same".to_owned(),
         Some(Standing::Stands) => format!("stands ({spent})"),
         Some(Standing::Open) => format!("open ({spent})"),
-        Some(Standing::CouldMoveTo(_)) => format!("could move to {less} (spent {} %)", plain(100.0 * share)),
+        Some(Standing::CouldMoveTo(_)) => {
+            format!("could move to {less} (spent {}\u{a0}%)", plain(100.0 * share))
+        }
     }
 }
 

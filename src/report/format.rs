@@ -45,10 +45,16 @@ impl Unit {
     /// A spread (standard error, margin): no sign.
     pub fn spread(self, v: f64) -> String {
         match self {
-            Self::Share => decimals(100.0 * v, 1),
-            Self::Plain => plain(v),
+            Self::Share => decimals(100.0 * v, if v.abs() < 0.0005 && v != 0.0 { 2 } else { 1 }),
+            Self::Plain => fine(v),
         }
     }
+}
+
+/// One significant digit of what three decimals would round away: a spread of 0.00032 is 0.0003, not 0.000.
+fn fine(v: f64) -> String {
+    let digits = (-v.abs().log10().floor()).clamp(3.0, 6.0);
+    if v.abs() < 0.0005 && v != 0.0 { decimals(v, digits as usize) } else { plain(v) }
 }
 
 /// Fixed decimals with a true minus sign; never "−0".
@@ -145,6 +151,11 @@ mod tests {
         assert_eq!(si(830.0), "830");
         assert_eq!(plain(0.01234), "0.012");
         assert_eq!(decimals(f64::NAN, 2), "n/a");
+        assert_eq!([Unit::Plain.spread(0.000_321), Unit::Plain.spread(0.0072)], ["0.0003", "0.007"]);
+        assert_eq!(
+            [Unit::Plain.spread(0.0), Unit::Share.spread(0.0), Unit::Share.spread(0.0002)],
+            ["0", "0.0", "0.02"]
+        );
         assert_eq!(p_value(0.00001), "< 0.001");
         assert_eq!(p_value(0.0213), "0.02");
     }

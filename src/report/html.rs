@@ -43,6 +43,7 @@ struct Page<'a> {
     cost: Vec<Figure<'a>>,
     samples: Vec<SuiteSamples>,
     seeds: String,
+    withheld: bool,
     plan: String,
     environment: String,
     figures: String,
@@ -62,6 +63,7 @@ struct Suite<'a> {
     id: String,
     arms: Table,
     comparisons: Table,
+    beside: Table,
     charts: Vec<Figure<'a>>,
 }
 
@@ -77,13 +79,23 @@ struct Figure<'a> {
 #[derive(Serialize)]
 struct Table {
     caption: String,
-    head: Vec<Cell>,
+    head: Vec<Head>,
     rows: Vec<Vec<Cell>>,
+}
+
+#[derive(Serialize)]
+struct Head {
+    text: String,
+    /// A column of numbers, set to the right.
+    number: bool,
 }
 
 impl Table {
     fn new(caption: impl Into<String>, mut rows: Vec<Vec<Cell>>) -> Self {
         let head = if rows.is_empty() { Vec::new() } else { rows.remove(0) };
+        let number = |i: usize| rows.iter().any(|row| row.get(i).is_some_and(|c| c.sort.is_some()));
+        let head =
+            head.into_iter().enumerate().map(|(i, c)| Head { text: c.text, number: number(i) }).collect();
         Self { caption: caption.into(), head, rows }
     }
 }
@@ -152,7 +164,11 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
         cost: in_section(drawings, &Section::Cost),
         samples: samples::chosen(view),
         seeds: view.seeds_note(),
-        plan: pretty(&view.input.plan)?,
+        withheld: view.texts_withheld(),
+        plan: match super::sweep::plan(view.input) {
+            Some(plan) => plan.to_toml(),
+            None => pretty(&view.input.plan)?,
+        },
         environment: pretty(&view.input.environment)?,
         figures: for_script(&serde_json::to_string(figures).context("figures as JSON")?),
         style: STYLE,
@@ -188,7 +204,9 @@ fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: 
     let mut rows: Vec<_> = figures.comparisons.iter().map(|c| &c.row).filter(|c| c.suite == name).collect();
     // The plan's question first, then the starting checkpoint, then the rest.
     rows.sort_by_key(|c| c.family);
+    let beside = beside(view, &name, &rows);
     Suite {
+        beside,
         id: file_part(&name),
         arms: Table::new(caption, arms),
         comparisons: comparisons(view, &name, rows.into_iter()),
@@ -199,16 +217,17 @@ fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: 
 
 fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c ComparisonRow>) -> Table {
     let level = view.confidence();
+    let interval = format!("{level} interval");
     let head = [
         "metric",
-        "family",
         "arms",
         "difference",
-        &level,
+        &interval,
         "p (Holm)",
-        "p (equivalence)",
-        "detectable",
         "verdict",
+        "family",
+        "p (equiv.)",
+        "detectable",
     ];
     let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
     for c in rows {
@@ -217,23 +236,70 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
             if c.subset == ALL { metric(&c.metric) } else { format!("{} ({})", metric(&c.metric), c.subset) };
         table.push(vec![
             Cell::text(capitalised(&name)),
+            Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
+            Cell::number(unit.bound(c.difference), c.difference),
+            Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
+            Cell::number(p_value(c.p_adjusted), c.p_adjusted),
+            Cell::text(verdict_word(c.verdict)),
             Cell::text(match c.family {
                 Family::Primary => "primary",
                 Family::Base => "base",
                 Family::Secondary => "secondary",
             }),
-            Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
-            Cell::number(unit.difference(c.difference), c.difference),
-            Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
-            Cell::number(p_value(c.p_adjusted), c.p_adjusted),
             Cell::number(p_value(c.p_equivalence), c.p_equivalence),
             Cell::number(unit.spread(c.detectable), c.detectable),
-            Cell::text(verdict_word(c.verdict)),
         ]);
     }
     let caption = format!(
-        "Comparisons on {suite}: first arm minus second; p after Holm within the family; detectable: smallest true \
-         difference found with probability 0.8"
+        "Comparisons on {suite}: first arm minus second (shares in percentage points); p after Holm within the \
+         family; p (equiv.): of the two one-sided tests against ± the margin; detectable: smallest true difference found with probability 0.8"
+    );
+    Table::new(caption, table)
+}
+
+/// What stands beside the verdicts: where the variance of a difference comes from, and tests without a model of seeds.
+fn beside(view: &View<'_>, suite: &str, rows: &[&ComparisonRow]) -> Table {
+    let head = [
+        "metric",
+        "arms",
+        "seeds",
+        "prompts",
+        "judge",
+        "the rest",
+        "p (permutation)",
+        "p (McNemar)",
+        "two-level bootstrap",
+    ];
+    let mut table = vec![head.iter().map(|h| Cell::text(*h)).collect::<Vec<_>>()];
+    let none = || Cell::text("–");
+    let p = |p: Option<f64>| p.map_or_else(none, |p| Cell::number(p_value(p), p));
+    for c in rows.iter().filter(|c| c.subset == ALL && c.p_permutation.is_some()) {
+        let unit = view.metric(suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
+        let [seed, prompt, judge, rest] = content::variance_shares(c);
+        let share = |s: Option<f64>| s.map_or_else(none, |s| Cell::number(format!("{:.0} %", 100.0 * s), s));
+        let bootstrap = c.bootstrap_low.zip(c.bootstrap_high);
+        table.push(vec![
+            Cell::text(capitalised(&metric(&c.metric))),
+            Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
+            share(seed),
+            share(prompt),
+            share(judge),
+            share(rest),
+            p(c.p_permutation),
+            p(c.p_mcnemar),
+            bootstrap.map_or_else(none, |(low, high)| {
+                Cell::number(format!("{} to {}", unit.bound(low), unit.bound(high)), low)
+            }),
+        ]);
+    }
+    if table.len() == 1 {
+        table.clear();
+    }
+    let caption = format!(
+        "Beside the verdicts on {suite}: shares of the variance of the mean difference that come from seeds, from \
+         prompts, from the judge (where one was asked in both orders) and from the rest (sampling, seeds × prompts); p \
+         of tests that hold the seeds fixed, so that they speak of these checkpoints only; the studentised two-level \
+         bootstrap (from four seeds on, primary metrics)"
     );
     Table::new(caption, table)
 }

@@ -89,7 +89,8 @@ fn currency(
     // Arms of a swept budget are held against those with the same one.
     let apart = budgets.iter().filter_map(|budget| {
         let same = budgets.iter().zip(&means).filter(|(b, _)| *b == budget).filter_map(|(_, m)| *m);
-        spread(same)
+        // A command that does not say what it spent cannot be held to the budget; the others still are.
+        spread(same.filter(|m| column != matched || *m > 0.0))
     });
     let apart = apart.reduce(f64::max);
     Currency { column, label, matched: column == matched, means, apart }

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::charts::{Drawing, Section};
 use super::content::{
     Cell, against_base, banner, base_lines, headlines, ledger_table, ledger_words, lost_arms, metric_table,
-    sentinels, standings_table,
+    sentinels, standings_table, verdict_table,
 };
 use super::currencies::LEGEND;
 use super::figures::Figures;
@@ -32,6 +32,9 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
     }
     for row in &headlines {
         out.push_str(&format!("- {}\n", inline(&row.words)));
+    }
+    if !headlines.is_empty() {
+        out.push_str(&format!("\n{}", table(&verdict_table(view, &headlines))));
     }
     let base = base_lines(view, figures);
     if !base.is_empty() {
@@ -99,13 +102,21 @@ fn table(rows: &[Vec<Cell>]) -> String {
 
 fn charts(out: &mut String, drawings: &[Drawing], section: &Section) {
     for d in drawings.iter().filter(|d| d.section == *section) {
-        let alt = inline(&d.title);
+        // The label of the drawing for those who do not see it: its title, and what it says where that is in words.
+        let label = d.svg.split_once("aria-label=\"").and_then(|(_, rest)| rest.split_once('"'));
+        let alt = label.map_or_else(|| inline(&d.title), |(label, _)| bracketless(label));
         out.push_str(&format!(
             "[![{alt}](charts/{0}.png)](charts/{0}.svg)\n\n*{1}*\n\n",
             d.name,
             inline(&d.caption)
         ));
     }
+}
+
+/// A label of an SVG, escaped already, made safe inside of `![…]`.
+fn bracketless(label: &str) -> String {
+    let special = |c: char| matches!(c, '[' | ']' | '\\' | '`' | '*' | '_' | '|' | '~');
+    label.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Text that Markdown (and HTML in it) must not read as markup, on one line.

@@ -47,6 +47,9 @@ pub struct Outcome {
 
 /// Evenly spaced over the suite, not picked by result: each arm's first seed.
 pub fn chosen(view: &View<'_>) -> Vec<SuiteSamples> {
+    if view.texts_withheld() {
+        return Vec::new();
+    }
     let suites = distinct(view.input.samples.iter().map(|s| s.suite.as_str()));
     suites.into_iter().map(|suite| of_suite(view, suite)).collect()
 }
@@ -112,7 +115,9 @@ fn outcome(o: &Opponent) -> Outcome {
     Outcome { class, words: format!("{verb} {}", o.name) }
 }
 
+/// Completions begin with the blank that parts them from their prompt: not shown.
 fn cut(text: &str) -> String {
+    let text = text.trim();
     match text.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{} […]", &text[..end]),
         None => text.to_owned(),

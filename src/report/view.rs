@@ -235,6 +235,11 @@ impl<'a> View<'a> {
         }
     }
 
+    /// Whether these records are a copy without prompts and completions.
+    pub fn texts_withheld(&self) -> bool {
+        self.input.environment.get("texts").and_then(Value::as_str) == Some("withheld")
+    }
+
     /// A number of the plan, by its path.
     pub fn planned(&self, path: &[&str]) -> Option<&'a Value> {
         path.iter().try_fold(&self.input.plan, |value, key| value.get(*key))

@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use serde_json::Value;
+
 use super::charts::{self, Drawing};
 use super::figures::Figures;
 use super::input::Input;
@@ -20,7 +22,7 @@ pub struct Paths {
     pub figures: PathBuf,
     /// The SVGs; a PNG of the same name lies beside each.
     pub charts: Vec<PathBuf>,
-    /// `comparisons.tex` and `arms.csv`.
+    /// `comparisons.tex`, `verdicts.tex` and `arms.csv`.
     pub tables: Vec<PathBuf>,
 }
 
@@ -35,12 +37,13 @@ pub(super) fn render(input: &Input) -> Result<Rendered> {
     let view = View::new(input);
     let drawings = charts::draw_all(input)?;
     let figures = Figures::of(&view, &drawings);
-    let json = serde_json::to_string_pretty(&figures).context("figures as JSON")? + "\n";
+    let json = json(&serde_json::to_value(&figures).context("figures as JSON")?);
     let mut files = vec![
         ("report.md".to_owned(), markdown::render(&view, &figures, &drawings)),
         ("report.html".to_owned(), html::render(&view, &figures, &drawings)?),
         ("report.json".to_owned(), json),
         ("tables/comparisons.tex".to_owned(), tables::comparisons_tex(&view, &figures)),
+        ("tables/verdicts.tex".to_owned(), tables::verdicts_tex(&view, &figures)),
         ("tables/arms.csv".to_owned(), tables::arms_csv(&figures)?),
     ];
     files.extend(drawings.iter().map(|d| (format!("charts/{}.svg", d.name), d.svg.clone())));
@@ -70,8 +73,22 @@ pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
         html: dir.join("report.html"),
         figures: dir.join("report.json"),
         charts: rendered.drawings.iter().map(|d| dir.join(format!("charts/{}.svg", d.name))).collect(),
-        tables: vec![dir.join("tables/comparisons.tex"), dir.join("tables/arms.csv")],
+        tables: ["comparisons.tex", "verdicts.tex", "arms.csv"].map(|t| dir.join("tables").join(t)).to_vec(),
     })
+}
+
+/// JSON with an entry of each list of figures on a line of its own.
+fn json(figures: &Value) -> String {
+    let list = |value: &Value| match value {
+        Value::Array(items) if !items.is_empty() => {
+            let items: Vec<String> = items.iter().map(Value::to_string).collect();
+            format!("[\n{}\n]", items.join(",\n"))
+        }
+        other => other.to_string(),
+    };
+    let fields = figures.as_object().into_iter().flatten();
+    let fields: Vec<String> = fields.map(|(key, value)| format!("\"{key}\": {}", list(value))).collect();
+    format!("{{\n{}\n}}\n", fields.join(",\n"))
 }
 
 fn put(path: &Path, bytes: &[u8]) -> Result<()> {

@@ -1,59 +1,11 @@
-//! Bootstrap intervals of a statistic over independent units (prompts, battles): percentile and BCa.
+//! Bootstrap intervals: percentiles of statistics over independent units (prompts), and the studentised two-level
+//! bootstrap of a design over seeds and prompts.
 
 use rand::RngExt;
 use rayon::prelude::*;
-use statrs::distribution::{ContinuousCDF, Normal};
 
-use super::Interval;
+use super::{Components, Interval, Paired};
 use crate::base::seed::rng_at;
-
-/// BCa interval (Efron 1987) of `statistic(indices)` over `n` units.
-///
-/// z0 = Φ⁻¹(share of resamples below the estimate), a = Σ(θ̄ − θ_i)³ / 6(Σ(θ̄ − θ_i)²)^1.5 over the jackknife;
-/// bounds are the quantiles at Φ(z0 + (z0 + z)/(1 − a(z0 + z))). For statistics of many units, such as a
-/// length-controlled win rate over prompts. Not for three seeds: no resampling of three numbers knows how
-/// large the fourth may be (`reports/METHODOLOGY.md`).
-pub fn bca(
-    n: usize,
-    resamples: usize,
-    alpha: f64,
-    seed: u64,
-    statistic: impl Fn(&[usize]) -> f64,
-) -> Interval {
-    let all: Vec<usize> = (0..n).collect();
-    let estimate = statistic(&all);
-    let drawn = draws(n, resamples, seed, &statistic);
-    let normal = Normal::standard();
-    let below = drawn.iter().map(|t| {
-        if *t < estimate {
-            1.0
-        } else if *t == estimate {
-            0.5
-        } else {
-            0.0
-        }
-    });
-    let share = (below.sum::<f64>() / drawn.len() as f64).clamp(1e-6, 1.0 - 1e-6);
-    let bias = normal.inverse_cdf(share);
-    let acceleration = acceleration(n, &statistic);
-    let bound = |tail: f64| {
-        let z = bias + normal.inverse_cdf(tail);
-        quantile(&drawn, normal.cdf(bias + z / (1.0 - acceleration * z)))
-    };
-    Interval { low: bound(0.5 * alpha), high: bound(1.0 - 0.5 * alpha) }
-}
-
-/// Percentile interval of `statistic(indices)` over `n` units.
-pub fn percentile(
-    n: usize,
-    resamples: usize,
-    alpha: f64,
-    seed: u64,
-    statistic: impl Fn(&[usize]) -> f64,
-) -> Interval {
-    let drawn = draws(n, resamples, seed, &statistic);
-    Interval { low: quantile(&drawn, 0.5 * alpha), high: quantile(&drawn, 1.0 - 0.5 * alpha) }
-}
 
 /// Percentile intervals of `count` statistics that are computed together, resample k with its own stream.
 pub fn percentiles(
@@ -79,28 +31,39 @@ pub fn percentiles(
     (0..count).map(interval).collect()
 }
 
-/// Statistics of resamples with replacement, sorted. Resample k has its own stream.
-pub fn draws(n: usize, resamples: usize, seed: u64, statistic: &impl Fn(&[usize]) -> f64) -> Vec<f64> {
-    let mut units = vec![0; n];
-    let mut draw = |k: usize| {
-        let mut rng = rng_at(seed, "stats/bootstrap", k as u64);
-        units.iter_mut().for_each(|u| *u = rng.random_range(0..n));
-        statistic(&units)
-    };
-    let mut drawn: Vec<f64> = (0..resamples.max(1)).map(&mut draw).filter(|t| t.is_finite()).collect();
-    drawn.sort_by(f64::total_cmp);
-    drawn
-}
+/// Fewest seeds of [`two_level`]. Of three resampled seeds one time in nine all are the same one, whose spread is 0 and
+/// whose t is infinite: more than either tail of a 95 % interval. Of four, one time in 64.
+const LEAST_SEEDS: usize = 4;
 
-/// Skewness of the jackknife values over 6; of at most 400 groups of units, so that it costs no n² work.
-fn acceleration(n: usize, statistic: &impl Fn(&[usize]) -> f64) -> f64 {
-    let groups = n.min(400);
-    let without = |g: usize| statistic(&(0..n).filter(|i| i % groups != g).collect::<Vec<_>>());
-    let values: Vec<f64> = (0..groups).map(without).collect();
-    let mean = values.iter().sum::<f64>() / groups as f64;
-    let sum = |power: i32| values.iter().map(|v| (mean - v).powi(power)).sum::<f64>();
-    let spread = sum(2).powf(1.5);
-    if spread > 0.0 { sum(3) / (6.0 * spread) } else { 0.0 }
+/// Studentised two-level bootstrap of a design's difference: seeds and prompts are resampled with replacement, each on
+/// its own, and a prompt keeps its examples and its seeds (crossed, as in Owen 2007, "The pigeonhole bootstrap").
+///
+/// t* = (θ* − θ̂)/se*, se* by the variance components of the resample; bounds θ̂ − t*₁₋α/₂ se and θ̂ − t*_α/₂ se. `None`
+/// below four seeds, where it has no finite bounds.
+pub fn two_level(design: &Paired, resamples: usize, alpha: f64, seed: u64) -> Option<Interval> {
+    let (s, c) = (design.seeds(), design.clusters());
+    if s < LEAST_SEEDS || c < 2 {
+        return None;
+    }
+    let (y, law) = (design.influence(), Components::law(design));
+    let draw = |k: usize| {
+        let mut rng = rng_at(seed, "stats/two-level", k as u64);
+        let prompts: Vec<usize> = (0..c).map(|_| rng.random_range(0..c)).collect();
+        let mut drawn = Vec::with_capacity(s * c);
+        for _ in 0..s {
+            let row = rng.random_range(0..s) * c;
+            drawn.extend(prompts.iter().map(|p| y[row + p]));
+        }
+        let drawn = Components::law_of(&drawn, s, c);
+        let (off, spread) = (drawn.difference - law.difference, drawn.standard_error());
+        // Without spread t is infinite, unless there is nothing to divide.
+        if off == 0.0 { 0.0 } else { off / spread }
+    };
+    let mut drawn: Vec<f64> = (0..resamples.max(1)).into_par_iter().map(draw).collect();
+    drawn.sort_by(f64::total_cmp);
+    let bound = |share: f64| law.difference - quantile(&drawn, share) * law.standard_error();
+    let found = Interval { low: bound(1.0 - 0.5 * alpha), high: bound(0.5 * alpha) };
+    (found.low.is_finite() && found.high.is_finite()).then_some(found)
 }
 
 /// Quantile of sorted values, interpolated between order statistics; NaN where there are none.
@@ -115,24 +78,46 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 mod tests {
     use super::*;
 
-    /// Exponential quantiles, in an order that keeps neighbours apart.
-    fn skewed(n: usize) -> Vec<f64> {
-        (0..n).map(|i| -(1.0 - ((i * 37 % n) as f64 + 0.5) / n as f64).ln()).collect()
+    /// Seeds × prompts of a crossed design, with noise that has no ties.
+    fn design(seeds: usize, prompts: usize) -> Paired {
+        let noise = |i: usize, k: usize| ((i * 7919 + k * 104_729) % 1009) as f64 / 1009.0 - 0.5;
+        let row =
+            |s: usize| (0..prompts).map(|c| 0.2 + noise(s, 1) + noise(c, 2) + noise(s * 31 + c, 3)).collect();
+        let a: Vec<Vec<f64>> = (0..seeds).map(row).collect();
+        let b = vec![vec![0.0; prompts]; seeds];
+        Paired::new(&a, &b, &(0..prompts).collect::<Vec<_>>()).unwrap()
     }
 
     #[test]
-    fn of_a_symmetric_mean_it_is_the_normal_interval() {
+    fn percentiles_of_a_mean_are_the_normal_interval() {
         let x: Vec<f64> = (0..200).map(|i| ((i * 77) % 200) as f64 / 200.0).collect();
-        let interval = bca(200, 4000, 0.05, 3, |u| u.iter().map(|i| x[*i]).sum::<f64>() / u.len() as f64);
+        let mean = |u: &[usize]| vec![u.iter().map(|i| x[*i]).sum::<f64>() / u.len() as f64];
+        let interval = percentiles(200, 4000, 0.05, 3, 1, mean)[0];
         let half = 1.96 * (1.0f64 / 12.0 / 200.0).sqrt();
         assert!((interval.high - interval.low - 2.0 * half).abs() < 0.1 * half, "{interval:?} {half}");
     }
 
     #[test]
-    fn of_a_skewed_mean_it_leans_as_the_skew_does() {
-        let x = skewed(60);
-        let mean = |u: &[usize]| u.iter().map(|i| x[*i]).sum::<f64>() / u.len() as f64;
-        let (bca, plain) = (bca(60, 4000, 0.05, 3, mean), percentile(60, 4000, 0.05, 3, mean));
-        assert!(bca.low > plain.low && bca.high > plain.high, "{bca:?} {plain:?}");
+    fn below_four_seeds_there_is_no_two_level_interval() {
+        assert_eq!(two_level(&design(3, 40), 400, 0.05, 1), None);
+        let found = two_level(&design(4, 40), 400, 0.05, 1).expect("four seeds have finite bounds");
+        assert!(found.contains(design(4, 40).difference()));
+        assert_eq!(
+            Some(found),
+            two_level(&design(4, 40), 400, 0.05, 1),
+            "the same seed gives the same bounds"
+        );
+    }
+
+    #[test]
+    fn of_many_seeds_it_is_the_interval_of_the_variance_components() {
+        let design = design(30, 60);
+        let (drawn, law) =
+            (two_level(&design, 2000, 0.05, 1).unwrap(), Components::law(&design).interval(0.05));
+        let width = law.high - law.low;
+        assert!(
+            (drawn.low - law.low).abs() < 0.12 * width && (drawn.high - law.high).abs() < 0.12 * width,
+            "{drawn:?} {law:?}"
+        );
     }
 }

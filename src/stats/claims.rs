@@ -261,6 +261,14 @@ method = "dpo"
             examples: 1,
             clusters: 1,
             detectable: 0.0,
+            variance_seed: None,
+            variance_prompt: None,
+            variance_judge: None,
+            variance_residual: None,
+            p_permutation: None,
+            p_mcnemar: None,
+            bootstrap_low: None,
+            bootstrap_high: None,
             words: String::new(),
         }
     }

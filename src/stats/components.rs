@@ -44,15 +44,19 @@ impl Components {
     /// The part that only seeds can show is estimated by the spread of the seed means, on S − 1 degrees of
     /// freedom: A = MS_seed/(S C), expectation σ²_seed/S + σ²_resid/(S C). The rest is B = σ²_prompt/C.
     pub fn law(design: &Paired) -> Law {
-        let (s, c) = (design.seeds(), design.clusters());
-        let squares = Squares::of(&design.influence(), s, c);
+        Self::law_of(&design.influence(), design.seeds(), design.clusters())
+    }
+
+    /// The same of differences `y` (S, C) row-major.
+    pub fn law_of(y: &[f64], s: usize, c: usize) -> Law {
+        let squares = Squares::of(y, s, c);
         let cells = (s * c) as f64;
         let (between_seeds, between_prompts) = match s {
             1 => (0.0, squares.prompt / c as f64),
             _ => (squares.seed / cells, (squares.prompt - squares.residual).max(0.0) / cells),
         };
         Law {
-            difference: design.difference(),
+            difference: y.iter().sum::<f64>() / cells,
             between_seeds,
             between_prompts,
             seed_df: s.saturating_sub(1) as f64,

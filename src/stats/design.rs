@@ -12,6 +12,8 @@ pub struct Paired {
     sizes: Vec<f64>,
     mean_a: f64,
     mean_b: f64,
+    /// Every value is 0, ½ or 1: right, wrong or a tie.
+    graded: bool,
 }
 
 impl Paired {
@@ -46,7 +48,8 @@ impl Paired {
         }
         let cells = (seeds * n) as f64;
         let mean = |v: &[Vec<f64>]| v.iter().flatten().sum::<f64>() / cells;
-        Ok(Self { seeds, sums, sizes, mean_a: mean(a), mean_b: mean(b) })
+        let graded = a.iter().chain(b).flatten().all(|v| [0.0, 0.5, 1.0].contains(v));
+        Ok(Self { seeds, sums, sizes, mean_a: mean(a), mean_b: mean(b), graded })
     }
 
     pub fn seeds(&self) -> usize {
@@ -61,6 +64,11 @@ impl Paired {
     /// Examples N.
     pub fn examples(&self) -> usize {
         self.sizes.iter().sum::<f64>() as usize
+    }
+
+    /// Whether every value is 0, ½ or 1, as accuracies and preferences are.
+    pub fn graded(&self) -> bool {
+        self.graded
     }
 
     pub fn mean_a(&self) -> f64 {
@@ -79,6 +87,14 @@ impl Paired {
     /// Sums of differences (S, C) row-major, and examples a prompt (C).
     pub fn sums(&self) -> (&[f64], &[f64]) {
         (&self.sums, &self.sizes)
+    }
+
+    /// Variance of the mean difference were the sign of each prompt's difference under each seed a coin:
+    /// Σ T_sc²/(S N)². That is the law under no change where few prompts differ at all, and variance components of
+    /// a handful of ±1 say nothing.
+    pub fn coin_variance(&self) -> f64 {
+        let cells = self.seeds as f64 * self.sizes.iter().sum::<f64>();
+        self.sums.iter().map(|t| t * t).sum::<f64>() / (cells * cells)
     }
 
     /// The design as one value a prompt and seed, (S, C) row-major, with mean exactly the difference:

@@ -24,12 +24,44 @@ pub fn root(f: impl Fn(f64) -> f64) -> f64 {
     while f(high) > 0.0 && high < 1e12 {
         high *= 2.0;
     }
-    let mut low = 0.0;
-    while high - low > 1e-10 * high {
-        let middle = 0.5 * (low + high);
-        if f(middle) > 0.0 { low = middle } else { high = middle }
+    let low = if high > 1.0 { 0.5 * high } else { 0.0 };
+    between(&f, low, high)
+}
+
+/// Chandrupatla's method (1997): inverse quadratic steps where three values lie well for one, else halving.
+fn between(f: &impl Fn(f64) -> f64, low: f64, high: f64) -> f64 {
+    let (mut a, mut b) = (high, low);
+    let (mut fa, mut fb) = (f(a), f(b));
+    if fb <= 0.0 || fa >= 0.0 {
+        return if fb <= 0.0 { b } else { a };
     }
-    0.5 * (low + high)
+    let mut step = 0.5;
+    loop {
+        let x = a + step * (b - a);
+        let fx = f(x);
+        // c: the end that x replaces.
+        let (c, fc) = if (fx > 0.0) == (fa > 0.0) { (a, fa) } else { (b, fb) };
+        if (fx > 0.0) != (fa > 0.0) {
+            (b, fb) = (a, fa);
+        }
+        (a, fa) = (x, fx);
+        let (best, least) = if fa.abs() < fb.abs() { (a, fa) } else { (b, fb) };
+        let width = (b - a).abs();
+        if least == 0.0 || width <= 1e-10 * best.abs().max(f64::MIN_POSITIVE) {
+            return best;
+        }
+        let (xi, phi) = ((a - b) / (c - b), (fa - fb) / (fc - fb));
+        step = match phi * phi < xi && (1.0 - phi).powi(2) < 1.0 - xi {
+            true => {
+                (fa / (fb - fa)) * (fc / (fb - fc))
+                    + ((c - a) / (b - a)) * (fa / (fc - fa)) * (fb / (fc - fb))
+            }
+            false => 0.5,
+        };
+        // No closer to an end than the tolerance, so that both ends move.
+        let least = (0.25e-10 * best.abs() / width).min(0.5);
+        step = step.clamp(least, 1.0 - least);
+    }
 }
 
 /// Nodes and weights of E[f(G)], G = χ²_ν/ν: the trapezoid rule in ln G, whose integrand decays on both
@@ -58,6 +90,28 @@ mod tests {
         for (df, table) in [(1.0, 12.7062), (2.0, 4.30265), (4.0, 2.77645), (30.0, 2.04227), (1e9, 1.959964)]
         {
             assert!((t_quantile(0.025, df) / table - 1.0).abs() < 1e-5, "df {df}");
+        }
+    }
+
+    #[test]
+    fn roots_are_found_in_few_steps_wherever_they_lie() {
+        let steps = std::cell::Cell::new(0);
+        type Falling = fn(f64) -> f64;
+        let cases: [(f64, Falling); 5] = [
+            (0.3, |x| 0.3 - x),
+            (1e-7, |x| 1e-7 - x),
+            (636.619_248_7, |x| t_upper(x, 1.0) - 0.0005),
+            (6.361_340_9, |x| t_upper(x, 1e9) - 1e-10),
+            (2.0, |x| (8.0 - x.powi(3)) * 1e-6),
+        ];
+        for (at, f) in cases {
+            steps.set(0);
+            let found = root(|x| {
+                steps.set(steps.get() + 1);
+                f(x)
+            });
+            assert!((found / at - 1.0).abs() < 1e-7, "{at}: {found}");
+            assert!(steps.get() < 45, "{at}: {} steps", steps.get());
         }
     }
 

@@ -37,6 +37,12 @@ impl Law {
         self.variance().sqrt()
     }
 
+    /// The same law with at least this variance: what is missing counts as between prompts.
+    pub fn at_least(self, variance: f64) -> Self {
+        let missing = (variance - self.variance()).max(0.0);
+        Self { between_prompts: self.between_prompts + missing, ..self }
+    }
+
     /// The 1 − `alpha` interval θ̂ ± t_f √(Â + B̂).
     ///
     /// 1/f = 1/f_A + (1 − r)²/(C − 1), r = Â/(Â + B̂). Satterthwaite (1946) would take f_A = ν/r², that is

@@ -2,6 +2,11 @@
 
 use std::collections::HashMap;
 
+use rayon::prelude::*;
+
+use super::bootstrap::two_level;
+use super::mcnemar;
+use super::permutation::flip_prompts;
 use super::power::{detectable, settling};
 use super::table::{Group, Pairing, Table};
 use super::words::{Facts, sentence};
@@ -43,9 +48,8 @@ pub fn verdicts_among(
     let mut drafts = Vec::new();
     for group in table.groups() {
         if let Some(score) = directed.get(&(group.suite, group.metric)) {
-            drafts.extend(
-                pairs(&table, &group, asked).into_iter().map(|(a, b)| Draft::new(&group, score, a, b, spec)),
-            );
+            let pairs = pairs(&table, &group, asked);
+            drafts.par_extend(pairs.par_iter().map(|(a, b)| Draft::new(&group, score, a, b, spec)));
         }
     }
     judge(drafts, spec, invalid)
@@ -90,6 +94,10 @@ struct Measured {
     interval: Interval,
     p: f64,
     p_equivalence: f64,
+    p_permutation: f64,
+    p_mcnemar: Option<f64>,
+    /// Of the plan's question only: it is the dearest of all.
+    bootstrap: Option<Interval>,
 }
 
 impl<'a> Draft<'a> {
@@ -107,15 +115,23 @@ impl<'a> Draft<'a> {
             b,
             lower_is_better: score.direction == Direction::Lower,
             unit: &score.unit,
-            measured: group.pair(a, b).filter(|p| p.design.clusters() > 1).map(|p| Measured::new(p, spec)),
+            measured: group
+                .pair(a, b)
+                .filter(|p| p.design.clusters() > 1)
+                .map(|p| Measured::new(p, spec, family != Family::Secondary)),
         }
     }
 }
 
 impl Measured {
-    fn new(pairing: Pairing, spec: &VerdictSpec) -> Self {
-        let law = Components::law(&pairing.design);
+    fn new(pairing: Pairing, spec: &VerdictSpec, asked: bool) -> Self {
+        let design = &pairing.design;
+        let law = Components::law(design);
+        let (resamples, seed) = (spec.resamples, spec.seed);
         Self {
+            p_permutation: flip_prompts(design, resamples, seed),
+            p_mcnemar: mcnemar::of_design(design),
+            bootstrap: asked.then(|| two_level(design, resamples, spec.alpha, seed)).flatten(),
             parts: Components::of(&pairing.design),
             interval: law.interval(spec.alpha),
             p: law.p(),
@@ -180,6 +196,13 @@ impl Shared<'_> {
             examples: design.examples() as u64,
             clusters: design.clusters() as u64,
             detectable: detectable(&m.law, self.strictest),
+            variance_seed: (m.parts.seeds > 1).then_some(m.parts.seed),
+            variance_prompt: Some(m.parts.prompt),
+            variance_residual: (m.parts.seeds > 1).then_some(m.parts.residual),
+            p_permutation: Some(m.p_permutation),
+            p_mcnemar: m.p_mcnemar,
+            bootstrap_low: m.bootstrap.map(|b| b.low),
+            bootstrap_high: m.bootstrap.map(|b| b.high),
             words: self.words(draft, m, p_adjusted, verdict),
             ..unmeasured(draft, self.spec, "")
         }
@@ -248,6 +271,14 @@ fn unmeasured(draft: &Draft, spec: &VerdictSpec, reason: &str) -> ComparisonRow 
         examples: 0,
         clusters: 0,
         detectable: f64::NAN,
+        variance_seed: None,
+        variance_prompt: None,
+        variance_judge: None,
+        variance_residual: None,
+        p_permutation: None,
+        p_mcnemar: None,
+        bootstrap_low: None,
+        bootstrap_high: None,
         words: format!(
             "no verdict on {} and {} on {} ({}): {reason}",
             draft.a,

@@ -50,7 +50,11 @@ pub fn sentence(f: &Facts) -> String {
         _ => format!("{ahead} is ahead by {by}"),
     };
     let interval = format!("{} % interval {} to {}", percent(f.level), scale.number(low), scale.number(high));
-    let evidence = format!("{interval}, {} after Holm over {}", p_value(f.p_adjusted), comparisons(f.tests));
+    // A reader who sees an interval without 0 and no winner must be told why.
+    let open = f.verdict == Verdict::Undecided && f.tests > 1 && !f.interval.contains(0.0);
+    let alone = if open { " (not corrected)" } else { "" };
+    let evidence =
+        format!("{interval}{alone}, {} after Holm over {}", p_value(f.p_adjusted), comparisons(f.tests));
     let margin = format!("± {}", Scale::of(f.unit, f.margin, &name).amount(f.margin));
     let mut text = match f.verdict {
         Verdict::Better | Verdict::Worse if f.interval.low.abs().max(f.interval.high.abs()) < f.margin => {
@@ -85,24 +89,17 @@ pub fn sentence(f: &Facts) -> String {
     text
 }
 
-/// What would settle it, were the difference seen the true one.
+/// What would settle it (a winner, or equivalence), were the difference seen the true one.
 fn remedy(s: Settling, seeds: usize) -> String {
-    match (s.seeds, s.prompts) {
-        (Some(n), Some(c)) => {
-            format!("about {n} seeds or {c} prompts would settle a difference of this size")
-        }
+    let what = match (s.seeds, s.prompts) {
+        (Some(n), Some(c)) => format!("about {n} seeds or {c} prompts would settle it"),
         (Some(n), None) => {
-            format!(
-                "about {n} seeds would settle a difference of this size; with {seeds} no number of prompts does"
-            )
+            format!("about {n} seeds would settle it (with {seeds} no number of prompts does)")
         }
-        (None, Some(c)) => {
-            format!("about {c} prompts would settle a difference of this size; more seeds alone do not")
-        }
-        (None, None) => {
-            "neither more seeds nor more prompts alone would settle a difference of this size".into()
-        }
-    }
+        (None, Some(c)) => format!("about {c} prompts would settle it (more seeds alone do not)"),
+        (None, None) => "neither more seeds nor more prompts alone would settle it".to_owned(),
+    };
+    format!("were this the true difference, {what}")
 }
 
 /// How numbers of a unit are written.
@@ -223,9 +220,19 @@ mod tests {
         assert_eq!(
             text,
             "kto against dpo on hh-harmless (accuracy) is undecided: dpo is ahead by 0.4 points, 95 % interval −1.2 to \
-             2.0, p 0.61 after Holm over 6 comparisons; about 7 seeds would settle a difference of this size; with 3 \
-             no number of prompts does"
+             2.0, p 0.61 after Holm over 6 comparisons; were this the true difference, about 7 seeds would settle it \
+             (with 3 no number of prompts does)"
         );
+    }
+
+    #[test]
+    fn an_interval_without_zero_and_without_a_winner_is_said_to_be_uncorrected() {
+        let open = Facts { p_adjusted: 0.13, verdict: Verdict::Undecided, ..facts() };
+        assert!(
+            sentence(&open)
+                .contains("interval 0.4 to 3.9 (not corrected), p 0.13 after Holm over 6 comparisons")
+        );
+        assert!(!sentence(&Facts { tests: 1, ..open }).contains("not corrected"));
     }
 
     #[test]

@@ -44,6 +44,8 @@ pub enum JudgeKind {
     Checks,
     /// A language model behind an OpenAI-compatible endpoint (`--judge-url`).
     Llm,
+    /// A sequence classifier with one label (`--judge-reward`).
+    RewardModel,
 }
 
 /// Whose completions a sample is compared with.
@@ -121,6 +123,9 @@ pub struct Suite {
     pub decoding: Decoding,
     #[serde(default)]
     pub judge: JudgeKind,
+    /// Hub id or directory of the judge `reward-model`; empty: the plan's.
+    #[serde(default)]
+    pub reward_model: String,
     #[serde(default)]
     pub opponents: Vec<OpponentKind>,
 }
@@ -261,6 +266,10 @@ impl Suite {
         );
         let exact = self.judge == JudgeKind::ExactMatch;
         ensure!(exact == self.answer.is_some(), "`answer` and judge `exact-match` belong together");
+        ensure!(
+            self.reward_model.is_empty() || self.judge == JudgeKind::RewardModel,
+            "`reward_model` belongs to judge `reward-model`"
+        );
         self.decoding.check()?;
         for metric in &self.metrics {
             let (name, needed) = (metric.name(), needs(*metric));
@@ -279,19 +288,24 @@ impl Suite {
             );
         }
         ensure!(
-            self.opponents.is_empty() || matches!(self.judge, JudgeKind::Gold | JudgeKind::Llm),
-            "opponents need a judge that compares completions (gold or llm)"
+            self.opponents.is_empty() || COMPARING.contains(&self.judge),
+            "opponents need a judge that compares completions (gold, llm or reward-model)"
         );
         Ok(())
     }
 }
 
+/// The judges that compare completions.
+const COMPARING: &[JudgeKind] = &[JudgeKind::Gold, JudgeKind::Llm, JudgeKind::RewardModel];
+
 /// The judges that give a metric; empty: it needs none.
 fn needs(metric: Metric) -> &'static [JudgeKind] {
     match metric {
         Metric::GoldReward => &[JudgeKind::Gold],
-        Metric::WinRateBase | Metric::WinRateChosen => &[JudgeKind::Gold, JudgeKind::Llm],
-        Metric::FlipRate | Metric::InvalidJudgments => &[JudgeKind::Llm],
+        Metric::JudgeReward => &[JudgeKind::RewardModel],
+        Metric::WinRateBase | Metric::WinRateChosen => COMPARING,
+        Metric::FlipRate => &[JudgeKind::Llm],
+        Metric::InvalidJudgments => &[JudgeKind::Llm, JudgeKind::RewardModel],
         Metric::ExactMatch | Metric::ExactMatchFlexible => &[JudgeKind::ExactMatch],
         Metric::PromptStrict | Metric::PromptLoose | Metric::InstructionStrict | Metric::InstructionLoose => {
             &[JudgeKind::Checks]

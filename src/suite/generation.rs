@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::definition::{JudgeKind, OpponentKind, Suite};
 use super::estimate::{self, Estimate};
 use super::judge::{ExactMatch, Gold, Grade, Instructions, Judge, Match, Task};
-use super::logps::{Policy, sequence_logps};
+use super::logps::{Policy, control_ids, policy_logps};
 use super::metric::{Aggregation, Metric};
 use super::score::{ScoreContext, tasks};
 use super::scored::{ALL, ExampleScore, Exclusion, MetricScore, Opponent, Sample, ScoredSuite};
@@ -34,11 +34,15 @@ struct Scored<'a> {
 pub(super) fn score<P: Policy>(
     ctx: &mut ScoreContext<P>,
     suite: &Suite,
-    llm: Option<&dyn Judge>,
+    outside: Option<&dyn Judge>,
 ) -> Result<ScoredSuite> {
     let world = if suite.judge == JudgeKind::Gold { Some(World::new(&ctx.data.world)?) } else { None };
-    let own = judge(suite, world.as_ref(), llm.is_some())?;
-    let judge = if suite.judge == JudgeKind::Llm { llm } else { own.as_deref() };
+    let own = judge(suite, world.as_ref())?;
+    let judge = if from_outside(suite) { outside } else { own.as_deref() };
+    if judge.is_none() && suite.judge != JudgeKind::None {
+        return Err(anyhow!("suite `{}` needs a judge from outside, and none is given", suite.name))
+            .hint(NO_JUDGE);
+    }
     let mut tasks = tasks(&ctx.source(), suite)?;
     let mut excluded = refused(judge, &mut tasks)?;
     let generations = sample(ctx, suite, &tasks, &mut excluded)?;
@@ -70,6 +74,9 @@ pub(super) fn score<P: Policy>(
         }
     }
     excluded.extend(invalid(&scored));
+    if suite.judge == JudgeKind::RewardModel {
+        excluded.extend(unscored(&scored));
+    }
     let (examples, metrics) = aggregate(&scored, suite);
     Ok(ScoredSuite {
         examples,
@@ -91,19 +98,29 @@ fn invalid<'a>(scored: &'a [Scored]) -> impl Iterator<Item = Exclusion> + 'a {
     })
 }
 
-/// The suite's own judge; a language model comes from outside.
-fn judge<'a>(suite: &Suite, world: Option<&'a World>, llm: bool) -> Result<Option<Box<dyn Judge + 'a>>> {
+/// Samples that a reward model cannot read to their end.
+fn unscored<'a>(scored: &'a [Scored]) -> impl Iterator<Item = Exclusion> + 'a {
+    let reason = "prompt and sample are longer than the reward model's context";
+    scored
+        .iter()
+        .filter(|s| s.grade.reward.is_none())
+        .map(|s| Exclusion { example: s.task.id.clone(), reason: reason.to_owned() })
+}
+
+/// Whether the judge is a model that the suite does not bring.
+fn from_outside(suite: &Suite) -> bool {
+    matches!(suite.judge, JudgeKind::Llm | JudgeKind::RewardModel)
+}
+
+/// The suite's own judge; models come from outside.
+fn judge<'a>(suite: &Suite, world: Option<&'a World>) -> Result<Option<Box<dyn Judge + 'a>>> {
     Ok(match suite.judge {
-        JudgeKind::None => None,
-        JudgeKind::Llm if llm => None,
+        JudgeKind::None | JudgeKind::Llm | JudgeKind::RewardModel => None,
         JudgeKind::Gold => world.map(|w| Box::new(Gold(w)) as Box<dyn Judge>),
         JudgeKind::Checks => Some(Box::new(Instructions)),
         JudgeKind::ExactMatch => {
             let rule = suite.answer.as_ref().ok_or_else(|| anyhow!("judge exact-match needs `[answer]`"))?;
             Some(Box::new(ExactMatch::new(rule)?))
-        }
-        JudgeKind::Llm => {
-            return Err(anyhow!("suite `{}` needs a language model as its judge", suite.name)).hint(NO_JUDGE);
         }
     })
 }
@@ -129,7 +146,12 @@ fn sample<P: Policy>(
     tasks: &[Task],
     excluded: &mut Vec<Exclusion>,
 ) -> Result<Vec<Generation>> {
-    let request = |t: &Task| Ok(Request { id: t.id.clone(), prompt: ctx.tokenizer.encode(&t.prompt)? });
+    let control = control_ids(ctx.policy, ctx.tokenizer)?;
+    let request = |t: &Task| {
+        let mut prompt = ctx.tokenizer.encode(&t.prompt)?;
+        prompt.extend(&control);
+        Ok(Request { id: t.id.clone(), prompt })
+    };
     let requests = tasks.iter().map(request).collect::<Result<Vec<_>>>()?;
     let decode = |ids: &[u32]| ctx.tokenizer.decode(ids);
     let text = Text { decode: &decode, eos: ctx.tokenizer.stops() };
@@ -156,13 +178,15 @@ fn log_ratios<P: Policy>(
     if !asked {
         return Ok(vec![0.0; generations.len()]);
     }
-    let sequence = |g: &Generation| Sequence {
-        ids: g.prompt.iter().chain(&g.tokens).copied().collect(),
-        prompt_len: g.prompt.len(),
+    // The policy's control tokens say nothing to the reference.
+    let control = control_ids(ctx.policy, ctx.tokenizer)?.len();
+    let sequence = |g: &Generation| {
+        let prompt = &g.prompt[..g.prompt.len() - control];
+        Sequence { ids: prompt.iter().chain(&g.tokens).copied().collect(), prompt_len: prompt.len() }
     };
     let sequences: Vec<Sequence> = generations.iter().map(sequence).collect();
     let groups: Vec<Vec<&Sequence>> = sequences.iter().map(|s| vec![s]).collect();
-    let policy = sequence_logps(ctx.policy, &groups)?;
+    let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
     let reference = (ctx.reference)(&sequences)?;
     ensure!(
         reference.len() == policy.len(),

@@ -1,7 +1,7 @@
 //! Log-probs of whole completions, in packed batches.
 
 use crate::base::error::{Result, ensure};
-use crate::data::Sequence;
+use crate::data::{Sequence, Tokenizer, control};
 use crate::model::generate::Advance;
 use crate::model::{Decoder, Packed};
 
@@ -9,12 +9,47 @@ use crate::model::{Decoder, Packed};
 pub trait Policy: Advance {
     /// log p of each read of the batch (r,).
     fn logps(&self, batch: &Packed) -> Result<Vec<f64>>;
+
+    /// The text that stands between a prompt and what the policy is asked for (CSFT); `None` for most.
+    fn control(&self) -> Option<&str> {
+        None
+    }
 }
 
 impl Policy for Decoder {
     fn logps(&self, batch: &Packed) -> Result<Vec<f64>> {
         Decoder::logps(self, batch)
     }
+    fn control(&self) -> Option<&str> {
+        Decoder::control(self)
+    }
+}
+
+/// Token ids of [`Policy::control`]; none for most policies.
+///
+/// # Errors
+/// A control text that the tokenizer cannot write.
+pub fn control_ids<P: Policy>(policy: &P, tokenizer: &Tokenizer) -> Result<Vec<u32>> {
+    policy.control().map_or(Ok(vec![]), |text| control::ids(tokenizer, text))
+}
+
+/// [`sequence_logps`] of a policy asked as it was trained to be asked: after its control tokens, where it has any.
+///
+/// # Errors
+/// See [`sequence_logps`] and [`control_ids`].
+pub fn policy_logps<P: Policy>(
+    policy: &P,
+    tokenizer: &Tokenizer,
+    groups: &[Vec<&Sequence>],
+) -> Result<Vec<f64>> {
+    let control = control_ids(policy, tokenizer)?;
+    if control.is_empty() {
+        return sequence_logps(policy, groups);
+    }
+    let asked: Vec<Vec<Sequence>> =
+        groups.iter().map(|g| g.iter().map(|s| s.conditioned(&control)).collect()).collect();
+    let groups: Vec<Vec<&Sequence>> = asked.iter().map(|g| g.iter().collect()).collect();
+    sequence_logps(policy, &groups)
 }
 
 /// Tokens of a batch; enough for the matrix products to be efficient, little enough to bound memory.

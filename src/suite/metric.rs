@@ -28,6 +28,7 @@ pub enum Metric {
     ChosenPerplexity,
     ChosenBitsPerByte,
     GoldReward,
+    JudgeReward,
     WinRateBase,
     WinRateChosen,
     FlipRate,
@@ -124,6 +125,8 @@ metrics! {
         "negative log-prob of the chosen completions in bits per UTF-8 byte of their text";
     GoldReward "gold_reward" Generation "reward" Higher Mean
         "the world's gold reward of the sample";
+    JudgeReward "judge_reward" Generation "reward" Higher Mean
+        "the reward model's score of the sample; its zero and its unit are the model's own";
     WinRateBase "win_rate_base" Generation "share" Higher Mean
         "share of samples that the judge prefers to the base model's (win 1, tie one half)";
     WinRateChosen "win_rate_chosen" Generation "share" Higher Mean

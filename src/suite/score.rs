@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::definition::{Kind, Suite};
 use super::generation;
 use super::judge::{Judge, Task};
-use super::logps::{Policy, sequence_logps};
+use super::logps::{Policy, policy_logps};
 use super::preference::{PairLogps, score_pairs};
 use super::rows;
 use super::scored::{Exclusion, ScoredSuite};
@@ -94,15 +94,15 @@ pub fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Scor
     score_with(ctx, suite, None)
 }
 
-/// As [`score`]; `llm` judges the suites whose judge is a language model.
+/// As [`score`]; `outside` judges a suite whose judge is a model: a language model or a reward model.
 pub fn score_with<P: Policy>(
     ctx: &mut ScoreContext<P>,
     suite: &Suite,
-    llm: Option<&dyn Judge>,
+    outside: Option<&dyn Judge>,
 ) -> Result<ScoredSuite> {
     let scored = match suite.kind {
         Kind::Preference => preference(ctx, suite),
-        Kind::Generation => generation::score(ctx, suite, llm),
+        Kind::Generation => generation::score(ctx, suite, outside),
     };
     scored.with_context(|| format!("scoring suite `{}`", suite.name))
 }
@@ -113,7 +113,7 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
     let (tokenized, _) = tokenize_pairs(&pairs, ctx.tokenizer, ctx.data.max_length)?;
     let by_id: BTreeMap<&str, &PreferencePair> = pairs.iter().map(|p| (p.id.as_str(), p)).collect();
     let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
-    let policy = sequence_logps(ctx.policy, &groups)?;
+    let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
     let flat: Vec<Sequence> = tokenized.iter().flat_map(|p| [p.chosen.clone(), p.rejected.clone()]).collect();
     let reference = (ctx.reference)(&flat).context("log-probs of the reference")?;
     ensure!(

@@ -33,6 +33,7 @@ shipped![
     "suites/generation/alpaca-eval.toml",
     "suites/generation/gsm8k.toml",
     "suites/generation/heldout-judged.toml",
+    "suites/generation/heldout-rewarded.toml",
     "suites/generation/heldout-prompts.toml",
     "suites/generation/ifeval.toml",
     "suites/generation/mt-bench.toml",

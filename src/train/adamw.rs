@@ -6,28 +6,13 @@
 //!
 //! Weight decay λ leaves out biases and normalisation weights, as transformers' trainer does.
 
-use crate::base::error::{Context, Result, ensure};
+use crate::base::error::{Context, Result, bail, ensure};
 use crate::kernels::cpu;
+use crate::kernels::cuda::{self, adamw::Update};
 use crate::model::{Decoder, Gradients, Param};
 use crate::plan::TrainSpec;
 use candle_core::{DType, Tensor};
 use rayon::prelude::*;
-
-/// The constants of one update.
-#[derive(Clone, Copy, Debug, PartialEq)]
-struct Update {
-    /// 1 − η λ
-    keep: f32,
-    beta1: f32,
-    beta2: f32,
-    epsilon: f32,
-    /// η / (1 − β₁ᵗ)
-    step_size: f32,
-    /// √(1 − β₂ᵗ)
-    correction: f32,
-    /// Gradients are multiplied by this first (clipping).
-    scale: f32,
-}
 
 /// The optimizer of one policy.
 pub struct AdamW {
@@ -154,6 +139,9 @@ impl AdamW {
             let update = if param.decays() { decayed } else { update };
             match self.state.master.get(i) {
                 None => apply(&param.tensor, m, v, gradient, update),
+                Some(master) if cuda::of(master).is_some() && cuda::of(&param.tensor).is_some() => {
+                    on_gpu([master, m, v, gradient], Some(&param.tensor), update)
+                }
                 Some(master) => {
                     apply(master, m, v, &gradient.to_dtype(DType::F32)?, update)?;
                     Ok(param.tensor.slice_set(&master.to_dtype(param.tensor.dtype())?, 0, 0)?)
@@ -167,6 +155,9 @@ impl AdamW {
 
 /// Changes `p`, `m` and `v` (all f32, of one shape) in place.
 fn apply(p: &Tensor, m: &Tensor, v: &Tensor, gradient: &Tensor, u: Update) -> Result<()> {
+    if cuda::of(p).is_some() {
+        return on_gpu([p, m, v, gradient], None, u);
+    }
     if !p.device().is_cpu() {
         return apply_by_parts(p, m, v, gradient, u);
     }
@@ -179,6 +170,13 @@ fn apply(p: &Tensor, m: &Tensor, v: &Tensor, gradient: &Tensor, u: Update) -> Re
             })
         })
     })
+}
+
+/// p, m, v and the gradient, and bf16 parameters that follow p.
+fn on_gpu([p, m, v, gradient]: [&Tensor; 4], copy: Option<&Tensor>, u: Update) -> Result<()> {
+    let Some(gpu) = cuda::of(p) else { bail!("parameters on another device than the optimizer's state") };
+    let copy = copy.filter(|c| c.dtype() == DType::BF16);
+    cuda::adamw::step(&*gpu, [p, m, v, gradient], copy, u)
 }
 
 /// Elements that one task takes: 4 arrays of 64 KiB.

@@ -60,6 +60,9 @@ pub struct Watch {
     smoothed: f64,
     dead: u64,
     steps: u64,
+    /// An update was made at a rate above 0.
+    #[serde(default)]
+    moved: bool,
     /// Why the run is called diverged.
     diverged: Option<(Failure, String)>,
 }
@@ -154,17 +157,18 @@ impl Watch {
         if result.steepest > 0.0 && self.without_gradient.as_ref().is_none_or(|rest| !rest.is_empty()) {
             self.reached(norms()?)?;
         }
+        self.moved |= metrics.learning_rate > 0.0;
         Ok(self.health(metrics, result.steepest))
     }
 
     /// Strikes the tensors that a gradient has reached.
     fn reached(&mut self, norms: Vec<(String, f64)>) -> Result<()> {
-        let first = self.without_gradient.is_none();
         let still = |name: &String| self.without_gradient.as_ref().is_none_or(|rest| rest.contains(name));
         let rest: Vec<String> =
             norms.into_iter().filter(|(n, x)| *x == 0.0 && still(n)).map(|(n, _)| n).collect();
-        // LoRA starts with B = 0, so that A has no gradient until B has moved once.
-        if rest.iter().any(|name| !(first && name.contains("lora_A"))) {
+        // LoRA starts with B = 0, so that A has no gradient until B has moved once; under a budget of seconds the
+        // first step's rate is 0.
+        if rest.iter().any(|name| self.moved || !name.contains("lora_A")) {
             return Err(anyhow!("no gradient reaches {} tensors: {}", rest.len(), rest.join(", "))).hint(
                 "an operation in the model cuts gradients; the run would train a part of the model only",
             );

@@ -7,7 +7,7 @@ use crate::base::error::{Context, Result, ensure};
 use crate::data::Sequence;
 use crate::kernels::cpu;
 use crate::model::{Decoder, Dropout, Gradients};
-use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto};
+use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto, log_complement};
 use std::time::{Duration, Instant};
 
 /// What a step is computed from.
@@ -92,15 +92,29 @@ fn step_on_pool(
         part.reference = reference.get(at..end).unwrap_or_default().to_vec();
         (part.policy, part.prompt, at) = (completions, prompts, end);
 
+        let complements: Vec<(f64, f64)> = match objective.needs_complement() {
+            true => logps.iter().map(|&logp| log_complement(logp)).collect(),
+            false => vec![],
+        };
+        if !complements.is_empty() {
+            part.complement = micro.split(&complements.iter().map(|c| c.0).collect::<Vec<_>>()).0;
+        }
+
         let value = evaluate(objective, &part, &context)?;
-        let gradient = micro.spread(&value.gradient, &value.prompt_gradient);
+        let mut gradient = micro.spread(&value.gradient, &value.prompt_gradient);
+        if !complements.is_empty() {
+            let of_complement = micro.spread(&value.complement_gradient, &[]);
+            let parts = of_complement.iter().zip(&complements);
+            gradient.iter_mut().zip(parts).for_each(|(total, (d, (_, slope)))| *total += d * slope);
+        }
         match scored {
             true => policy.backward_scalars(tape, &[], &gradient, gradients)?,
             false => policy.backward(tape, &gradient, gradients)?,
         }
 
         result.loss += value.loss;
-        result.steepest = value.gradient.iter().fold(result.steepest, |s, g| s.max(g.abs()));
+        let steepness = value.gradient.iter().chain(&value.complement_gradient);
+        result.steepest = steepness.fold(result.steepest, |s, g| s.max(g.abs()));
         result.losses.extend(value.losses);
         result.rewards.extend(value.rewards);
         result.completion_reads += micro.completion_reads();
@@ -147,10 +161,12 @@ fn reference_point(policy: &Decoder, input: &StepInput<'_>, spent: &mut Duration
 
 fn context(objective: &dyn Objective, input: &StepInput<'_>, z0: Option<(f64, f64)>) -> StepContext {
     let sides = || input.units.iter().flat_map(|u| u.sides());
+    let tokens = |class| sides().filter(|(_, d)| *d == class).map(|(s, _)| s.completion_len()).sum();
     let prompt = |u: &&Unit| u.sequences.first().map_or(0, |s| s.prompt_len - 1);
     StepContext {
         examples: input.units.len(),
-        chosen_tokens: sides().filter(|(_, d)| *d).map(|(s, _)| s.completion_len()).sum(),
+        chosen_tokens: tokens(true),
+        rejected_tokens: tokens(false),
         prompt_tokens: if objective.needs_prompt() { input.units.iter().map(prompt).sum() } else { 0 },
         z0: z0.map_or(0.0, |(_, clamped)| clamped),
         classes: input.classes,
@@ -171,4 +187,5 @@ fn append(all: &mut LogProbs, part: LogProbs) {
     all.tokens.extend(part.tokens);
     all.desirable.extend(part.desirable);
     all.prompt.extend(part.prompt);
+    all.complement.extend(part.complement);
 }

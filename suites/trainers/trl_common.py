@@ -4,7 +4,8 @@ The harness's budget counts tokens, completions or steps; TRL's trainers count s
 list is made here: the data in seeded order, epoch after epoch, cut where the budget ends. The trainer then goes through
 that list once, in order.
 
-Needs: pip install torch trl (written against trl 1.16, transformers 5.23).
+Needs: pip install torch trl (written against trl 1.16, transformers 5.23); for --lora-rank also peft, for Parquet
+datasets, which trl brings.
 """
 import argparse
 import inspect
@@ -18,7 +19,7 @@ import time
 def options(description):
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", required=True, help="{model}")
-    parser.add_argument("--data", required=True, help="{data}, as trl-jsonl")
+    parser.add_argument("--data", required=True, help="{data}: trl-jsonl, trl-unpaired-jsonl or their Parquet forms")
     parser.add_argument("--out", required=True, help="{out}")
     parser.add_argument("--seed", type=int, default=0)
     budget = parser.add_mutually_exclusive_group(required=True)
@@ -33,13 +34,20 @@ def options(description):
     parser.add_argument("--weight-decay", type=float, default=0.0)
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--beta", type=float, default=0.1)
+    parser.add_argument("--lora-rank", type=int, default=0, help="train and leave a PEFT adapter; 0: the whole model")
+    parser.add_argument("--lora-alpha", type=float, default=32)
     return parser.parse_args()
 
 
 def read_rows(path):
-    """Rows of trl-jsonl; pairs have `chosen`, single completions `label`."""
-    with open(path, encoding="utf-8") as file:
-        rows = [json.loads(line) for line in file if line.strip()]
+    """Rows of the training split; pairs have `chosen`, single completions `label`."""
+    if path.endswith(".parquet"):
+        from datasets import load_dataset
+
+        rows = load_dataset("parquet", data_files=path, split="train").to_list()
+    else:
+        with open(path, encoding="utf-8") as file:
+            rows = [json.loads(line) for line in file if line.strip()]
     if not rows:
         sys.exit(f"{path}: no rows")
     return rows
@@ -50,8 +58,17 @@ def completions(row):
 
 
 def take(rows, tokenizer, args):
-    """The training list: seeded order, cut where the budget ends, to within one row."""
+    """The training list: seeded order, cut where the budget ends, to within one row.
+
+    A row whose prompt alone fills the length is left out: so does kto-eval, and TRL would drop it from the list
+    afterwards, and the budget would not be spent.
+    """
     width = len(completions(rows[0]))
+    rows = [
+        row for row in rows
+        if 0 < len(tokenizer(row["prompt"])["input_ids"]) < args.max_length and all(completions(row))]
+    if not rows:
+        sys.exit(f"no row is left: every prompt fills --max-length {args.max_length}, or a completion is empty")
     limit = args.max_tokens
     if args.max_examples:
         limit = args.max_examples
@@ -104,6 +121,16 @@ def load(args):
     return AutoModelForCausalLM.from_pretrained(args.model, dtype=torch.float32), tokenizer
 
 
+def lora(args):
+    """The adapter's configuration, or None where the whole model is trained."""
+    if not args.lora_rank:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=args.lora_rank, lora_alpha=args.lora_alpha, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
 # Their names in TRL's logs, and here (the columns of steps.csv).
 LOGGED = {
     "loss": "loss", "grad_norm": "grad_norm", "learning_rate": "learning_rate", "kl": "kl",
@@ -137,7 +164,7 @@ def recorder(path):
 
 
 def train(trainer, counts, args, tokenizer):
-    """Trains, counts what really went through the model, and leaves a Hugging Face directory."""
+    """Trains, counts what really went through the model, and leaves a Hugging Face directory or a PEFT adapter."""
     inner = trainer.training_step
 
     def counted(model, inputs, *rest, **named):

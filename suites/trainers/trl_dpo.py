@@ -4,6 +4,7 @@
     name = "trl-dpo"
     method = "dpo"
     [arm.trainer]
+    data = "trl-jsonl"                   # or trl-parquet
     command = ["python", "suites/trainers/trl_dpo.py", "--model", "{model}", "--data", "{data}", "--out", "{out}",
                "--seed", "{seed}", "--max-tokens", "{budget.tokens}", "--beta", "{beta}", "--batch-size", "{batch_size}",
                "--learning-rate", "{learning_rate}", "--schedule", "{schedule}", "--max-length", "{max_length}"]
@@ -24,6 +25,6 @@ pairs = max(args.batch_size // 2, 1)
 recorder, counts = common.recorder(os.path.join(args.out, "kto-eval-metrics.jsonl"))
 configuration = common.config(DPOConfig, args, math.ceil(len(rows) / pairs), pairs, beta=args.beta)
 trainer = DPOTrainer(
-    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder],
+    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder], peft_config=common.lora(args),
     train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "chosen", "rejected")} for row in rows]))
 common.train(trainer, counts, args, tokenizer)

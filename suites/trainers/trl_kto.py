@@ -4,7 +4,7 @@
     name = "trl-kto"
     method = "kto"
     [arm.trainer]
-    data = "trl-unpaired-jsonl"
+    data = "trl-unpaired-jsonl"          # or trl-unpaired-parquet
     command = ["python", "suites/trainers/trl_kto.py", "--model", "{model}", "--data", "{data}", "--out", "{out}",
                "--seed", "{seed}", "--max-tokens", "{budget.tokens}", "--beta", "{beta}", "--batch-size", "{batch_size}",
                "--learning-rate", "{learning_rate}", "--schedule", "{schedule}", "--max-length", "{max_length}"]
@@ -24,6 +24,6 @@ rows = common.take(common.read_rows(args.data), tokenizer, args)
 recorder, counts = common.recorder(os.path.join(args.out, "kto-eval-metrics.jsonl"))
 configuration = common.config(KTOConfig, args, math.ceil(len(rows) / args.batch_size), args.batch_size, beta=args.beta)
 trainer = KTOTrainer(
-    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder],
+    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder], peft_config=common.lora(args),
     train_dataset=Dataset.from_list([{key: row[key] for key in ("prompt", "completion", "label")} for row in rows]))
 common.train(trainer, counts, args, tokenizer)

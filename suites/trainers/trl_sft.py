@@ -4,7 +4,7 @@
     name = "trl-sft"
     method = "sft"
     [arm.trainer]
-    data = "trl-unpaired-jsonl"
+    data = "trl-unpaired-jsonl"          # or trl-unpaired-parquet
     command = ["python", "suites/trainers/trl_sft.py", "--model", "{model}", "--data", "{data}", "--out", "{out}",
                "--seed", "{seed}", "--max-tokens", "{budget.tokens}", "--batch-size", "{batch_size}",
                "--learning-rate", "{learning_rate}", "--schedule", "{schedule}", "--max-length", "{max_length}"]
@@ -27,6 +27,6 @@ recorder, counts = common.recorder(os.path.join(args.out, "kto-eval-metrics.json
 configuration = common.config(
     SFTConfig, args, math.ceil(len(rows) / args.batch_size), args.batch_size, completion_only_loss=True, packing=False)
 trainer = SFTTrainer(
-    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder],
+    model=model, args=configuration, processing_class=tokenizer, callbacks=[recorder], peft_config=common.lora(args),
     train_dataset=Dataset.from_list(rows))
 common.train(trainer, counts, args, tokenizer)

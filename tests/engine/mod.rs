@@ -1,8 +1,11 @@
 //! What the tests of the engine share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+use kto_eval::base::seed;
 use kto_eval::data::Sequence;
-use serde_json::Value;
+use kto_eval::model::DecoderConfig;
+use rand_chacha::rand_core::Rng;
+use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
 
 /// `../shared` beside the repository, or `KTO_EVAL_SHARED`; says so where it is absent.
@@ -36,4 +39,45 @@ pub fn sequence(ids: &[u32], prompt_len: usize) -> Sequence {
 pub fn largest_difference(a: &[f64], b: &[f64]) -> f64 {
     assert_eq!(a.len(), b.len());
     a.iter().zip(b).map(|(x, y)| (x - y).abs()).fold(0.0, f64::max)
+}
+
+/// A tiny model of each family, with what tells the family apart switched on.
+pub fn tiny(family: &str) -> DecoderConfig {
+    let mut config = json!({
+        "model_type": family, "vocab_size": 29, "hidden_size": 12, "num_hidden_layers": 2,
+        "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 4, "intermediate_size": 20,
+        "max_position_embeddings": 64, "initializer_range": 0.3, "tie_word_embeddings": false,
+    });
+    let more = match family {
+        "llama" => json!({"attention_bias": true, "mlp_bias": true, "rope_scaling": {"rope_type": "llama3",
+            "factor": 4.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 16}}),
+        "mistral" => json!({"sliding_window": 4}),
+        "qwen2" => json!({"tie_word_embeddings": true}),
+        "gpt_neox" => json!({"rotary_pct": 0.5, "hidden_size": 16, "num_attention_heads": 4}),
+        "gpt2" => json!({"n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64}),
+        "gemma2" => {
+            json!({"query_pre_attn_scalar": 4, "attn_logit_softcapping": 3.0, "final_logit_softcapping": 4.0,
+            "sliding_window": 4, "tie_word_embeddings": true})
+        }
+        "gemma3_text" => json!({"query_pre_attn_scalar": 4, "sliding_window": 4, "sliding_window_pattern": 2,
+            "rope_scaling": {"rope_type": "linear", "factor": 2.0}, "tie_word_embeddings": true}),
+        _ => json!({}),
+    };
+    let (Value::Object(all), Value::Object(more)) = (&mut config, more) else { unreachable!() };
+    all.extend(more);
+    DecoderConfig::from_json(&config).unwrap()
+}
+
+pub const FAMILIES: [&str; 9] =
+    ["llama", "mistral", "qwen2", "qwen3", "gpt_neox", "gpt2", "gemma2", "gemma3_text", "olmo2"];
+
+/// A prompt and a completion; those of one seed have the same prompt.
+pub fn random_sequence(seed: u64, prompt: usize, completion: usize, vocab: u32) -> Sequence {
+    let draw = |name: String, n: usize| {
+        let mut rng = seed::rng(seed, &name);
+        (0..n).map(move |_| rng.next_u32() % vocab).collect::<Vec<_>>()
+    };
+    let whole =
+        [draw("prompt".into(), prompt), draw(format!("completion {completion}"), completion)].concat();
+    sequence(&whole, prompt)
 }

@@ -467,8 +467,8 @@ fn records(place: &Place, input: &[u8]) {
 }
 
 fn judgments(_: &Place, input: &[u8]) {
-    if let Some(judgments) = said(winrate::parse(&lossy(input))) {
-        assert!(judgments.iter().all(|j| (0.0..=1.0).contains(&j.preference)));
+    if let Some(parsed) = said(winrate::parse(&lossy(input))) {
+        assert!(parsed.judgments.iter().all(|j| (0.0..=1.0).contains(&j.preference)));
     }
 }
 

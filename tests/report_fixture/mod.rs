@@ -452,6 +452,14 @@ fn compared(
         examples: a.1[0].n,
         clusters: a.1[0].n,
         detectable: 2.8 * standard_error,
+        variance_seed: Some(standard_error.powi(2)),
+        variance_prompt: Some(80.0 * standard_error.powi(2)),
+        variance_judge: None,
+        variance_residual: Some(160.0 * standard_error.powi(2)),
+        p_permutation: Some(p / 4.0),
+        p_mcnemar: (unit == "share").then_some(p / 4.0),
+        bootstrap_low: None,
+        bootstrap_high: None,
         words,
     }
 }

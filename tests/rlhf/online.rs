@@ -8,7 +8,7 @@ use kto_eval::base::error::{Result, render};
 use kto_eval::base::seed;
 use kto_eval::data::{Sequence, TokenizedPair};
 use kto_eval::model::generate::Text;
-use kto_eval::model::{Decoder, DecoderConfig, Size};
+use kto_eval::model::{Decoder, DecoderConfig, Param, Size};
 use kto_eval::plan::*;
 use kto_eval::train::online::{
     GoldReward, OnlineHooks, OnlineJob, OnlineOutcome, Phase, RolloutMetrics, train_online,
@@ -79,15 +79,34 @@ struct Setup {
     budget: Budget,
     seed: u64,
     gold: Option<GoldReward>,
+    /// What the log-probs of the reference's normed states are multiplied by: far from 1 it is another model.
+    sharpness: f64,
 }
 
 impl Setup {
     fn new(method: Method, steps: u64) -> Self {
-        Self { method, spec: spec(), budget: Budget::Steps(steps), seed: 5, gold: Some(sevens) }
+        Self {
+            method,
+            spec: spec(),
+            budget: Budget::Steps(steps),
+            seed: 5,
+            gold: Some(sevens),
+            sharpness: 1.0,
+        }
     }
 
     fn run(&self) -> Result<Ran> {
-        let (mut policy, reference, pairs) = (start(), start(), pairs());
+        let (mut reference, pairs) = (start(), pairs());
+        let mut policy = match self.spec.lora.is_on() {
+            true => reference.with_adapter(&self.spec.lora, self.seed)?,
+            false => start(),
+        };
+        let before = reference.weights_hash()?;
+        if self.sharpness != 1.0 {
+            let norm = |p: &&mut Param| p.pieces[0].name == "model.norm.weight";
+            let norm = reference.params_mut().iter_mut().find(norm).unwrap();
+            norm.tensor = (&norm.tensor * self.sharpness)?;
+        }
         let job = OnlineJob {
             method: &self.method,
             spec: &self.spec,
@@ -115,6 +134,11 @@ impl Setup {
         };
         let outcome = train_online(&mut policy, &job, &mut hooks)?;
         assert!(policy.config().scalar.is_none(), "the critic does not stay");
+        if self.spec.lora.is_on() {
+            assert_eq!(reference.weights_hash()?, before, "the weights below an adapter stay");
+            let b = |p: &Param| p.pieces[0].name.contains("lora_");
+            assert!(policy.trained().iter().all(b), "what is trained is the adapter");
+        }
         Ok(Ran { outcome, rollouts, steps })
     }
 }
@@ -172,6 +196,31 @@ fn the_first_pass_finds_ratios_of_exactly_one_and_policy_and_reference_equal() {
         for check in &ran.outcome.train.checks {
             assert_eq!(check.outcome, Outcome::Passed, "{check:?}");
         }
+    }
+}
+
+#[test]
+fn an_adapter_learns_too_and_its_reference_is_the_same_weights_without_it() {
+    let lora = LoraSpec { rank: 4, alpha: 16.0, ..LoraSpec::default() };
+    for method in methods() {
+        let mut setup = Setup::new(method.clone(), 60);
+        setup.spec = TrainSpec { lora: lora.clone(), learning_rate: 2e-2, ..spec() };
+        let ran = setup.run().unwrap();
+        assert_eq!(ran.outcome.train.ended, Ended::Done, "{}", method.name());
+        for check in &ran.outcome.train.checks {
+            assert_eq!(check.outcome, Outcome::Passed, "{} {check:?}", method.name());
+        }
+        assert!(ran.rollouts.iter().all(|r| r.first_ratio.unwrap_or(0.0) == 0.0));
+        assert!(ran.rollouts[0].kl.unwrap().abs() < 1e-5, "{:?}", ran.rollouts[0].kl);
+        let (first, last) = ends(&ran.rollouts, 5);
+        println!("{} with an adapter: {first:.3} → {last:.3}", method.name());
+        assert!(last > first + 0.1, "{}: {first} → {last}", method.name());
+        // Frozen weights are multiplied with twice, not three times.
+        let full = Setup::new(method.clone(), 1).run().unwrap().outcome.phases.get(Phase::Optimisation);
+        let mut one = Setup::new(method, 1);
+        one.spec = setup.spec.clone();
+        let adapted = one.run().unwrap().outcome.phases.get(Phase::Optimisation);
+        assert!(adapted.flops < full.flops, "{} {}", adapted.flops, full.flops);
     }
 }
 
@@ -282,11 +331,13 @@ fn what_goes_wrong_is_named_and_ends_the_run() {
     let endless: GoldReward = |_, text| text.split_whitespace().count() as f64;
     let why = ended(Setup { gold: Some(endless), ..Setup::new(rloo(), 400) });
     assert!(why.contains("ended before its limit"), "{why}");
-    let mut wild = Setup::new(rloo(), 400);
-    wild.spec = TrainSpec { learning_rate: 3.0, max_grad_norm: 0.0, ..spec() };
-    let why = ended(wild);
-    assert!(why.contains("rollout "), "{why}");
-    println!("a learning rate of 3: {why}");
+    let why = ended(Setup { sharpness: 300.0, ..Setup::new(rloo(), 30) });
+    assert!(why.starts_with("rollout 1: the KL divergence from the reference exploded"), "{why}");
+    let wild = OnlineSpec { reward: RewardFrom::Model, reward_learning_rate: 1e30, ..online() };
+    let ran = Setup::new(Method::Rloo(wild), 400).run().unwrap().outcome;
+    let Ended::Diverged(why) = &ran.train.ended else { panic!("{:?}", ran.train.ended) };
+    assert!(why.starts_with("the reward model diverged: step "), "{why}");
+    assert!(ran.train.ledger.steps > 0 && ran.phases.get(Phase::RewardModel).flops > 0.0);
     // No gold reward outside the world.
     let error = render(&Setup { gold: None, ..Setup::new(rloo(), 5) }.run().err().unwrap());
     assert!(error.contains("hint: set reward = \"model\""), "{error}");

@@ -117,7 +117,7 @@ for family in job["families"]:
 json.dump(answers, open(job["folder"] + "/answers.json", "w"))
 "#;
 
-/// `pip install torch transformers` into a venv; its python in KTO_EVAL_PYTHON (default /work/venv/bin/python).
+/// `pip install torch transformers` into a venv; its python in KTO_EVAL_PYTHON (default python3).
 /// Then: cargo test --test rlhf -- --ignored transformers
 #[test]
 #[ignore = "needs Python with torch and transformers: pip install torch transformers"]
@@ -149,7 +149,7 @@ fn scores_equal_those_of_transformers_both_ways() {
 }
 
 pub fn python(dir: &Path, text: &str, job: &Value) -> Value {
-    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "/work/venv/bin/python".to_owned());
+    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let (script, input) = (dir.join("script.py"), dir.join("job.json"));
     std::fs::write(&script, text).unwrap();
     std::fs::write(&input, job.to_string()).unwrap();

@@ -231,7 +231,7 @@ json.dump(answers, open(job["folder"] + "/answers.json", "w"))
 "#;
 
 /// `pip install torch transformers trl==1.16` into a venv; its python in KTO_EVAL_PYTHON (default
-/// /work/venv/bin/python). Then: cargo test --test rlhf -- --ignored trl
+/// python3). Then: cargo test --test rlhf -- --ignored trl
 #[test]
 #[ignore = "needs Python with TRL: pip install torch transformers trl==1.16"]
 fn losses_and_gradients_equal_those_of_trl() {

@@ -3,10 +3,10 @@
 use crate::gate::finding::Findings;
 use crate::stats::gate::Change;
 
-/// `::error` for what regressed, `::warning` for what could not be decided.
+/// `::error` for what regressed, `::notice` for what could not be decided: noise alone is no warning.
 pub fn annotations(findings: &Findings) -> String {
     let mut out = String::new();
-    for (change, level) in [(Change::Regressed, "error"), (Change::Inconclusive, "warning")] {
+    for (change, level) in [(Change::Regressed, "error"), (Change::Inconclusive, "notice")] {
         for f in findings.of(change) {
             out += &format!("::{level} title={}::{}\n", property(&f.id), data(&f.words));
         }

@@ -106,7 +106,7 @@ mod tests {
         assert_eq!(lines.len(), 2, "{text}");
         assert!(lines[0].starts_with("::error title=throughput/kto::throughput of kto"), "{text}");
         assert!(lines[0].contains("10%25") && lines[0].ends_with("%0Aand a line"), "{text}");
-        assert!(lines[1].starts_with("::warning title=final-loss/kto::"), "{text}");
+        assert!(lines[1].starts_with("::notice title=final-loss/kto::"), "{text}");
     }
 
     #[test]

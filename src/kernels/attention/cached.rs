@@ -8,6 +8,7 @@ use super::packed::{Shared, copy_rows};
 use super::{Columns, Shape, dense};
 use crate::base::error::Result;
 use crate::kernels::cpu::{self, dispatch};
+use crate::kernels::cuda;
 use crate::kernels::real::Real;
 use crate::kernels::{reduce, rowwise};
 
@@ -42,6 +43,9 @@ pub fn cached(
         }
     }
     let caches: Vec<&(Tensor, Tensor)> = entries.iter().filter_map(|e| slots[e.slot].as_ref()).collect();
+    if let Some(gpu) = cuda::of(qkv).filter(|_| cuda::attention::applies(shape)) {
+        return cuda::cached::cached(&*gpu, qkv, &caches, capacity, entries, shape);
+    }
     if cpu::applies(qkv) {
         dispatch!(qkv.dtype(), append_cpu(qkv, &caches, entries, capacity, shape))?;
         return dispatch!(qkv.dtype(), cached_cpu(qkv, &caches, entries, shape));

@@ -10,6 +10,7 @@ use candle_core::{DType, Tensor};
 use std::ops::Range;
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::plain;
 use crate::base::error::Result;
 
@@ -62,6 +63,9 @@ struct Columns {
 
 /// qkv (t, (h + 2k)·d) → output (t, h·d) and log Σ exp (h, t).
 pub fn forward(qkv: &Tensor, trees: &[Tree], shape: &Shape) -> Result<(Tensor, Tensor)> {
+    if let Some(gpu) = cuda::of(qkv).filter(|_| cuda::attention::applies(shape)) {
+        return cuda::attention::forward(&*gpu, qkv, trees, shape);
+    }
     if cpu::applies(qkv) {
         return dispatch!(qkv.dtype(), forward_cpu(qkv, trees, shape));
     }
@@ -79,6 +83,9 @@ pub fn backward(
     trees: &[Tree],
     shape: &Shape,
 ) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(qkv).filter(|_| cuda::attention::applies(shape)) {
+        return cuda::attention::backward(&*gpu, dout, qkv, out, lse, trees, shape);
+    }
     if cpu::applies(qkv) {
         return dispatch!(qkv.dtype(), backward_cpu(dout, qkv, out, lse, trees, shape));
     }

@@ -3,7 +3,7 @@
 use std::arch::x86_64::*;
 
 use super::super::real::Real;
-use super::{DEEP, Place, tiles};
+use super::{DEEP, Place, WIDE, tiles};
 
 const LANES: usize = 8;
 
@@ -47,15 +47,18 @@ unsafe fn panel<const D: usize>(
     k: usize,
 ) {
     for rows in tiles(t) {
+        // The first two tiles fetch the panel after this one, half of it each.
+        let ahead = w.wrapping_add(D * k + rows.start.min(1) * D * k / 2);
         // SAFETY: the rows are among the t, and the place has them.
         unsafe {
             let out = place.out.add(rows.start * place.stride + column);
             let place = Place { out, ..place };
             let x = x.add(rows.start * k);
             match rows.len() {
-                3 => tile::<D, 3>(place, x, w, k),
-                2 => tile::<D, 2>(place, x, w, k),
-                _ => tile::<D, 1>(place, x, w, k),
+                3 if rows.start <= WIDE => tile::<D, 3, true>(place, x, w, k, ahead),
+                3 => tile::<D, 3, false>(place, x, w, k, ahead),
+                2 => tile::<D, 2, true>(place, x, w, k, ahead),
+                _ => tile::<D, 1, true>(place, x, w, k, ahead),
             }
         }
     }
@@ -63,21 +66,32 @@ unsafe fn panel<const D: usize>(
 
 #[target_feature(enable = "avx2,fma")]
 #[inline]
-unsafe fn tile<const D: usize, const W: usize>(place: Place<f32>, x: *const f32, w: *const f32, k: usize) {
+unsafe fn tile<const D: usize, const W: usize, const FETCH: bool>(
+    place: Place<f32>,
+    x: *const f32,
+    w: *const f32,
+    k: usize,
+    ahead: *const f32,
+) {
     let mut sums = [[_mm256_setzero_ps(); D]; W];
     let whole = k / LANES * LANES;
     let mut l = 0;
     while l < whole {
-        let mut right = [_mm256_setzero_ps(); D];
-        for (j, right) in right.iter_mut().enumerate() {
-            // SAFETY: l + 8 ≤ k numbers of row j of w.
-            *right = unsafe { _mm256_loadu_ps(w.add(j * k + l)) };
+        if FETCH {
+            // A hint: what it names need not exist. A line is two vectors, and D rows are to come.
+            _mm_prefetch::<_MM_HINT_T0>(ahead.wrapping_add(l * D / 2).cast());
         }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: the same of row i of x.
-            let left = unsafe { _mm256_loadu_ps(x.add(i * k + l)) };
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = _mm256_fmadd_ps(left, right, *sum);
+        // Twelve sums, three of x and one of w at a time: sixteen registers, and no more.
+        let mut left = [_mm256_setzero_ps(); W];
+        for (i, left) in left.iter_mut().enumerate() {
+            // SAFETY: l + 8 ≤ k numbers of row i of x.
+            *left = unsafe { _mm256_loadu_ps(x.add(i * k + l)) };
+        }
+        for j in 0..D {
+            // SAFETY: the same of row j of w.
+            let right = unsafe { _mm256_loadu_ps(w.add(j * k + l)) };
+            for (sums, left) in sums.iter_mut().zip(left) {
+                sums[j] = _mm256_fmadd_ps(left, right, sums[j]);
             }
         }
         l += LANES;
@@ -192,19 +206,19 @@ unsafe fn mixed_tile<const G: usize, const C: usize>(
     let mask = first_lanes(last);
     let mut sums = [[_mm256_setzero_ps(); C]; G];
     for l in 0..n {
-        let mut right = [_mm256_setzero_ps(); C];
-        for (c, right) in right.iter_mut().enumerate() {
+        let mut left = [_mm256_setzero_ps(); G];
+        for (i, left) in left.iter_mut().enumerate() {
+            // SAFETY: element l of row i of p.
+            *left = unsafe { _mm256_broadcast_ss(&*p.add(i * n + l)) };
+        }
+        for c in 0..C {
             // SAFETY: inside row l of v, by the mask in the last vector.
-            *right = unsafe {
+            let right = unsafe {
                 let at = v.add(l * d + c * LANES);
                 if C == 1 { _mm256_maskload_ps(at, mask) } else { _mm256_loadu_ps(at) }
             };
-        }
-        for (i, sums) in sums.iter_mut().enumerate() {
-            // SAFETY: element l of row i of p.
-            let left = unsafe { _mm256_broadcast_ss(&*p.add(i * n + l)) };
-            for (sum, right) in sums.iter_mut().zip(right) {
-                *sum = _mm256_fmadd_ps(left, right, *sum);
+            for (sums, left) in sums.iter_mut().zip(left) {
+                sums[c] = _mm256_fmadd_ps(left, right, sums[c]);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::base::error::{Context, Result};
-use crate::data::{Dataset, load_with};
+use crate::data::{Dataset, load_with, write_rows};
 use crate::launch::prepare::Prepared;
 use crate::plan::{DataSpec, TrainerData};
 
@@ -19,30 +19,36 @@ pub fn write(prepared: &Prepared, spec: &DataSpec, form: TrainerData, folder: &P
     let name = match form {
         TrainerData::TrlJsonl => "train.jsonl",
         TrainerData::TrlUnpairedJsonl => "train-unpaired.jsonl",
+        TrainerData::TrlParquet => "train.parquet",
+        TrainerData::TrlUnpairedParquet => "train-unpaired.parquet",
         TrainerData::HalosJson => "train-halos.json",
     };
     let loaded = load_with(spec, &spec.split, &prepared.tokenizer.template())?;
     let path = folder.join(name);
-    let write = || -> std::io::Result<()> {
-        let mut file = BufWriter::new(File::create(&path)?);
-        match form {
-            TrainerData::TrlJsonl => lines(&mut file, trl(&loaded.dataset))?,
-            TrainerData::TrlUnpairedJsonl => lines(&mut file, unpaired(&loaded.dataset))?,
-            TrainerData::HalosJson => {
-                serde_json::to_writer_pretty(&mut file, &halos(&loaded.dataset).collect::<Vec<_>>())?;
-            }
-        }
-        file.flush()
+    let data = &loaded.dataset;
+    let written = match form {
+        TrainerData::TrlJsonl => lines(&path, trl(data)),
+        TrainerData::TrlUnpairedJsonl => lines(&path, unpaired(data)),
+        TrainerData::TrlParquet => write_rows(&path, trl(data)),
+        TrainerData::TrlUnpairedParquet => write_rows(&path, unpaired(data)),
+        TrainerData::HalosJson => list(&path, halos(data)),
     };
-    write().with_context(|| format!("writing {}", path.display()))?;
+    written.with_context(|| format!("writing {}", path.display()))?;
     Ok(path)
 }
 
-fn lines(file: &mut impl Write, rows: impl Iterator<Item = Value>) -> std::io::Result<()> {
+fn lines(path: &Path, rows: impl Iterator<Item = Value>) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
     for row in rows {
         writeln!(file, "{row}")?;
     }
-    Ok(())
+    Ok(file.flush()?)
+}
+
+fn list(path: &Path, rows: impl Iterator<Item = Value>) -> Result<()> {
+    let mut file = BufWriter::new(File::create(path)?);
+    serde_json::to_writer_pretty(&mut file, &rows.collect::<Vec<_>>())?;
+    Ok(file.flush()?)
 }
 
 /// Rows in the data's own form.

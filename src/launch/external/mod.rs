@@ -1,10 +1,13 @@
 //! Trainers that are commands: given data and a checkpoint, measured from outside, and scored by what they leave.
 
 mod data;
+#[cfg(unix)]
 mod device_memory;
 mod log;
 mod metrics;
 mod model;
+#[cfg(unix)]
+mod nvml;
 mod process;
 mod train;
 #[cfg(target_os = "linux")]

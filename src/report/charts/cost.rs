@@ -28,7 +28,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         return Ok(Vec::new());
     }
     let rows = currencies.len().div_ceil(2) as f64;
-    let mut canvas = Canvas::new(760.0, 66.0 + rows * 250.0);
+    let mut canvas = Canvas::new(760.0, 90.0 + rows * 250.0);
     let name = capitalised(&metric.label());
     let title = format!("{name} by what was spent");
     let seeds = view.seeds_note();
@@ -37,8 +37,9 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         &title,
         &format!("Suite {}; mean over {seeds} with 95 % interval; rings are single seeds.", metric.suite),
     );
+    key::draw(&mut canvas, 56.0, view.trained());
     for (i, currency) in currencies.iter().enumerate() {
-        let (left, top) = (66.0 + 364.0 * (i % 2) as f64, 72.0 + 250.0 * (i / 2) as f64);
+        let (left, top) = (66.0 + 364.0 * (i % 2) as f64, 98.0 + 250.0 * (i / 2) as f64);
         panel(
             &mut canvas,
             view,
@@ -50,10 +51,11 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let scores: Vec<_> = view.trained().filter_map(|a| view.score(&metric, ALL, &a.name)).collect();
     let caption = format!(
         "{title} on {}, in each currency of the ledger: mean over {seeds} with 95 % interval (seed spread and \
-         prompt sampling; {} examples a seed), rings are seeds, dashed line the starting checkpoint. All axes of cost start at 0; \
-         points that would cover each other are set side by side, and the ticks below the axis mark their true amounts.",
+         prompt sampling; {} examples a seed), rings are seeds.{} All axes of cost start at 0; points that \
+         would cover each other are set side by side, and the ticks below the axis mark their true amounts.",
         metric.suite,
-        key::examples(scores.iter())
+        key::examples(scores.iter()),
+        scatter::base_words(view, &metric)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "cost".to_owned(), title, caption, section: Section::Cost, svg, marks }])
@@ -68,5 +70,5 @@ fn panel(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, currency: &Curre
     panel.x_axis(canvas, currency.0, Ticks::Si);
     panel.y_axis(canvas, &metric.label(), metric.ticks());
     scatter::base_line(canvas, &panel, view, metric);
-    scatter::draw(canvas, &panel, &dots, metric, |v| format!("{}{}", si(v), currency.1));
+    scatter::points(canvas, &panel, &dots, metric, |v| format!("{}{}", si(v), currency.1));
 }

@@ -3,11 +3,12 @@
 use super::{Chart, Drawing, Section, file_part};
 use crate::base::error::Result;
 use crate::record::{ComparisonRow, Verdict};
-use crate::report::format::{capitalised, p_value};
+use crate::report::content;
+use crate::report::format::{Unit, capitalised, p_value};
 use crate::report::svg::axis::Scale;
 use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
 use crate::report::svg::palette::{AXIS, BAND, INK, MUTED, Marker, PAPER};
-use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, fitted, heading};
+use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, fitted, heading, wrapped};
 use crate::report::view::{Metric, View};
 
 pub const CHART: Chart = Chart { name: "differences", draw };
@@ -35,7 +36,6 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let height: f64 = blocks.iter().map(|(rows, _)| AROUND + ROW * rows.len() as f64).sum();
     let pairs = blocks.iter().flat_map(|(rows, _)| rows.iter().map(|(_, c)| text_width(&pair(c), LABEL)));
     let left = pairs.fold(60.0, f64::max).min(200.0) + 28.0;
-    let mut canvas = Canvas::new(WIDTH, 62.0 + height);
     let title = format!("Differences on {suite}");
     let confidence = view.confidence();
     let flat: Vec<_> = flat.iter().map(|(_, m)| crate::report::format::metric(&m.name)).collect();
@@ -44,12 +44,14 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
         flat => format!(" Not drawn, since all arms are alike: {}.", flat.join(", ")),
     };
     let shading = "grey band: counts as equivalent";
-    heading(
-        &mut canvas,
-        &title,
-        &format!("First arm minus second, with {confidence} interval; {shading}.{left_out}"),
-    );
-    let mut top = 62.0 + 20.0;
+    let about = format!("First arm minus second, with {confidence} interval; {shading}.{left_out}");
+    let lines = wrapped(&about, WIDTH - 32.0, LABEL).len();
+    let under = 62.0 + 16.0 * (lines - 1) as f64;
+    let mut canvas = Canvas::new(WIDTH, under + height);
+    heading(&mut canvas, &title, &about);
+    let all: Vec<&ComparisonRow> = blocks.iter().flat_map(|(rows, _)| rows.iter().map(|(_, c)| *c)).collect();
+    canvas.says(&content::verdicts_in_words(view, &all));
+    let mut top = under + 20.0;
     for (rows, metric) in &blocks {
         let frame = Frame { left, top, right: WIDTH - TEXT, bottom: top + ROW * rows.len() as f64 };
         block(&mut canvas, view, metric, rows, frame);
@@ -95,12 +97,12 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
     canvas.text(&capitalised(&metric.label()), (16.0, frame.top - 14.0), TextSpec::new(13.0));
     let (a, b) = (panel.x.at(-margin), panel.x.at(margin));
     canvas.rect((a, frame.top), (b, frame.bottom), BAND);
-    let unit = if metric.ticks() == crate::report::svg::axis::Ticks::Percent {
-        "difference, points"
-    } else {
-        "difference"
+    let unit = match (metric.unit, metric.unit_name.as_str()) {
+        (Unit::Share, _) => "difference (percentage points)".to_owned(),
+        (Unit::Plain, "") => "difference".to_owned(),
+        (Unit::Plain, unit) => format!("difference ({unit})"),
     };
-    panel.x_axis(canvas, unit, metric.difference_ticks());
+    panel.x_axis(canvas, &unit, metric.difference_ticks());
     canvas.line(&[(panel.x.at(0.0), frame.top), (panel.x.at(0.0), frame.bottom)], AXIS, 1.6);
     let columns = [frame.right + 16.0, frame.right + 184.0, WIDTH - 16.0];
     let head = TextSpec::new(TICK).color(MUTED);

@@ -2,6 +2,7 @@
 
 use super::{Chart, Drawing, Section, key, scores};
 use crate::base::error::Result;
+use crate::report::content;
 use crate::report::format::capitalised;
 use crate::report::view::{ALL, Metric, View};
 
@@ -30,7 +31,11 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let subtitle =
         format!("Held-out scores{budget}: mean over {seeds} with 95 % interval; rings are single seeds.");
     let of = |m: &Metric| format!("{} · {}", capitalised(&m.label()), m.suite);
-    let canvas = scores::grid(view, (&title, &subtitle), &metrics, &arms, of);
+    let mut canvas = scores::grid(view, (&title, &subtitle), &metrics, &arms, of);
+    canvas.says(&content::verdicts_in_words(
+        view,
+        &content::headline_rows(view, view.input.comparisons.iter()),
+    ));
     let left = all.len() - metrics.len();
     let more = if left > 0 {
         format!(" {left} further primary metrics stand with their suites.")

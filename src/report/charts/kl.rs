@@ -34,9 +34,10 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let scores: Vec<_> = dots.iter().filter_map(|d| view.score(&metric, ALL, &d.arm.name)).collect();
     let caption = format!(
         "{title}, on {}: {source}; mean over {seeds} with 95 % interval (seed spread and prompt sampling; {} \
-         examples a seed). An arm further left wins as much with less drift.",
+         examples a seed). Of two arms that win as much, the one further left has drifted less.{}",
         metric.suite,
-        key::examples(scores.iter())
+        key::examples(scores.iter()),
+        scatter::base_words(view, &metric)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "kl".to_owned(), title, caption, section: Section::Training, svg, marks }])
@@ -54,7 +55,7 @@ fn moved<'v>(view: &'v View<'_>, metric: &Metric) -> (String, Vec<scatter::Dot<'
             scores.iter().find(same).map(|s| s.value)
         };
         return (
-            format!("metric `{}` of suite {}", named.metric, named.suite),
+            format!("{} in samples of suite {}", crate::report::format::metric(&named.metric), named.suite),
             scatter::dots(view, metric, value),
         );
     }

@@ -4,12 +4,13 @@ use super::{Chart, Drawing, Section, file_part, key};
 use crate::base::error::Result;
 use crate::record::SampleRow;
 use crate::report::format::{Unit, plain};
-use crate::report::summary::{mean, standard_error};
+use crate::report::summary::Summary;
 use crate::report::svg::axis::{Scale, Ticks};
 use crate::report::svg::canvas::Canvas;
 use crate::report::svg::palette::AXIS;
 use crate::report::svg::panel::{Frame, Panel, heading};
 use crate::report::view::{Arm, View, distinct};
+use crate::suite::estimate;
 
 pub const CHART: Chart = Chart { name: "length", draw };
 
@@ -18,11 +19,11 @@ const PARTS: usize = 5;
 /// An arm with fewer completions says nothing about parts.
 const LEAST: usize = 4 * PARTS;
 
-/// A part: mean length, share won, its standard error, completions.
+/// A part: mean length, share won with its 95 % interval (clustered by prompt: all seeds answer the same ones),
+/// completions.
 struct Part {
     tokens: f64,
-    won: f64,
-    error: f64,
+    won: Summary,
     n: usize,
 }
 
@@ -45,13 +46,13 @@ fn draw_suite(view: &View<'_>, suite: &str, opponent: &str) -> Result<Option<Dra
     let mut canvas = Canvas::new(760.0, 418.0);
     let title = format!("Length against win on {suite}");
     let subtitle = format!(
-        "Win rate against {opponent} in fifths of each arm's completions by length; ± 1 standard error."
+        "Win rate against {opponent} in fifths of each arm's completions by length, with 95 % interval."
     );
     heading(&mut canvas, &title, &subtitle);
     key::draw(&mut canvas, 56.0, arms.iter().map(|(arm, _)| *arm));
     let all = || arms.iter().flat_map(|(_, parts)| parts);
     let x = Scale::over(all().map(|p| p.tokens));
-    let y = Scale::over(all().flat_map(|p| [p.won - p.error, p.won + p.error]).chain([0.5])).within(0.0, 1.0);
+    let y = Scale::over(all().flat_map(|p| [p.won.low, p.won.high]).chain([0.5])).within(0.0, 1.0);
     let panel = Panel::new(Frame { left: 74.0, top: 92.0, right: 736.0, bottom: 366.0 }, x, y);
     panel.x_axis(&mut canvas, "length of the completion (tokens)", Ticks::Plain);
     panel.y_axis(&mut canvas, &format!("win rate against {opponent}"), Ticks::Percent);
@@ -63,7 +64,7 @@ fn draw_suite(view: &View<'_>, suite: &str, opponent: &str) -> Result<Option<Dra
     let n = arms.iter().map(|(_, p)| p.iter().map(|p| p.n).sum::<usize>()).max().unwrap_or(0);
     let caption = format!(
         "{title}: each arm's completions (n = {n}, seeds pooled) cut into fifths by length; mean length against \
-         win rate over {opponent} (ties count one half), bars ± 1 standard error. A rising line means that \
+         win rate over {opponent} (ties count one half), with its 95 % interval (clustered by prompt). A rising line means that \
          longer completions win more often, so that an arm can gain by length alone. Dashed line: even."
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
@@ -74,7 +75,8 @@ fn draw_suite(view: &View<'_>, suite: &str, opponent: &str) -> Result<Option<Dra
 fn parts(view: &View<'_>, suite: &str, opponent: &str, arm: &str) -> Vec<Part> {
     let of_arm = view.input.samples.iter().filter(|s| s.suite == suite && s.arm == arm);
     let against = |s: &SampleRow| s.opponents.iter().find(|o| o.name == opponent).map(|o| o.preference);
-    let mut played: Vec<_> = of_arm.filter_map(|s| against(s).map(|p| (s.tokens, p))).collect();
+    let mut played: Vec<_> =
+        of_arm.filter_map(|s| against(s).map(|p| (s.tokens, p, s.example.as_str()))).collect();
     if played.len() < LEAST {
         return Vec::new();
     }
@@ -83,24 +85,31 @@ fn parts(view: &View<'_>, suite: &str, opponent: &str, arm: &str) -> Vec<Part> {
         let cut = |i: usize| i * played.len() / PARTS;
         let rows = &played[cut(i)..cut(i + 1)];
         let won: Vec<_> = rows.iter().map(|r| r.1).collect();
+        let prompts: Vec<&str> = rows.iter().map(|r| r.2).collect();
         let tokens = rows.iter().map(|r| r.0 as f64).sum::<f64>() / rows.len() as f64;
-        Part { tokens, won: mean(&won), error: standard_error(&won).unwrap_or(0.0), n: won.len() }
+        let found = estimate::mean(&won, &prompts);
+        Part { tokens, won: Summary::of_scores(&[found.value], &[found.standard_error]), n: won.len() }
     };
     (0..PARTS).map(part).collect()
 }
 
 fn curve(canvas: &mut Canvas, panel: &Panel, suite: &str, arm: &Arm, parts: &[Part]) {
     let style = arm.style;
-    let points: Vec<_> = parts.iter().map(|p| panel.at(p.tokens, p.won)).collect();
+    let points: Vec<_> = parts.iter().map(|p| panel.at(p.tokens, p.won.mean)).collect();
     canvas.dashed(&points, style.color, 2.0, style.dash);
     let rows = format!("samples.jsonl[suite={suite},arm={}]", arm.name);
     for part in parts {
-        let won = Unit::Share.value(part.won);
-        let label = format!("{}: {won} won at {} tokens (n = {})", arm.name, plain(part.tokens), part.n);
+        let [won, low, high] = [part.won.mean, part.won.low, part.won.high].map(|v| Unit::Share.value(v));
+        let label = format!(
+            "{}: {won} ({low} to {high}) won at {} tokens (n = {})",
+            arm.name,
+            plain(part.tokens),
+            part.n
+        );
         canvas.mark(&label, &rows, |c| {
             let x = panel.x.at(part.tokens);
-            panel.interval_up(c, (part.won - part.error, part.won + part.error), x, style.color);
-            c.marker((x, panel.y.at(part.won)), style.marker, 5.0, style.color);
+            panel.interval_up(c, (part.won.low, part.won.high), x, style.color);
+            c.marker((x, panel.y.at(part.won.mean)), style.marker, 5.0, style.color);
         });
     }
 }

@@ -36,9 +36,10 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let scores: Vec<_> = dots.iter().filter_map(|d| view.score(&metric, ALL, &d.arm.name)).collect();
     let caption = format!(
         "{title}, on {}: mean over {seeds} with 95 % interval (seed spread and prompt sampling; {} examples a \
-         seed). {subtitle} Dashed line: the starting checkpoint.",
+         seed). {subtitle}{}",
         metric.suite,
-        key::examples(scores.iter())
+        key::examples(scores.iter()),
+        scatter::base_words(view, &metric)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "pareto".to_owned(), title, caption, section: Section::Cost, svg, marks }])

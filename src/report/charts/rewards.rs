@@ -59,9 +59,9 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     }
     let n = spreads.iter().map(|s| s.chosen.len()).max().unwrap_or(0);
     let caption = format!(
-        "{title}, β log π/π_ref summed over the completion: share of examples a bin, n = {n} an arm (examples \
+        "{title}, 0.1 · log π/π_ref summed over the completion (0.1 for every arm, whatever β it trained with): share of examples a bin, n = {n} an arm (examples \
          × seeds, pooled). {key}; ticks mark the medians. The outermost bins hold what lies beyond the 0.5 % \
-         and 99.5 % quantiles. Rewards scale with each arm's own β: compare shapes, not widths."
+         and 99.5 % quantiles."
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     let name = format!("rewards-{}", file_part(suite));
@@ -97,7 +97,7 @@ fn panel(canvas: &mut Canvas, suite: &str, spread: &Spread<'_>, frame: Frame, x:
         canvas.line(&[(x, frame.top), (x, frame.bottom)], GRID, 1.0);
     }
     if last {
-        panel.x_axis(canvas, "implicit reward, β · log (policy / reference)", Ticks::Plain);
+        panel.x_axis(canvas, "implicit reward, 0.1 · log (policy / reference)", Ticks::Plain);
     }
     let zero = panel.x.at(0.0);
     canvas.line(&[(zero, frame.top), (zero, frame.bottom)], AXIS, 1.2);

@@ -54,8 +54,7 @@ fn dot<'v>(
     Some(Dot { arm, x, y: score.summary, seeds, rows })
 }
 
-/// Draws the points: seeds as rings, mean with interval, the arm's name beside it. Points closer than a
-/// marker's width are set side by side.
+/// [`points`], with the arm's name beside each.
 pub fn draw(
     canvas: &mut Canvas,
     panel: &Panel,
@@ -63,6 +62,19 @@ pub fn draw(
     metric: &Metric,
     amount: impl Fn(f64) -> String,
 ) {
+    let places = points(canvas, panel, dots, metric, amount);
+    names(canvas, panel, dots, &places);
+}
+
+/// Draws the points: seeds as rings, mean with interval. Points closer than a marker's width are set side by side;
+/// returns where they stand.
+pub fn points(
+    canvas: &mut Canvas,
+    panel: &Panel,
+    dots: &[Dot<'_>],
+    metric: &Metric,
+    amount: impl Fn(f64) -> String,
+) -> Vec<f64> {
     let places = side_by_side(panel, dots);
     for (dot, px) in dots.iter().zip(&places) {
         let shift = px - panel.x.at(dot.x);
@@ -84,25 +96,53 @@ pub fn draw(
             c.marker((*px, panel.y.at(dot.y.mean)), dot.arm.style.marker, 6.0, dot.arm.style.color);
         });
     }
-    names(canvas, panel, dots, &places);
+    places
 }
 
-/// The arms' names, each above its interval; one that would cover another moves up.
+/// A rectangle in px: centre and half of its sides.
+#[derive(Clone, Copy)]
+struct Patch {
+    x: f64,
+    y: f64,
+    half: (f64, f64),
+}
+
+impl Patch {
+    fn covers(&self, other: &Patch) -> bool {
+        (self.x - other.x).abs() < self.half.0 + other.half.0
+            && (self.y - other.y).abs() < self.half.1 + other.half.1
+    }
+}
+
+/// The arms' names: above the interval, left of the marker, right of it, below; the first place that is free of
+/// intervals, markers and other names, else above and higher.
 fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
-    let mut placed: Vec<(f64, f64, f64)> = Vec::new();
+    let interval = |(dot, px): (&Dot<'_>, &f64)| {
+        let (high, low) = (panel.y.at(dot.y.high), panel.y.at(dot.y.low));
+        Patch { x: *px, y: (high + low) / 2.0, half: (5.0, (low - high) / 2.0 + 1.0) }
+    };
+    let marker = |(dot, px): (&Dot<'_>, &f64)| Patch { x: *px, y: panel.y.at(dot.y.mean), half: (8.0, 7.0) };
+    let drawn = || dots.iter().zip(places);
+    let mut taken: Vec<Patch> = drawn().map(interval).chain(drawn().map(marker)).collect();
     for (dot, px) in dots.iter().zip(places) {
         let name = fitted(&dot.arm.name, NAME_WIDTH, LABEL);
-        let half = text_width(&name, LABEL) / 2.0;
-        let x = px.clamp(panel.frame.left + half, (panel.frame.right - half).max(panel.frame.left + half));
-        let mut y = panel.y.at(dot.y.high) - 10.0;
-        let covers =
-            |y: f64, p: &(f64, f64, f64)| (x - p.0).abs() < half + p.2 + 4.0 && (y - p.1).abs() < 13.0;
-        // Never into the heading: where there is no more room, the hover values name the points.
-        while y > panel.frame.top - 20.0 && placed.iter().any(|p| covers(y, p)) {
-            y -= 1.0;
+        let half = (text_width(&name, LABEL) / 2.0 + 2.0, 6.5);
+        let frame = panel.frame;
+        let inside = |x: f64| x.clamp(frame.left + half.0, (frame.right - half.0).max(frame.left + half.0));
+        let at = |x: f64, y: f64| Patch { x: inside(x), y, half };
+        let (middle, beside) = (panel.y.at(dot.y.mean), half.0 + 10.0);
+        let mut place = at(*px, panel.y.at(dot.y.high) - 10.0);
+        let below = at(*px, (panel.y.at(dot.y.low) + 11.0).min(frame.bottom - 8.0));
+        let wished = [place, at(px - beside, middle), at(px + beside, middle), below];
+        if let Some(free) = wished.into_iter().find(|b| !taken.iter().any(|t| t.covers(b))) {
+            place = free;
         }
-        canvas.text(&name, (x, y), TextSpec::new(LABEL).centre().halo());
-        placed.push((x, y, half));
+        // Never into the heading: where there is no more room, the hover values name the points.
+        while place.y > frame.top - 20.0 && taken.iter().any(|t| t.covers(&place)) {
+            place.y -= 1.0;
+        }
+        canvas.text(&name, (place.x, place.y), TextSpec::new(LABEL).centre().halo());
+        taken.push(place);
     }
 }
 
@@ -121,6 +161,15 @@ pub fn base_line(canvas: &mut Canvas, panel: &Panel, view: &View<'_>, metric: &M
         c.dashed(&[(panel.frame.left, y), (panel.frame.right, y)], arm.style.color, 1.4, "4 3");
         c.text("base", (panel.frame.left + 6.0, y - 9.0), TextSpec::new(TICK).halo());
     });
+}
+
+/// What a caption says of the starting checkpoint.
+pub fn base_words(view: &View<'_>, metric: &Metric) -> &'static str {
+    match (view.score(metric, ALL, BASE), metric.name.as_str()) {
+        (Some(_), _) => " Dashed line: the starting checkpoint.",
+        (None, "win_rate_base") => " The starting checkpoint stands at 50 % by definition.",
+        (None, _) => "",
+    }
 }
 
 /// The vertical scale of a panel of these points, with room above them for names.

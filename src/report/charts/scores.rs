@@ -23,7 +23,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 }
 
 fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
-    let metrics = view.judged(suite);
+    let (metrics, flat): (Vec<_>, Vec<_>) = view.judged(suite).into_iter().partition(|m| !is_flat(view, m));
     let arms: Vec<_> = view.arms.iter().filter(|a| scored(view, &metrics, a)).collect();
     if metrics.is_empty() || arms.is_empty() {
         return Ok(None);
@@ -31,6 +31,11 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let all: Vec<_> =
         metrics.iter().flat_map(|m| view.arms.iter().filter_map(|a| view.score(m, ALL, &a.name))).collect();
     let title = format!("Scores on {suite}");
+    let alike: Vec<_> = flat.iter().map(|m| m.label()).collect();
+    let left_out = match alike.as_slice() {
+        [] => String::new(),
+        alike => format!(" Not drawn, since all arms are alike: {}.", alike.join(", ")),
+    };
     let seeds = view.seeds_note();
     let n = key::examples(all.iter());
     let subtitle =
@@ -40,11 +45,20 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
         "{title}: mean over {seeds} by arm, {n} examples a seed, each panel with its own scale. The 95 % \
          interval joins the spread over seeds (Student's t) and the sampling of prompts (clustered); rings are \
          the seeds. All arms answer the same prompts, so overlapping intervals do not mean \"no difference\": \
-         differences are judged in pairs (next chart). Dashed line: even (50 %)."
+         differences are judged in pairs (next chart). Dashed line: even (50 %).{left_out}"
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     let name = format!("scores-{}", file_part(suite));
     Ok(Some(Drawing { name, title, caption, section: Section::Suite(suite.to_owned()), svg, marks }))
+}
+
+/// Every run has one value, to a tenth of a point for shares: a picture of it would show nothing.
+fn is_flat(view: &View<'_>, metric: &Metric) -> bool {
+    let values = || view.arms.iter().filter_map(|a| view.score(metric, ALL, &a.name)).flat_map(|s| s.seeds);
+    let (low, high) =
+        values().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), r| (a.min(r.value), b.max(r.value)));
+    let least = if metric.unit == crate::report::format::Unit::Share { 0.001 } else { 0.0 };
+    high - low <= least
 }
 
 /// A panel a metric, three beside each other, each named by `name`; the arms stand at the left of each row.

@@ -92,13 +92,19 @@ pub struct Canvas {
     pub height: f64,
     body: String,
     marks: Vec<Mark>,
+    says: String,
     error: Option<String>,
 }
 
 impl Canvas {
     pub fn new(width: f64, height: f64) -> Self {
         register();
-        Self { width, height, body: String::new(), marks: Vec::new(), error: None }
+        Self { width, height, body: String::new(), marks: Vec::new(), says: String::new(), error: None }
+    }
+
+    /// What the chart says in words, beside its title, for those who do not see it.
+    pub fn says(&mut self, words: &str) {
+        self.says = words.to_owned();
     }
 
     /// A group of primitives that shows `label` on hover and stands for `rows` of the records.
@@ -216,11 +222,12 @@ impl Canvas {
             bail!("drawing the chart `{title}` failed: {error}");
         }
         let (w, h) = (self.width, self.height);
-        let (title, caption) = (escape(title), escape(caption));
+        let label = if self.says.is_empty() { title.to_owned() } else { format!("{title}. {}", self.says) };
+        let (label, caption) = (escape(&label), escape(caption));
         let body = self.body;
         let svg = format!(
             "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{w}\" height=\"{h}\" \
-             viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{title}\" stroke-linejoin=\"round\">\n\
+             viewBox=\"0 0 {} {}\" role=\"img\" aria-label=\"{label}\" stroke-linejoin=\"round\">\n\
              <desc>{caption}</desc>\n<rect class=\"paper\" width=\"100%\" height=\"100%\" fill=\"#FFFFFF\"/>\n\
              {body}</svg>\n",
             w * UNITS,

@@ -7,6 +7,8 @@ use super::palette::{AXIS, GRID, INK, MUTED};
 pub const TICK: f64 = 11.0;
 pub const LABEL: f64 = 12.0;
 pub const NAME: f64 = 13.0;
+/// How far a tick's label may reach to the right of its panel.
+const BEYOND: f64 = 12.0;
 
 /// The plotting area of a panel in px.
 #[derive(Clone, Copy, Debug)]
@@ -50,9 +52,11 @@ impl Panel {
             let x = self.x.at(value);
             canvas.line(&[(x, top), (x, bottom)], GRID, 1.0);
             let half = text_width(&text, TICK) / 2.0;
-            if x - half > free_from {
-                canvas.text(&text, (x, bottom + 12.0), TextSpec::new(TICK).color(MUTED).centre());
-                free_from = x + half + 6.0;
+            // Never far beyond the panel: another one may stand beside it.
+            let at = x.min(right + BEYOND - half);
+            if at - half > free_from {
+                canvas.text(&text, (at, bottom + 12.0), TextSpec::new(TICK).color(MUTED).centre());
+                free_from = at + half + 6.0;
             }
         }
         canvas.line(&[(left, bottom), (right, bottom)], AXIS, 1.0);

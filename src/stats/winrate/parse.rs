@@ -16,21 +16,32 @@ const FORMS: &str = "a JSON list of AlpacaEval annotations (preference 1 to 2, o
 ///
 /// # Errors
 /// With the line (JSON lines) or the number of the annotation.
-pub fn parse(text: &str) -> Result<Vec<Judgment>> {
+pub fn parse(text: &str) -> Result<Parsed> {
     let text = text.trim_start_matches('\u{feff}');
-    let judgments = if text.trim_start().starts_with('[') { annotations(text)? } else { lines(text)? };
+    let rows = if text.trim_start().starts_with('[') { annotations(text)? } else { lines(text)? };
+    let all = rows.len();
+    let judgments: Vec<Judgment> = rows.into_iter().flatten().collect();
     if judgments.is_empty() {
-        return Err(anyhow!("no judgments in the file")).hint(format!("it takes {FORMS}"));
+        let what = if all == 0 { "no judgments" } else { "no valid judgment" };
+        return Err(anyhow!("{what} in the file")).hint(format!("it takes {FORMS}"));
     }
-    Ok(judgments)
+    Ok(Parsed { invalid: all - judgments.len(), judgments })
 }
 
-fn annotations(text: &str) -> Result<Vec<Judgment>> {
+/// The judgments of a file.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Parsed {
+    pub judgments: Vec<Judgment>,
+    /// Rows where the judge gave no valid answer.
+    pub invalid: usize,
+}
+
+fn annotations(text: &str) -> Result<Vec<Option<Judgment>>> {
     let rows: Vec<Value> = serde_json::from_str(text).context("reading AlpacaEval annotations")?;
     let mut judgments = Vec::with_capacity(rows.len());
     for (k, row) in rows.iter().enumerate() {
         let read = annotation(row, k).with_context(|| format!("annotation {}", k + 1));
-        judgments.extend(read.hint(format!("the file takes {FORMS}"))?);
+        judgments.push(read.hint(format!("the file takes {FORMS}"))?);
     }
     Ok(judgments)
 }
@@ -56,14 +67,14 @@ fn annotation(row: &Value, k: usize) -> Result<Option<Judgment>> {
     }))
 }
 
-fn lines(text: &str) -> Result<Vec<Judgment>> {
+fn lines(text: &str) -> Result<Vec<Option<Judgment>>> {
     let filled = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(k, line): (usize, &str)| {
         let row: Result<Value> = serde_json::from_str(line).map_err(Into::into);
         let read = row.and_then(|row| judgment(&row));
         read.with_context(|| format!("line {}", k + 1)).hint(format!("the file takes {FORMS}"))
     };
-    filled.map(read).filter_map(Result::transpose).collect()
+    filled.map(read).collect()
 }
 
 /// `None`: the judge gave no valid answer (`preference` is null).
@@ -91,11 +102,11 @@ fn judgment(row: &Value) -> Result<Option<Judgment>> {
     }))
 }
 
-fn text_of<'a>(row: &'a Value, field: &str) -> Result<&'a str> {
+pub(super) fn text_of<'a>(row: &'a Value, field: &str) -> Result<&'a str> {
     row.get(field).and_then(Value::as_str).ok_or_else(|| anyhow!("`{field}` is missing or not a string"))
 }
 
 /// An id as text, without quotes.
-fn name(value: &Value) -> String {
+pub(super) fn name(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }

@@ -122,21 +122,20 @@ impl Pass {
     }
 }
 
-/// Cost of one forward pass over the units as packed for training, and of an update from it.
+/// FLOPs of a forward pass over the units under the policy and one under its reference, and the cost of an update.
 pub fn update_cost(policy: &Decoder, units: &[Unit], of: usize) -> (f64, Ledger) {
     let mut packed = Packed::default();
     push_units(&mut packed, units);
     let sequences = || units.iter().flat_map(|u| &u.sequences);
-    let flops = policy.flops(&packed);
     let cost = Ledger {
         steps: 1,
         examples: sequences().count() as u64,
         policy_tokens: sequences().map(|s| s.ids.len() as u64).sum(),
         completion_tokens: sequences().map(|s| s.completion_len() as u64).sum(),
         computed_tokens: packed.ids.len() as u64,
-        flops: 3.0 * flops,
+        flops: policy.training_flops(&packed),
         epochs: units.len() as f64 / of as f64,
         ..Ledger::default()
     };
-    (flops, cost)
+    (policy.flops(&packed) + policy.base_flops(&packed), cost)
 }

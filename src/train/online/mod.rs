@@ -5,14 +5,20 @@
 //! and sampling reads the weights that the optimizer writes.
 
 mod estimate;
+mod job;
+mod labels;
 mod learn;
 mod phases;
 mod reward;
 mod rollout;
 mod run;
+mod source;
+mod surrogates;
 mod symptoms;
+mod update;
 
+pub use job::{OnlineHooks, OnlineJob, OnlineOutcome};
 pub use phases::{Phase, PhaseCost, Phases};
 pub use reward::{GoldReward, RewardSource, Sample, heldout_margins, train_reward_model};
 pub use rollout::{Prompt, RolloutMetrics, prompts};
-pub use run::{OnlineHooks, OnlineJob, OnlineOutcome, train_online};
+pub use run::train_online;

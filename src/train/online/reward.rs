@@ -1,11 +1,11 @@
 //! Who labels samples: the planted-truth world, or a reward model trained from the same checkpoint.
 
-use crate::base::error::{Result, bail};
+use crate::base::error::Result;
 use crate::base::seed;
 use crate::data::Sequence;
 use crate::data::TokenizedPair;
 use crate::model::{Decoder, Packed, RewardModel};
-use crate::train::run::{Ended, Hooks, Job, TrainOutcome, train};
+use crate::train::run::{Hooks, Job, TrainOutcome, train};
 
 /// A sample as a reward source sees it.
 #[derive(Clone, Copy, Debug)]
@@ -36,7 +36,7 @@ impl RewardSource {
             Self::Gold(gold) => Ok(samples.iter().map(|s| gold(s.prompt, s.text)).collect()),
             Self::Model(model) => {
                 let sequences: Vec<&Sequence> = samples.iter().map(|s| s.sequence).collect();
-                model.scores(&sequences)
+                model.any_scores(&sequences)
             }
         }
     }
@@ -57,7 +57,7 @@ impl RewardSource {
 /// Trains a reward model from `start`, through the loop of every method; `job` says on what, with method `reward`.
 ///
 /// # Errors
-/// Data without pairs, a budget smaller than a pair; a model that diverges, with the reason.
+/// Data without pairs, a budget smaller than a pair. A model that diverges is no error: the outcome says so.
 pub fn train_reward_model(
     start: &Decoder,
     pad: u32,
@@ -67,9 +67,6 @@ pub fn train_reward_model(
     let mut model =
         RewardModel::from_start(start, pad, seed::derive(job.seed, "reward/head"))?.into_decoder();
     let outcome = train(&mut model, job, hooks)?;
-    if let Ended::Diverged(why) = &outcome.ended {
-        bail!("the reward model diverged: {why}");
-    }
     Ok((RewardModel::new(model)?, outcome))
 }
 

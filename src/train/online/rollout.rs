@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use super::job::OnlineJob;
 use super::phases::{Phase, Phases};
 use super::reward::{RewardSource, Sample};
-use super::run::OnlineJob;
 use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::base::seed;
 use crate::data::Sequence;
@@ -190,6 +190,24 @@ pub fn draw(
     };
     let units = prompts.iter().zip(sequences.chunks(online.samples)).map(unit).collect();
     Ok(Drawn { units, rewards, metrics, labels })
+}
+
+/// Given completions as a rollout: rewards ±1 by their labels.
+pub fn given(units: Vec<Unit>, rollout: u64) -> Drawn {
+    let rewards: Vec<f64> = units.iter().map(|u| if u.desirable { 1.0 } else { -1.0 }).collect();
+    let (reward, reward_deviation) = mean_and_deviation(&rewards);
+    let tokens: usize = units.iter().flat_map(|u| &u.sequences).map(|s| s.completion_len()).sum();
+    let n = units.len() as u64;
+    let metrics = RolloutMetrics {
+        rollout,
+        prompts: n,
+        samples: n,
+        reward,
+        reward_deviation,
+        length: tokens as f64 / n as f64,
+        ..RolloutMetrics::default()
+    };
+    Drawn { units, rewards, metrics, labels: n }
 }
 
 /// Mean, and deviation with n in its denominator.

@@ -6,6 +6,8 @@ const PATIENCE: u64 = 5;
 /// Samples without an end in those rollouts, at the least: with a short limit and few samples a policy that ends
 /// one in a hundred often shows none.
 const ENDLESS: usize = 256;
+/// Scores that differ by less than this are one number, rounded differently.
+const ROUNDING: f64 = 1e-6;
 /// Nats a token, of log π/π_ref over a rollout: a policy there has nothing left of its reference.
 const MOST_KL: f64 = 20.0;
 
@@ -36,7 +38,8 @@ impl Symptoms {
             return Some(format!("the reward of sample {} of {} is {r}", i + 1, seen.rewards.len()));
         }
         let first = seen.rewards.first().copied().unwrap_or(0.0);
-        let constant = seen.own && seen.rewards.len() > 1 && seen.rewards.iter().all(|r| *r == first);
+        let same = |r: &f64| (r - first).abs() <= ROUNDING * first.abs().max(1.0);
+        let constant = seen.own && seen.rewards.len() > 1 && seen.rewards.iter().all(same);
         let count = |held: bool, n: u64| if held { n + 1 } else { 0 };
         self.constant = count(constant, self.constant);
         self.empty = count(seen.own && seen.empty == 1.0, self.empty);
@@ -89,8 +92,9 @@ mod tests {
         assert!(s.far(25.0).unwrap().contains("KL"));
         assert!(s.far(f64::NAN).unwrap().contains("KL") && s.far(0.1).is_none());
         type Case = (fn() -> Seen<'static>, &'static str);
-        let cases: [Case; 3] = [
+        let cases: [Case; 4] = [
             (|| seen(&[0.5, 0.5]), "the reward was 0.5"),
+            (|| seen(&[-3.0, -3.000001, -2.999999]), "the reward was -3"),
             (|| Seen { empty: 1.0, ..seen(&[0.0, 1.0]) }, "is empty"),
             (|| Seen { unfinished: 1.0, ..seen(&MANY) }, "ended before its limit"),
         ];

@@ -1,0 +1,219 @@
+//! What a gate says of sides that are made up.
+
+mod size;
+mod world;
+
+use self::world::{Law, QUIET, Sides, World};
+use super::*;
+use crate::record::Status;
+use crate::stats::gate::Change;
+
+/// Tolerances of 0: nothing but the intervals stands between noise and an alarm.
+fn strict() -> Config {
+    let mut config = Config::default();
+    config.quality.tolerance = 0.0;
+    config.final_loss.tolerance = 0.0;
+    config.throughput.tolerance = 0.0;
+    config.memory.tolerance = 0.0;
+    (config.trajectory.max, config.trajectory.mean) = (0.0, 0.0);
+    config
+}
+
+fn gate(world: World, config: &Config, trial: u64) -> Findings {
+    let mut sides = Sides::new(world);
+    sides.fill(trial);
+    judge(&sides.baseline, &sides.candidate, config, &History::default(), vec![])
+}
+
+fn find<'f>(found: &'f Findings, id: &str) -> &'f Finding {
+    found.findings.iter().find(|f| f.id == id).unwrap_or_else(|| panic!("no {id} in {found:?}"))
+}
+
+fn default(b: &Side, c: &Side) -> Findings {
+    judge(b, c, &Config::default(), &History::default(), vec![])
+}
+
+/// Baseline and candidate of one world, the candidate changed.
+fn sides(world: World, change: impl Fn(&mut Side)) -> (Side, Side) {
+    let mut sides = Sides::new(world);
+    sides.fill(1);
+    change(&mut sides.candidate);
+    (sides.baseline, sides.candidate)
+}
+
+#[test]
+fn a_loss_of_quality_is_caught() {
+    let worse = |trial| gate(World { prompts: 120, worse: 1.5, ..QUIET }, &Config::default(), trial);
+    let caught =
+        |t: &u64| find(&worse(*t), "quality/kto/heldout/reward_accuracy").verdict == Change::Regressed;
+    let caught = (0..20).filter(caught).count();
+    assert!(caught >= 18, "{caught} of 20");
+}
+
+/// Three seeds that each lose the same one of 40 answers agree to the bit: no reason to accuse.
+#[test]
+fn a_handful_of_answers_that_turn_over_alike_is_not_certainty() {
+    let world = World { prompts: 40, seeds: 3, trainer: Law::None, ..QUIET };
+    let lose = |n: usize| {
+        let (b, c) = sides(world, |c| {
+            c.records.examples.iter_mut().for_each(|e| e.value = 1.0);
+        });
+        let (mut b, mut c) = (b, c);
+        b.records.examples = c.records.examples.clone();
+        let lost = |i: usize| (i % 40 + 7 * (i / 40)) % 40 < n;
+        c.records.examples.iter_mut().enumerate().filter(|(i, _)| lost(*i)).for_each(|(_, e)| e.value = 0.0);
+        let mut config = strict();
+        config.quality.tolerance = 0.02;
+        find(&judge(&b, &c, &config, &History::default(), vec![]), "quality/kto/heldout/reward_accuracy")
+            .verdict
+    };
+    assert_eq!([0, 1, 20].map(lose), [Change::Pass, Change::Inconclusive, Change::Regressed]);
+}
+
+#[test]
+fn a_history_widens_what_a_lucky_quiet_measurement_claims() {
+    let noisy = World { machine: Law::Normal(0.1), ..QUIET };
+    let mut history = History::default();
+    for trial in 0..10 {
+        history.add(&gate(noisy, &Config::default(), trial).findings);
+    }
+    // Ten gates of 16 rounds, √2 · 0.1; a median absolute deviation of 16 scatters by about a fifth.
+    let noise = history.noise("throughput/kto");
+    assert!((noise.within / (0.1 * 2f64.sqrt()) - 1.0).abs() < 0.3 && noise.between > 0.0, "{noise:?}");
+    let mut sides = Sides::new(World { machine: Law::Normal(0.001), speed: 0.93, ..QUIET });
+    sides.fill(1);
+    let verdict = |history: &History| {
+        let found = judge(&sides.baseline, &sides.candidate, &Config::default(), history, vec![]);
+        find(&found, "throughput/kto").verdict
+    };
+    assert_eq!((verdict(&History::default()), verdict(&history)), (Change::Regressed, Change::Inconclusive));
+}
+
+#[test]
+fn too_few_rounds_say_how_many_are_needed() {
+    let found = gate(World { rounds: 6, speed: 0.5, ..QUIET }, &Config::default(), 1);
+    let speed = find(&found, "throughput/kto");
+    assert!(speed.verdict == Change::Inconclusive && speed.low.is_none() && !found.fails, "{speed:?}");
+    assert!(speed.words.contains("fewer than 11 rounds can show no change"), "{}", speed.words);
+}
+
+#[test]
+fn sides_that_were_not_measured_turn_about_get_no_verdict_on_speed() {
+    let (b, c) = sides(World { speed: 0.5, ..QUIET }, |c| {
+        c.session = Some(Session { id: "another".to_owned(), rounds: 16 });
+    });
+    let found = default(&b, &c);
+    let speed = find(&found, "throughput/kto");
+    assert_eq!(speed.verdict, Change::Inconclusive);
+    assert!(speed.words.contains("turn about") && !found.fails, "{}", speed.words);
+}
+
+#[test]
+fn what_is_the_same_to_the_bit_takes_no_share_of_the_alarms() {
+    let equal = gate(World { trainer: Law::None, prompts: 20, ..QUIET }, &Config::default(), 1);
+    // Throughput and memory of two arms; the answers of the two sides differ, and losses do not.
+    assert_eq!(equal.tests, 6, "{equal:?}");
+    assert_eq!(gate(QUIET, &Config::default(), 1).tests, 8);
+}
+
+#[test]
+fn trajectories_are_two_sided_and_know_their_noise() {
+    let shifted = |shift: f64, rounds: bool| {
+        move |c: &mut Side| {
+            c.records.steps.iter_mut().for_each(|s| s.loss += shift);
+            let repeats = c.repeats.iter_mut().filter(|_| rounds).flat_map(|r| &mut r.steps);
+            repeats.for_each(|s| s.loss += shift);
+        }
+    };
+    for (shift, expected) in [(0.0, Change::Pass), (0.1, Change::Regressed), (-0.1, Change::Regressed)] {
+        let (mut b, mut c) = sides(QUIET, shifted(shift, true));
+        let finding = default(&b, &c).findings.into_iter().find(|f| f.id == "trajectory/kto").unwrap();
+        assert_eq!(finding.verdict, expected, "{shift}: {}", finding.words);
+        // Without repeats nobody knows how far apart two runs of such a trainer lie.
+        (b.repeats, c.repeats) = (vec![], vec![]);
+        let alone = find(&default(&b, &c), "trajectory/kto").verdict;
+        assert_eq!(alone, if shift == 0.0 { Change::Pass } else { Change::Inconclusive });
+    }
+    // A difference that the rounds do not show again was one of two runs, not of two trainers.
+    let (b, c) = sides(QUIET, shifted(0.1, false));
+    let found = default(&b, &c);
+    let once = find(&found, "trajectory/kto");
+    assert!(
+        once.verdict == Change::Inconclusive && once.words.contains("noise of single runs"),
+        "{}",
+        once.words
+    );
+}
+
+#[test]
+fn a_count_that_changes_and_a_loss_that_breaks_are_caught_in_every_round() {
+    type Fault = fn(&mut crate::record::StepRow);
+    let faults: [(&str, Fault); 3] = [
+        ("policy tokens", |s| s.policy_tokens += u64::from(s.step == 4)),
+        ("not finite on one side", |s| s.loss = if s.step == 4 { f64::NAN } else { s.loss }),
+        ("only one side has it", |s| s.kl = Some(0.1)),
+    ];
+    for (says, fault) in faults {
+        let (b, c) = sides(QUIET, |c| {
+            c.records.steps.iter_mut().for_each(fault);
+            c.repeats.iter_mut().flat_map(|r| &mut r.steps).for_each(fault);
+        });
+        let found = default(&b, &c);
+        let finding = find(&found, "trajectory/kto");
+        assert!(
+            finding.verdict == Change::Regressed && finding.words.contains(says),
+            "{says}: {}",
+            finding.words
+        );
+    }
+}
+
+#[test]
+fn a_trainer_that_tells_nothing_of_its_steps_is_judged_by_the_rest() {
+    let silent = |side: &mut Side| {
+        side.records.steps.clear();
+        side.records.runs.iter_mut().for_each(|r| r.final_loss = f64::NAN);
+        side.repeats.iter_mut().for_each(|r| r.steps.clear());
+    };
+    let (mut b, c) = sides(QUIET, silent);
+    silent(&mut b);
+    let found = default(&b, &c);
+    assert!(
+        found.findings.iter().all(|f| !matches!(f.kind, Kind::Trajectory | Kind::FinalLoss)),
+        "{found:?}"
+    );
+    assert!(found.notes.iter().any(|n| n.contains("kto-eval-metrics.jsonl")), "{:?}", found.notes);
+    assert!(found.tests == 4 && !found.fails, "{found:?}");
+}
+
+#[test]
+fn an_arm_that_is_lost_is_a_regression() {
+    let (b, c) = sides(QUIET, |c| {
+        let lost = c.records.runs.iter_mut().find(|r| r.arm == "other-1").unwrap();
+        (lost.status, lost.note) = (Status::Diverged, "loss is NaN at step 3".to_owned());
+    });
+    let found = default(&b, &c);
+    let finding = find(&found, "completion/other-1");
+    assert!(finding.verdict == Change::Regressed && finding.words.contains("NaN at step 3"), "{finding:?}");
+    assert!(found.fails);
+}
+
+#[test]
+fn what_is_not_alike_is_named() {
+    let (b, _) = sides(QUIET, |_| {});
+    let mut c = b.clone();
+    assert_eq!(differences(&b, &c).0, Vec::<String>::new());
+    c.records.environment.device = "cuda:1".to_owned();
+    c.records.plan.budget = crate::plan::Budget::Tokens(9);
+    c.records.plan.seeds = vec![77];
+    let (refused, _) = differences(&b, &c);
+    for part in ["device class: cpu in the baseline, cuda", "budget: 1000 tokens", "no seed in common"] {
+        assert!(refused.iter().any(|r| r.contains(part)), "{part}: {refused:?}");
+    }
+    let (mut b, mut c) = (b.clone(), b);
+    (b.records.environment.data_hash, c.records.environment.data_hash) = ("aa".to_owned(), "bb".to_owned());
+    c.records.plan.arms[0].train.learning_rate *= 2.0;
+    let (refused, notes) = differences(&b, &c);
+    assert_eq!(refused, ["data hash: aa in the baseline, bb in the candidate"]);
+    assert!(notes.iter().any(|n| n.contains("learning_rate")), "{notes:?}");
+}

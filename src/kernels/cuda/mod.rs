@@ -1,0 +1,46 @@
+//! The fused operations on NVIDIA GPUs: kernels in `.cu` files beside their launchers, compiled when first used.
+//!
+//! A launcher speaks to [`Gpu`], not to CUDA: with `--features cuda` that is NVRTC, the driver and cuBLAS
+//! ([`device`]); in tests it is the same kernel sources compiled by the machine's C++ compiler and run thread by
+//! thread (`tests/gpu_emulated.rs`), so that kernels, grids and arguments are held against the CPU's without a GPU.
+//!
+//! Elements are bf16 or f32; sums, statistics, log-probs and gradients of weights are f32 for both. Nothing is added
+//! by atomics: the same batch on the same card gives the same bits.
+
+pub mod activation;
+pub mod adamw;
+pub mod attention;
+mod backward;
+pub mod cached;
+#[cfg(feature = "cuda")]
+pub mod device;
+pub mod gpu;
+pub mod head;
+pub mod linear;
+pub mod norm;
+pub mod rope;
+pub mod rows;
+mod segments;
+pub mod sums;
+
+pub use gpu::{Arg, Args, Emulation, Gpu, Kernel, Matrix, Source, of};
+
+/// Every source with each set of definitions that changes what is compiled; head widths stand for their class.
+pub fn variants() -> Vec<Kernel> {
+    let mut all = Vec::new();
+    for bf16 in [false, true] {
+        all.extend(activation::variants(bf16));
+        all.extend(attention::variants(bf16));
+        all.extend(norm::variants(bf16));
+        for wide in [false, true] {
+            all.push(rows::kernel("rows_scatter", bf16, wide));
+            all.push(sums::kernel("sums_add", bf16, wide));
+        }
+        for (source, function) in
+            [(&rope::SOURCE, "rope_turn"), (&head::SOURCE, "head_forward"), (&adamw::SOURCE, "adamw_step")]
+        {
+            all.push(Kernel::new(source, function, bf16));
+        }
+    }
+    all
+}

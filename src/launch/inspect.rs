@@ -1,0 +1,56 @@
+//! A data set as a model will see it, and what a person should look at before training on it.
+
+use crate::base::error::{Context, Result};
+use crate::data::{Dataset, Inspection, Loaded, Others, Tokenizer, inspect, load_with, resolve_model};
+use crate::plan::DataSpec;
+use crate::suite::{Suite, SuiteData};
+
+/// What to look at.
+#[derive(Clone, Debug)]
+pub struct InspectRequest {
+    pub data: DataSpec,
+    /// Hub id or directory; its tokenizer and its chat template are used.
+    pub model: String,
+    pub revision: String,
+    /// Whose prompts the data should not hold; the `test` split of the data is looked at in any case.
+    pub suites: Vec<Suite>,
+}
+
+/// Reads the split `data.split` and looks at it through the model's tokenizer.
+///
+/// # Errors
+/// A model, data or suite that cannot be read.
+pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
+    let tokenizer = Tokenizer::load(&resolve_model(&request.model, &request.revision)?)?;
+    let (spec, template) = (&request.data, tokenizer.template());
+    let mut loaded = load_with(spec, &spec.split, &template)?;
+    let mut others = vec![];
+    let whole = DataSpec { max_examples: 0, ..spec.clone() };
+    let heldout = match spec.split.as_str() {
+        "test" => None,
+        // Data without a test split are no error here.
+        _ => match load_with(&whole, "test", &template) {
+            Ok(test) => Some(test.dataset),
+            Err(e) => {
+                loaded.notes.push(format!("prompts are not compared with a test split: {e:#}"));
+                None
+            }
+        },
+    };
+    if let Some(heldout) = &heldout {
+        others.push(Others::of("split `test`", heldout));
+    }
+    let none = Dataset::Paired(vec![]);
+    let from = SuiteData {
+        tokenizer: &tokenizer,
+        data: spec,
+        heldout: heldout.as_ref().unwrap_or(&none),
+        max_examples: 0,
+    };
+    for suite in &request.suites {
+        let prompts = from.prompts(suite).with_context(|| format!("suite {}", suite.name))?;
+        others.push(Others { name: format!("suite `{}`", suite.name), prompts });
+    }
+    let found = inspect(&loaded.dataset, &others, &tokenizer, spec.max_length)?;
+    Ok((loaded, found))
+}

@@ -1,0 +1,98 @@
+//! Where a run's rewards come from: the reward model that it trains first, or the gold reward.
+
+use std::time::Instant;
+
+use super::job::{OnlineHooks, OnlineJob};
+use super::phases::PhaseCost;
+use super::reward::{GoldReward, RewardSource, train_reward_model};
+use crate::base::error::{Context, HintExt, Result, anyhow};
+use crate::model::Decoder;
+use crate::plan::{Budget, Method, OnlineSpec, RewardFrom, TrainSpec};
+use crate::train::cost::Ledger;
+use crate::train::run::{Ended, Hooks, Job};
+
+/// What a run has before its first rollout.
+#[derive(Default)]
+pub(super) struct Source {
+    /// Absent where completions and rewards are given (offline PPO).
+    pub rewards: Option<RewardSource>,
+    /// What the reward model's training cost.
+    pub ledger: Ledger,
+    pub phase: PhaseCost,
+    /// How it ended.
+    pub ended: Option<Ended>,
+}
+
+/// The source that the method asks for; a reward model is trained from `start`.
+///
+/// # Errors
+/// A gold reward outside the world; data that no reward model can learn from, a share smaller than a pair.
+pub(super) fn reward_source(
+    start: &Decoder,
+    job: &OnlineJob<'_>,
+    hooks: &mut OnlineHooks<'_>,
+) -> Result<Source> {
+    match job.method.online() {
+        None => Ok(Source::default()),
+        Some(online) if online.reward == RewardFrom::Gold => {
+            let rewards = Some(RewardSource::Gold(gold(job)?));
+            Ok(Source { rewards, ..Source::default() })
+        }
+        Some(online) => trained(start, job, online, hooks).context("training the arm's reward model"),
+    }
+}
+
+fn gold(job: &OnlineJob<'_>) -> Result<GoldReward> {
+    job.gold
+        .ok_or_else(|| anyhow!("only the planted-truth world has a gold reward"))
+        .hint("set reward = \"model\" for the arm, or data.source = \"world\"")
+}
+
+fn trained(
+    start: &Decoder,
+    job: &OnlineJob<'_>,
+    online: &OnlineSpec,
+    hooks: &mut OnlineHooks<'_>,
+) -> Result<Source> {
+    let started = Instant::now();
+    let spec = TrainSpec {
+        learning_rate: online.reward_learning_rate,
+        // A batch holds whole pairs, whatever the samples are.
+        batch_size: (job.spec.batch_size / 2 * 2).max(2),
+        ..job.spec.clone()
+    };
+    let model_job = Job {
+        method: &Method::Reward,
+        spec: &spec,
+        budget: part_of(job.budget, online.reward_share),
+        seed: job.seed,
+        max_length: job.max_length,
+        data: job.data,
+        reference: None,
+    };
+    let mut own = Hooks { step: &mut *hooks.step, progress: &mut |_| (), abort: hooks.abort };
+    let (model, outcome) = train_reward_model(start, job.pad, &model_job, &mut own)?;
+    let phase = PhaseCost {
+        forward_tokens: 0,
+        trained_tokens: outcome.ledger.policy_tokens,
+        flops: outcome.ledger.flops,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let ended = match outcome.ended {
+        Ended::Diverged(why) => Ended::Diverged(format!("the reward model diverged: {why}")),
+        ended => ended,
+    };
+    let rewards = Some(RewardSource::Model(Box::new(model)));
+    Ok(Source { rewards, ledger: outcome.ledger, phase, ended: Some(ended) })
+}
+
+fn part_of(budget: Budget, share: f64) -> Budget {
+    let whole = |n: u64| ((n as f64 * share) as u64).max(1);
+    match budget {
+        Budget::Tokens(n) => Budget::Tokens(whole(n)),
+        Budget::Examples(n) => Budget::Examples(whole(n)),
+        Budget::Steps(n) => Budget::Steps(whole(n)),
+        Budget::Flops(x) => Budget::Flops(x * share),
+        Budget::Seconds(x) => Budget::Seconds(x * share),
+    }
+}

@@ -1,0 +1,268 @@
+//! Conditional SFT from end to end: control tokens in training, in scoring, in generation, in what is saved.
+
+mod cli;
+mod engine;
+
+use candle_core::{DType, Device};
+use cli::Place;
+use engine::{json, largest_difference};
+use kto_eval::data::world::World;
+use kto_eval::data::{Dataset, Sequence, Tokenizer};
+use kto_eval::model::generate::{Request, Text, generate};
+use kto_eval::model::{Decoder, Packed};
+use kto_eval::plan::{ControlSpec, DataSpec, WorldSpec};
+use kto_eval::suite::{Metric, ScoreContext, find, score};
+
+fn logp(model: &Decoder, sequence: &Sequence) -> f64 {
+    model.logps(&Packed::of([sequence])).unwrap().iter().sum()
+}
+
+const TRAIN: [&str; 21] = [
+    "train",
+    "--method",
+    "csft",
+    "--param",
+    "desirable_token=nice",
+    "--param",
+    "undesirable_token=stupid duh",
+    "--model",
+    "model",
+    "--data",
+    "data",
+    "--steps",
+    "12",
+    "--batch-size",
+    "8",
+    "--learning-rate",
+    "2e-2",
+    "--max-length",
+    "64",
+    "--save-model",
+    "trained",
+];
+
+#[test]
+fn suites_ask_a_conditioned_policy_after_its_token_and_the_reference_without() {
+    let place = Place::new();
+    let spec = DataSpec {
+        source: "world".into(),
+        max_length: 96,
+        world: WorldSpec { train_pairs: 8, heldout_pairs: 20, ..WorldSpec::default() },
+        ..DataSpec::default()
+    };
+    let world = World::new(&spec.world).unwrap();
+    let tokenizer = Tokenizer::load(&place.path("model")).unwrap();
+    let reference = Decoder::load(&place.path("model"), DType::F32, &Device::Cpu).unwrap();
+    let mut policy = reference.duplicate().unwrap();
+    policy.set_control(&ControlSpec {
+        desirable_token: "nice warm".into(),
+        undesirable_token: "stupid".into(),
+    });
+    let control = tokenizer.encode("nice warm").unwrap();
+    assert_eq!(control.len(), 2);
+    let heldout = Dataset::Paired(world.heldout_pairs());
+    let mut logps = |s: &[Sequence]| Ok(s.iter().map(|s| logp(&reference, s)).collect());
+    let mut context = ScoreContext {
+        policy: &policy,
+        reference: &mut logps,
+        tokenizer: &tokenizer,
+        data: &spec,
+        heldout: &heldout,
+        base: None,
+        seed: 1,
+        max_examples: 0,
+        beta: 0.1,
+        slots: 4,
+    };
+    let scored = score(&mut context, &find("heldout", "preference").unwrap()).unwrap();
+    let Dataset::Paired(pairs) = &heldout else { panic!("pairs") };
+    for (pair, found) in pairs.iter().zip(&scored.pairs) {
+        let prompt = tokenizer.encode(&pair.prompt).unwrap();
+        let completion = tokenizer.encode(&format!("{}{}", pair.prompt, pair.chosen)).unwrap();
+        let completion = [&completion[prompt.len()..], &[tokenizer.eos()]].concat();
+        let after = |before: &[u32]| {
+            let ids = before.iter().chain(&completion).copied().collect();
+            logp(&reference, &Sequence { ids, prompt_len: before.len() })
+        };
+        let asked = after(&[&prompt[..], &control].concat());
+        assert!((found.chosen - asked).abs() < 1e-4, "{} against {asked}", found.chosen);
+        assert!((found.reference_chosen - after(&prompt)).abs() < 1e-4);
+        assert!((asked - after(&prompt)).abs() > 1e-4, "the token changes something");
+        assert_eq!(found.chosen_tokens, completion.len());
+    }
+
+    let mut suite = find("world", "generation").unwrap();
+    (suite.decoding.temperature, suite.decoding.max_new_tokens) = (0.0, 6);
+    let scored = score(&mut context, &suite).unwrap();
+    let requests: Vec<Request> = world
+        .heldout_prompts()
+        .into_iter()
+        .map(|p| Request {
+            id: p.id,
+            prompt: [tokenizer.encode(&p.prompt).unwrap(), control.clone()].concat(),
+        })
+        .collect();
+    let decode = |ids: &[u32]| tokenizer.decode(ids);
+    let text = Text { decode: &decode, eos: tokenizer.stops() };
+    let wanted = generate(&reference, text, &requests, &suite.decoding, 0, 4).unwrap().generations;
+    let (mut kl, wanted_n) = (0.0, scored.samples.len() as f64);
+    for (sample, wanted) in scored.samples.iter().zip(&wanted) {
+        assert_eq!((&sample.example, &sample.completion), (&wanted.id, &wanted.text));
+        let prompt = &wanted.prompt[..wanted.prompt.len() - control.len()];
+        assert_eq!(sample.prompt, tokenizer.decode(prompt).unwrap());
+        let after = |before: &[u32]| {
+            let ids = before.iter().chain(&wanted.tokens).copied().collect();
+            logp(&reference, &Sequence { ids, prompt_len: before.len() })
+        };
+        kl += (after(&wanted.prompt) - after(prompt)) / wanted_n;
+    }
+    let found = scored.overall(Metric::KlSequence).unwrap().value;
+    assert!((found - kl).abs() < 1e-4, "{found} against {kl}");
+}
+
+#[test]
+fn a_conditioned_policy_is_trained_saved_and_asked_as_it_was_trained() {
+    let place = Place::new();
+    place.run(&TRAIN).succeeds();
+    let config = json(&place.path("trained/config.json"));
+    assert_eq!(config["kto_eval_control"]["desirable"], "nice");
+    assert_eq!(config["kto_eval_control"]["undesirable"], "stupid duh");
+
+    let logps = |model: &str| -> Vec<f64> {
+        let ran = place.run(&["score", "--model", model, "--data", "data", "--max-length", "64"]);
+        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
+        let at = reader.headers().unwrap().iter().position(|c| c == "logp").unwrap();
+        reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
+    };
+    // Read without its control tokens by whoever does not know of them, it is another distribution.
+    let asked = logps("trained");
+    let mut plain = config.clone();
+    plain.as_object_mut().unwrap().remove("kto_eval_control");
+    place.write("trained/config.json", &plain.to_string());
+    let unasked = logps("trained");
+    assert!(largest_difference(&asked, &unasked) > 1e-2);
+    // What was learned: after the desirable token the chosen completions are likelier than after the other one.
+    let decoder = Decoder::load(&place.path("trained"), DType::F32, &Device::Cpu).unwrap();
+    let tokenizer = Tokenizer::load(&place.path("trained")).unwrap();
+    let rows: Vec<serde_json::Value> =
+        place.read("data/train.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let mut gap = 0.0;
+    for row in rows.iter().take(60) {
+        let text = |key: &str| row[key].as_str().unwrap().to_owned();
+        let of = |side: &str, control: &str| {
+            let prompt = tokenizer.encode(&format!("{} {control}", text("prompt"))).unwrap();
+            let completion = tokenizer.encode(&text(side)).unwrap();
+            let ids = prompt.iter().chain(&completion).copied().collect();
+            logp(&decoder, &Sequence { ids, prompt_len: prompt.len() })
+        };
+        gap += of("chosen", "nice") - of("chosen", "stupid duh");
+        gap -= of("rejected", "nice") - of("rejected", "stupid duh");
+    }
+    assert!(gap > 0.0, "conditioning on the right token must help on both sides: {gap}");
+
+    place.write("trained/config.json", &config.to_string());
+    place
+        .run(&[
+            "train", "--method", "dpo", "--model", "trained", "--data", "data", "--steps", "1", "--out", "x",
+        ])
+        .fails(2, &["trained was trained by csft", "asked after `nice`", "hint:"]);
+    place
+        .run(&[
+            "train",
+            "--method",
+            "dpo",
+            "--model",
+            "model",
+            "--reference",
+            "trained",
+            "--data",
+            "data",
+            "--steps",
+            "1",
+            "--out",
+            "y",
+        ])
+        .fails(2, &["trained was trained by csft"]);
+}
+
+#[test]
+fn an_adapter_keeps_its_control_tokens_and_so_does_its_merger() {
+    let place = Place::new();
+    let lora = [&TRAIN[..], &["--set", "train.lora.rank=4"]].concat();
+    place.run(&lora).succeeds();
+    assert_eq!(json(&place.path("trained/adapter_config.json"))["kto_eval_control"]["desirable"], "nice");
+    place.run(&["merge", "trained", "--out", "merged"]).succeeds();
+    assert_eq!(json(&place.path("merged/config.json"))["kto_eval_control"]["desirable"], "nice");
+    let score = |model: &str| {
+        place.run(&["score", "--model", model, "--data", "data", "--max-length", "64"]).succeeds().to_owned()
+    };
+    let column = |csv: &str| -> Vec<f64> {
+        csv.lines().skip(1).map(|l| l.split(',').nth(4).unwrap().parse().unwrap()).collect()
+    };
+    assert!(largest_difference(&column(&score("trained")), &column(&score("merged"))) < 1e-3);
+}
+
+const PLAN: &str = r#"name = "conditional"
+seeds = [1]
+budget = { tokens = 3000 }
+[model]
+source = "model"
+[data]
+source = "data"
+max_length = 64
+[train]
+batch_size = 8
+learning_rate = 1e-3
+[suites]
+preference = ["heldout"]
+generation = ["heldout-prompts"]
+max_examples = 8
+[[arm]]
+method = "csft"
+desirable_token = "nice"
+undesirable_token = "stupid"
+[[arm]]
+method = "unlikelihood"
+alpha = 0.5
+[[arm]]
+method = "sft"
+"#;
+
+#[test]
+fn plans_hold_arms_of_both_new_methods_and_their_control_tokens_are_checked() {
+    let place = Place::new();
+    place.write("c.toml", PLAN);
+    let shown = place.run(&["plan", "show", "c.toml"]).succeeds().to_owned();
+    assert!(shown.contains("desirable_token = \"nice\"") && shown.contains("alpha = 0.5"), "{shown}");
+    place.write("again.toml", &shown);
+    assert_eq!(place.run(&["plan", "show", "again.toml"]).succeeds(), shown);
+    place.run(&["verify", "c.toml"]).succeeds();
+    place.run(&["compare", "c.toml", "--out", "a"]).succeeds();
+    place.run(&["compare", "c.toml", "--out", "b"]).succeeds();
+    place.assert_same_rows("a", "b");
+    for (from, to, says) in [
+        (
+            "desirable_token = \"nice\"\n",
+            "",
+            "control token `<|good|>` is nothing that the tokenizer's vocabulary",
+        ),
+        ("\"nice\"", "\"\"", "it must be a text"),
+        ("\"nice\"", "\"stupid\"", "and so is `undesirable_token`"),
+        ("\"nice\"", "\" stupid \"", "are the same tokens"),
+        ("alpha = 0.5", "alpha = -1", "`arm.unlikelihood.alpha` is -1"),
+        ("alpha = 0.5", "beta = 0.5", "unknown key for method unlikelihood `beta`"),
+    ] {
+        assert!(PLAN.contains(from), "the test replaces {from}");
+        place.write("plan.toml", &PLAN.replacen(from, to, 1));
+        place.run(&["compare", "plan.toml", "--out", "x"]).fails(2, &[says]);
+    }
+    let listed = place.run(&["methods"]).succeeds().to_owned();
+    for line in [
+        "csft          conditional SFT: completions of both classes after a control token each (arXiv 2302.08582; \
+         labelled completions)",
+        "unlikelihood  likelihood of desirable, unlikelihood of undesirable completions' tokens (arXiv 1908.04319; \
+         labelled completions)",
+    ] {
+        assert!(listed.contains(line), "{listed}");
+    }
+}
