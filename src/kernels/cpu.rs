@@ -122,6 +122,11 @@ pub fn over_new_rows<T: Real, R: Send>(
     f: impl Fn(usize, &mut [T]) -> R + Sync,
 ) -> (Vec<T>, Vec<R>) {
     let n = rows * width;
+    if n < SERIAL {
+        let mut out = vec![T::ZERO; n];
+        let found = over_rows(&mut out, width, f);
+        return (out, found);
+    }
     let mut out: Vec<T> = Vec::with_capacity(n);
     let step = rows_per_task(rows);
     let blocks = out.spare_capacity_mut()[..n].par_chunks_mut((step * width).max(1)).enumerate();
@@ -133,6 +138,9 @@ pub fn over_new_rows<T: Real, R: Send>(
 
 /// n zeros, cleared in parallel: the pages of a large vector are new to the process more often than not.
 pub fn zeros<T: Real>(n: usize) -> Vec<T> {
+    if n <= PIECE {
+        return vec![T::ZERO; n];
+    }
     let mut out: Vec<T> = Vec::with_capacity(n);
     let pieces = out.spare_capacity_mut()[..n].par_chunks_mut(PIECE);
     pieces.for_each(|piece| _ = cleared(piece));
@@ -143,6 +151,9 @@ pub fn zeros<T: Real>(n: usize) -> Vec<T> {
 
 /// A copy, in parallel.
 pub fn copied<T: Real>(from: &[T]) -> Vec<T> {
+    if from.len() <= PIECE {
+        return from.to_vec();
+    }
     let mut out: Vec<T> = Vec::with_capacity(from.len());
     let pieces = out.spare_capacity_mut()[..from.len()].par_chunks_mut(PIECE).zip(from.par_chunks(PIECE));
     pieces.for_each(|(to, from)| cleared(to).copy_from_slice(from));
