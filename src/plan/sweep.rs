@@ -54,6 +54,11 @@ impl Point {
     fn within(&self, other: &Point) -> bool {
         self.axes.iter().all(|a| other.value(&a.key) == Some(&a.value))
     }
+
+    /// The two stand at the same values of what both sweep.
+    pub fn meets(&self, other: &Point) -> bool {
+        self.within(other) || other.within(self)
+    }
 }
 
 impl Plan {
@@ -90,7 +95,7 @@ impl Plan {
             |name: &str| self.arms.iter().find(|arm| arm.name == name).and_then(|arm| arm.point.as_ref());
         match (point(a), point(b)) {
             _ if against(a) || against(b) => true,
-            (Some(p), Some(q)) => p.arm != q.arm && (p.within(q) || q.within(p)),
+            (Some(p), Some(q)) => p.arm != q.arm && p.meets(q),
             _ => true,
         }
     }

@@ -127,7 +127,7 @@ fn entries<'a>(plan: &Plan, c: &'a ComparisonRow, line: usize) -> Vec<Entry<'a>>
     }
     let named = !found.is_empty();
     match (a, b) {
-        (Some(p), Some(q)) if p.arm != q.arm && (p.axes == q.axes || !named) => {
+        (Some(p), Some(q)) if p.arm != q.arm && (p.axes == q.axes || (!named && p.meets(q))) => {
             let longer = if p.axes.len() >= q.axes.len() { p } else { q };
             // The claim's own arm is the subject of its sentence.
             let turn = plan.claims(that, &p.arm) && !plan.claims(this, &q.arm);
