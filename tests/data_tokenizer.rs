@@ -199,12 +199,12 @@ fn the_linter_names_what_it_finds() {
         (1, "cut at max_length, row:4"),
         (2, "dropped: the prompt row:5"),
         (1, "dropped: the completion row:6"),
-        (1, "tokens merge across row:6"),
+        (2, "tokens merge across row:6,row:8"),
         (1, "chosen and rejected row:1"),
         (1, "prompt stands in row:1"),
         (1, "holds the unknown row:7"),
-        (1, "prompt stands too row:4"),
         (2, "prompt stands too row:0,row:1"),
+        (1, "prompt stands too row:4"),
     ];
     assert_eq!(found, expected.map(|(n, text)| (n, text.to_owned())));
     assert_eq!((report.examples, report.desirable, report.undesirable), (9, 9, 9));

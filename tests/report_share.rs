@@ -69,7 +69,7 @@ fn a_copy_without_texts_holds_none_and_its_report_follows_from_it() {
     assert_eq!(shared.comparisons, own.comparisons);
     let html = place.read("shared/report.html");
     assert!(html.contains("Prompts and completions are withheld"));
-    assert_eq!(place.read("shared/winrates.csv"), place.read("own/winrates.csv"));
+    assert_eq!(place.read("shared/scores.csv"), place.read("own/scores.csv"));
     place.run(&["report", "shared", "--check"]).succeeds();
     // The original keeps its texts, and nothing is written over.
     assert!(files(&place.path("own")) == before);

@@ -150,7 +150,7 @@ fn forward_cpu<T: Real>(
     for rows in chunks(m, row_bytes) {
         let place =
             if keep { &mut buffer[rows.start * v..rows.end * v] } else { &mut buffer[..rows.len() * v] };
-        linear::rows_product(place, false, &hs[rows.start * c..rows.end * c], &ws, (rows.len(), v, c));
+        linear::rows_product(place, v, false, &hs[rows.start * c..rows.end * c], &ws, c);
         let found = cpu::over_rows(place, v, |first, block| {
             let mut found = Vec::new();
             for (i, row) in block.chunks_exact_mut(v).enumerate() {

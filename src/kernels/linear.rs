@@ -144,26 +144,33 @@ fn forward_cpu<T: Real>(
 const SMALL: usize = 64;
 const LEAST_ROWS: usize = 4;
 
-/// x (t, k), w (n, k) → `out` (t, n) = x·wᵀ, or `out` += x·wᵀ; a row has the same bits whoever stands beside it.
+/// x (t, k), w (n, k) → `out` = x·wᵀ, or `out` += x·wᵀ, with rows of `out` `stride` apart; a row has the same bits
+/// whoever stands beside it.
 pub(super) fn rows_product<T: Real>(
     out: &mut [T],
+    stride: usize,
     accumulate: bool,
     x: &[T],
     w: &[T],
-    (t, n, k): (usize, usize, usize),
+    k: usize,
 ) {
+    let (t, n) = (x.len() / k.max(1), w.len() / k.max(1));
     if n <= SMALL && k > 0 {
-        return rowwise::product(out, n, accumulate, x, w, k);
+        return rowwise::product(out, stride, accumulate, x, w, k);
     }
-    if t < LEAST_ROWS {
-        let (mut rows, mut wide) = (x.to_vec(), out.to_vec());
-        rows.resize(LEAST_ROWS * k, T::ZERO);
-        wide.resize(LEAST_ROWS * n, T::ZERO);
-        rows_product(&mut wide, accumulate, &rows, w, (LEAST_ROWS, n, k));
-        return out.copy_from_slice(&wide[..t * n]);
+    let w = View::new(w, n, k, k).transposed();
+    if t >= LEAST_ROWS {
+        return matmul(out, stride, accumulate, View::new(x, t, k, k), w, cpu::all_threads());
     }
-    let (a, b) = (View::new(x, t, k, k), View::new(w, n, k, k).transposed());
-    matmul(out, n, accumulate, a, b, cpu::all_threads());
+    let mut rows = x.to_vec();
+    rows.resize(LEAST_ROWS * k, T::ZERO);
+    let mut wide: Vec<T> = cpu::zeros(LEAST_ROWS * n);
+    let places = |i: usize| i * stride..i * stride + n;
+    if accumulate {
+        (0..t).for_each(|i| wide[i * n..(i + 1) * n].copy_from_slice(&out[places(i)]));
+    }
+    matmul(&mut wide, n, accumulate, View::new(&rows, LEAST_ROWS, k, k), w, cpu::all_threads());
+    (0..t).for_each(|i| out[places(i)].copy_from_slice(&wide[i * n..(i + 1) * n]));
 }
 
 /// base + x·Wᵀ, or x·Wᵀ.
@@ -183,7 +190,7 @@ fn product_cpu<T: Real>(
     match products {
         _ if k == 0 => {}
         Products::Rowwise => rowwise::product(&mut out, n, base.is_some(), &xs, &ws, k),
-        Products::Blocked => rows_product(&mut out, base.is_some(), &xs, &ws, (t, n, k)),
+        Products::Blocked => rows_product(&mut out, n, base.is_some(), &xs, &ws, k),
     }
     Ok(out)
 }

@@ -7,8 +7,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{self, dispatch};
-use super::linear::Products;
-use super::real::{Real, View, matmul};
+use super::linear::{Products, rows_product};
+use super::real::Real;
 use super::{plain, rowwise};
 use crate::base::error::Result;
 
@@ -91,10 +91,7 @@ fn forward_cpu<T: Real>(y: &Tensor, x: &Tensor, path: LowRank<'_>, products: Pro
     let (xs, a, b) = (cpu::slice::<T>(x)?, cpu::slice::<T>(path.a)?, cpu::slice::<T>(path.b)?);
     let times = |out: &mut [T], stride, accumulate, x: &[T], w: &[T], k| match products {
         Products::Rowwise => rowwise::product(out, stride, accumulate, x, w, k),
-        Products::Blocked => {
-            let (x, w) = (View::new(x, t, k, k), View::new(w, w.len() / k, k, k).transposed());
-            matmul(out, stride, accumulate, x, w, cpu::all_threads());
-        }
+        Products::Blocked => rows_product(out, stride, accumulate, x, w, k),
     };
     let mut u = vec![T::ZERO; t * r];
     times(&mut u, r, false, &xs, &a, k);

@@ -12,7 +12,7 @@ use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 
 use super::cpu;
-use super::linear::Products;
+use super::linear::{Products, rows_product};
 use super::real::{Real, View, matmul};
 use super::rowwise;
 use crate::base::error::{HintExt, Result, anyhow};
@@ -118,11 +118,7 @@ impl Quantized {
             let out = &mut out[rows.start..];
             match products {
                 Products::Rowwise => rowwise::product(out, n, accumulate, x, &w, k),
-                Products::Blocked => {
-                    let x = View::new(x, x.len() / k, k, k);
-                    let w = View::new(&w, rows.len(), k, k).transposed();
-                    matmul(out, n, accumulate, x, w, cpu::all_threads());
-                }
+                Products::Blocked => rows_product(out, n, accumulate, x, &w, k),
             }
         }
         Ok(())

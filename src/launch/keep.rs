@@ -8,7 +8,7 @@ use crate::base::error::{Context, Result, ensure};
 use crate::model::Decoder;
 use crate::plan::RunSpec;
 use crate::record::{RecordWriter, StepRow, files};
-use crate::train::{Checkpoints, Interval, Job, Saved, fingerprint};
+use crate::train::{Checkpoints, Interval, Job, NotKept, Saved, fingerprint};
 
 /// The parts of a run that are saved apart. What SFT first ended with stays until the run ends: it is the
 /// method's start and reference.
@@ -138,10 +138,12 @@ fn folder(out: &Path, run: &str) -> PathBuf {
     out.join(files::CHECKPOINTS).join(run)
 }
 
-/// Whether the place where results go has given out (a full disk, a folder that became read-only): then no
-/// other run would fare better, and none is to blame.
+/// Whether the place where results or reference log-probs go has given out (a full disk, a folder that became
+/// read-only): then no other run would fare better, and none is to blame.
 pub(super) fn is_out_of_room(error: &anyhow::Error) -> bool {
     use ErrorKind::{FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull};
     let kinds = [FileTooLarge, QuotaExceeded, ReadOnlyFilesystem, StorageFull];
-    error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(|e| kinds.contains(&e.kind())))
+    let full = |e: &std::io::Error| kinds.contains(&e.kind());
+    error.downcast_ref::<NotKept>().is_some()
+        || error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(full))
 }

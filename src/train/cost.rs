@@ -1,6 +1,6 @@
 //! What training spends, in every currency.
 
-use super::micro::{push_scored_unit, push_units};
+use super::micro::{micros, scored_micros};
 use super::units::Unit;
 use crate::data::Sequence;
 use crate::model::{Decoder, Packed};
@@ -75,32 +75,30 @@ pub fn amount(budget: Budget) -> f64 {
 }
 
 /// Cost of a step of these units, before it is run. `mismatched` are the sequences of its KL term; `of` is
-/// the number of units in the data.
+/// the number of units in the data; `micro_tokens` cuts the step as it will be cut.
 pub fn step_cost(
     policy: &Decoder,
     objective: &dyn Objective,
     units: &[&Unit],
     mismatched: &[Sequence],
     of: usize,
+    micro_tokens: usize,
 ) -> Ledger {
     let sum = |f: &dyn Fn(&Sequence) -> usize| -> u64 {
         units.iter().flat_map(|u| &u.sequences).map(|s| f(s) as u64).sum()
     };
-    let mut packed = Packed::default();
     let scored = objective.reads_scores();
-    if scored {
-        units.iter().for_each(|unit| push_scored_unit(&mut packed, unit, policy.pad_token()));
-    } else if objective.needs_prompt() {
-        units.iter().for_each(|unit| push_units(&mut packed, [*unit]));
-    } else {
-        push_units(&mut packed, units.iter().copied());
-    }
+    let batches = match scored {
+        true => scored_micros(units, micro_tokens, policy.pad_token()),
+        false => micros(units, micro_tokens, objective.needs_prompt()),
+    };
+    let all = |f: &dyn Fn(&Packed) -> f64| -> f64 { batches.iter().map(|m| f(&m.packed)).sum() };
     let examples = units.iter().map(|u| u.sequences.len() as u64).sum();
     let policy_tokens = sum(&|s| s.ids.len());
     let kl_tokens: u64 = mismatched.iter().map(|s| s.ids.len() as u64).sum();
-    let (mut flops, mut reference_tokens) = (policy.training_flops(&packed), 0);
+    let (mut flops, mut reference_tokens) = (all(&|p| policy.training_flops(p)), 0);
     if objective.needs_reference() {
-        flops += policy.base_flops(&packed);
+        flops += all(&|p| policy.base_flops(p));
         reference_tokens = policy_tokens + kl_tokens;
     }
     if !mismatched.is_empty() {
@@ -114,7 +112,7 @@ pub fn step_cost(
         labels: if objective.feedback() == Feedback::Paired { units.len() as u64 } else { examples },
         policy_tokens,
         completion_tokens: if scored { examples } else { sum(&|s| s.completion_len()) },
-        computed_tokens: packed.ids.len() as u64,
+        computed_tokens: batches.iter().map(|m| m.packed.ids.len() as u64).sum(),
         kl_tokens,
         reference_tokens,
         flops,

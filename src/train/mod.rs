@@ -21,7 +21,7 @@ pub use checks::{Check, Outcome};
 pub use cost::Ledger;
 pub use metrics::StepMetrics;
 pub use mismatch::mismatched_sequences;
-pub use reference::{Reference, ReferenceCache};
+pub use reference::{NotKept, Reference, ReferenceCache};
 pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, fingerprint, train, train_from};
 pub use schedule::learning_rate;
 pub use step::{StepInput, StepResult, compute_step};

@@ -22,6 +22,11 @@ pub struct ReferenceCache {
     state: Mutex<State>,
 }
 
+/// What was computed cannot be kept, in this file: no other run would fare better, and none is to blame.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("saving reference log-probs to {0}")]
+pub struct NotKept(String);
+
 #[derive(Default)]
 struct State {
     sums: BTreeMap<u64, f64>,
@@ -65,8 +70,7 @@ impl ReferenceCache {
         if !state.changed {
             return Ok(());
         }
-        write_atomically(path, &encode(&state.sums))
-            .with_context(|| format!("saving reference log-probs to {}", path.display()))?;
+        write_atomically(path, &encode(&state.sums)).with_context(|| NotKept(path.display().to_string()))?;
         state.changed = false;
         Ok(())
     }

@@ -321,7 +321,8 @@ impl<'a> Run<'a> {
             Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
             None => vec![],
         };
-        let cost = step_cost(policy, self.objective.as_ref(), &units, &mismatched, self.units.len());
+        let (of, micro) = (self.units.len(), self.job.spec.micro_tokens);
+        let cost = step_cost(policy, self.objective.as_ref(), &units, &mismatched, of, micro);
         Ok(StepBatch { units: drawn.to_vec(), mismatched, cost })
     }
 

@@ -40,7 +40,8 @@ impl Run<'_> {
             Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
             None => vec![],
         };
-        let mut cost = step_cost(policy, objective, &units, &mismatched, self.sampler_size());
+        let (of, micro) = (self.sampler_size(), self.job.spec.micro_tokens);
+        let mut cost = step_cost(policy, objective, &units, &mismatched, of, micro);
         // Labels were counted when the samples were rewarded.
         (cost.labels, cost.epochs) = (0, drawn.units.len() as f64 / self.sampler_size() as f64);
         let result = self.labelled_step(objective, policy, &units, &mismatched)?;
