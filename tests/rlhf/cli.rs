@@ -22,7 +22,7 @@ const REWARD_MODEL: [&str; 13] = [
     "--out",
     "rm",
     "--tokens",
-    "250000",
+    "100000",
     "--learning-rate",
     "2e-3",
 ];
