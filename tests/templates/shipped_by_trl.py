@@ -31,8 +31,9 @@ def render(template, messages, prompt):
             conversations=[messages], chat_template=template, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>"
         )
         return texts[0], None
-    except Exception as error:  # A template may refuse a conversation, and so must ours.
-        return None, str(error)
+    except Exception as error:
+        # A template may refuse a conversation, and so must ours; an engine's own words are its own.
+        return None, str(error) if type(error).__name__ == "TemplateError" else ""
 
 
 cases = []
