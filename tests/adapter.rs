@@ -12,7 +12,6 @@ use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
 use kto_eval::plan::{LoraSpec, Quantize};
 use rand_chacha::rand_core::Rng;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Each way that a projection can lie in a checkpoint: apart, fused by head (GPT-NeoX), transposed (GPT-2).
 const FAMILIES: [&str; 4] = ["llama", "gpt_neox", "gpt2", "gemma2"];

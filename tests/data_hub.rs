@@ -455,6 +455,20 @@ fn data_sets_and_models_are_fetched_cached_and_refused_as_the_hub_answers() {
     revisions_are_kept_apart(&hub);
     a_token_file_serves_as_the_variable_does(home.path());
 
+    // Nobody answers: the cache serves what it has too.
+    let endpoint = std::env::var("HF_ENDPOINT").unwrap();
+    set("HF_ENDPOINT", "http://127.0.0.1:9");
+    assert_eq!(load(&spec("Org/hh", "harmless-base"), "train").unwrap().hash, loaded.hash);
+    assert_eq!(resolve_model("Org/model", "main").unwrap(), dir);
+    for (source, split, says) in [
+        ("Org/hh", "test", "could not be reached, and these are the files that the cache has"),
+        ("Org/other", "train", "check the network"),
+    ] {
+        let text = render(&load(&spec(source, "harmless-base"), split).unwrap_err());
+        assert!(text.contains(says), "{text}");
+    }
+    set("HF_ENDPOINT", &endpoint);
+
     // Offline: the cache serves what it has, and nothing is asked.
     set("HF_HUB_OFFLINE", "1");
     let before = hub.lock().unwrap().log.len();
