@@ -227,11 +227,11 @@ fn a_chat_template_fills_neither_memory_nor_stack() {
     };
     let folded = format!("{{{{ ({}) | length }}}}", ["[0] * 100000000"; 40].join(" + "));
     for (source, says) in [
-        (grow("ns.l + ns.l"), "takes more than 1024 MiB"),
+        (grow("ns.l + ns.l"), "takes more than"),
         // Made while the template is compiled.
-        (folded, "takes more than 1024 MiB"),
-        ("{{ 'x' * 99999999 }}{{ 'x' * 99999999 }}".repeat(20), "fuel"),
-        ("{{ [0] * 99999999 }}".to_owned(), "takes more than 1024 MiB"),
+        (folded, "takes more than"),
+        ("{{ 'x' * 9999999 }}".repeat(40), "fuel"),
+        ("{{ [0] * 99999999 }}".to_owned(), "takes more than"),
         // Values that hold one another: small, and without end where they are shown.
         (grow("[ns.l, ns.l]") + "{{ ns.l }}", "takes more than"),
         (grow("[ns.l, ns.l]") + "{{ ns.l ~ '' }}", "takes more than"),

@@ -19,9 +19,9 @@ use crate::base::error::{Context, Result, anyhow, render};
 const ARGUMENT: &str = "--render-a-chat-template";
 
 /// Bytes that a renderer may hold. Linux counts every page that it may write to; macOS keeps no such count.
-const MEMORY: u64 = 1 << 30;
+const MEMORY: u64 = 512 << 20;
 /// Processor time for one text, seconds.
-const SECONDS: i64 = 10;
+const SECONDS: i64 = 5;
 
 static APART: AtomicBool = AtomicBool::new(false);
 

@@ -136,7 +136,7 @@ fn any_key_of_the_data_takes_a_list_and_the_questions_are_those_of_the_first_val
     assert_eq!(again.hash(), plan.hash());
 
     let own = parse(&SWEPT.replace("method = \"dpo\"", "method = \"dpo\"\ndata.world.flip = 0.3"));
-    assert_eq!((own.arms[4].data.world.flip, own.data.world.flip), (0.3, 0.0));
+    assert_eq!((own.arms[4].data.world.flip, own.data.world.flip), (0.3, 0.05));
 }
 
 #[test]
