@@ -96,6 +96,53 @@ fn a_comparison_counts_the_whole_of_rlhf_and_repeats_itself() {
     }
 }
 
+const TUNED: &str = r#"
+[tune]
+trials = 2
+validation = 0.2
+suite = "heldout-gold"
+metric = "gold_reward"
+budget_share = 0.5
+
+[[arm]]
+method = "kto"
+tune = { learning_rate = { from = 1e-4, to = 1e-2 }, beta = { from = 0.03, to = 1.0 } }
+
+[[arm]]
+method = "rloo"
+max_new_tokens = 8
+tune = { learning_rate = { from = 1e-4, to = 1e-2 }, beta = { from = 0.03, to = 1.0 } }
+"#;
+
+#[test]
+fn arms_that_learn_from_samples_are_tuned_as_the_others_are() {
+    let place = Place::new();
+    let text = plan(&place);
+    let head = text.split("[[arm]]").next().unwrap();
+    place.write("tuned.toml", &(head.to_owned() + TUNED));
+    place.run(&["compare", "tuned.toml", "--out", "a", "--quiet"]).succeeds();
+    let records = Records::read(&place.path("a")).unwrap();
+    let asked: Vec<u64> = records.trials.iter().map(|t| t.n).collect();
+    assert!(asked.len() == 6 && asked[0] > 10 && asked.iter().all(|n| *n == asked[0]), "{asked:?}");
+    for trial in &records.trials {
+        assert_eq!((trial.status, trial.metric.as_str()), (Status::Done, "gold_reward"), "{}", trial.note);
+        // Half of the budget, the reward model, the samples and their scores among it.
+        assert!((trial.flops / 0.75e9 - 1.0).abs() < 0.03, "{} {}: {}", trial.arm, trial.trial, trial.flops);
+    }
+    let of: Vec<_> = records.trials.iter().filter(|t| t.arm == "rloo").collect();
+    let values = kto_eval::stats::tuning::best(&of).unwrap().values.clone();
+    let chosen = |key: &str, planned: f64| {
+        let found = values.split(' ').find_map(|v| v.strip_prefix(key)?.strip_prefix('='));
+        found.map_or(planned, |v| v.parse().unwrap())
+    };
+    // β stands in every rollout; the policy's steps are those without an accuracy.
+    let rollouts: Vec<_> = records.rollouts.iter().filter(|r| r.arm == "rloo").collect();
+    assert!(rollouts.len() > 3 && rollouts.iter().all(|r| r.beta == chosen("beta", 0.05)), "{values}");
+    let policy = records.steps.iter().filter(|s| s.arm == "rloo" && s.accuracy.is_none());
+    let (peak, rate) = (policy.map(|s| s.learning_rate).fold(0.0, f64::max), chosen("learning_rate", 1e-3));
+    assert!(peak <= rate && peak > 0.6 * rate, "{peak} for {rate}");
+}
+
 /// A place with enough pairs to learn from (`pairs`), and a model that can (`larger`).
 fn labelled_place() -> Place {
     let place = Place::new();
