@@ -142,7 +142,7 @@ impl RewardModel {
             let tokens = group[0].prompt_len + group.iter().map(|s| s.completion_len()).sum::<usize>();
             let last = packs.last_mut().filter(|p| p.ids.is_empty() || p.ids.len() + tokens <= BATCH_TOKENS);
             match last {
-                Some(pack) => drop(pack.push_scored(group, self.pad())),
+                Some(pack) => pack.push_scored(group, self.pad()),
                 None => {
                     let mut pack = Packed::default();
                     pack.push_scored(group, self.pad());
