@@ -18,7 +18,7 @@ mod surrogates;
 mod symptoms;
 mod update;
 
-pub use job::{OnlineHooks, OnlineJob, OnlineOutcome};
+pub use job::{KEEP_BYTES, OnlineHooks, OnlineJob, OnlineOutcome};
 pub(super) use keep::OnlineState;
 pub use keep::{Keeping, Kept, NotAtAll};
 pub use phases::{Phase, PhaseCost, Phases};
