@@ -97,7 +97,7 @@ fn a_run_with_an_adapter_goes_on_alone_and_after_sft() {
 #[test]
 fn a_run_that_samples_goes_on_within_its_reward_model_and_its_rollouts() {
     // Without a critic, and with one that learns beside a KL penalty that follows its target.
-    for arm in ["rloo\"\nsamples = 2", "ppo\"\nepochs = 2\nkl_target = 0.5", "online-kto\"\nsamples = 4"] {
+    for arm in ["rloo\"\nsamples = 2", "ppo\"\nepochs = 2\nkl_target = 0.5"] {
         let place =
             place(8_000, &format!("[[arm]]\nmethod = \"{arm}\nmax_new_tokens = 8\nreward_share = 0.3\n"));
         let rows = |out: &str, table: &str| cli::stable(&place.read(&format!("{out}/{table}")));

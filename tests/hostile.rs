@@ -238,9 +238,9 @@ fn a_chat_template_fills_neither_memory_nor_stack() {
         (grow("[ns.l, ns.l]") + "{{ ns.l | tojson }}", "takes more than"),
         (grow("[ns.l, ns.l]") + &grow("[ns.l, ns.l]").replace("ns", "other") + "{{ ns.l == other.l }}", "takes more than"),
         (
-            "{% set ns = namespace(l=[]) %}{% for i in range(99) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{% endfor %}"
+            "{% set ns = namespace(l=[]) %}{% for i in range(20) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{% endfor %}"
                 .to_owned(),
-            "nests values without end",
+            "nests values deeper than the stack",
         ),
     ] {
         let ran = inspected(&source);

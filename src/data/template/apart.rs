@@ -159,8 +159,10 @@ fn program() -> Result<std::path::PathBuf> {
 fn cause(status: &std::process::ExitStatus) -> String {
     match std::os::unix::process::ExitStatusExt::signal(status) {
         Some(libc::SIGPROF) => format!("takes more than {SECONDS} s for one text"),
-        Some(libc::SIGABRT) => format!("takes more than {} MiB", MEMORY >> 20),
-        Some(libc::SIGSEGV | libc::SIGBUS) => "nests values without end".to_owned(),
+        // Rust aborts where memory is refused, and where the stack is all used up.
+        Some(libc::SIGABRT | libc::SIGSEGV | libc::SIGBUS) => {
+            format!("takes more than {} MiB, or nests values deeper than the stack", MEMORY >> 20)
+        }
         Some(signal) => format!("was being rendered by a process that signal {signal} ended"),
         None => format!("was being rendered by a process that ended with {status}"),
     }
