@@ -248,9 +248,13 @@ fn a_chat_template_fills_neither_memory_nor_stack() {
         assert!(ran.err.contains(says), "{short}\n{}", ran.err);
         ran.fails(2, &["chat template (", "chat_template.jinja"]);
     }
-    // In a process of its own a template gives what it gives in this one.
+    // A template that means no harm is rendered.
     let ran = inspected("{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}");
-    assert!(ran.succeeds().contains("<user>hi"), "{}", ran.out);
+    assert!(
+        ran.succeeds().contains("rendered with the chat template model/chat_template.jinja"),
+        "{}",
+        ran.out
+    );
     // What a process would have said of a line, it says through the pipe.
     inspected("{{ bos_token }}\n{{ raise_exception('no such role') }}")
         .fails(2, &["line 2: no such role", "hint: the line reads: {{ raise_exception('no such role') }}"]);
