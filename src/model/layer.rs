@@ -333,10 +333,14 @@ fn weight_backward(
     rows: Option<&[u32]>,
     grads: &mut Gradients,
 ) -> Result<()> {
-    if let Some(dweight) = grads.weight(ids.weight) {
-        linear::backward_weight(dy, x, dweight)?;
+    match grads.weight_or_place(ids.weight) {
+        Some((dweight, true)) => linear::backward_weight(dy, x, dweight)?,
+        Some((dweight, false)) => linear::first_backward_weight(dy, x, dweight)?,
+        None => {}
     }
-    if let Some(dbias) = ids.bias.and_then(|bias| grads.weight(bias)) {
+    if let Some(bias) = ids.bias
+        && let Some(dbias) = grads.weight(bias)?
+    {
         linear::backward_bias(dy, dbias)?;
     }
     decoder.side_paths_backward_weights(dy, x, ids.weight, batch, rows, grads)
