@@ -93,9 +93,17 @@ pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<
     Ok(dy.matmul(&weight.numbers(dy)?)?)
 }
 
-/// dW = dyᵀ·x on the CPU, whatever dW was.
+/// Whether [`first_backward_weight`] takes this gradient: one that the CPU's kernels take.
+pub fn can_write_over(dy: &Tensor) -> bool {
+    cpu::applies(dy) && cuda::of(dy).is_none()
+}
+
+/// dW = dyᵀ·x, whatever dW was.
+///
+/// # Errors
+/// Where [`can_write_over`] says no.
 pub fn first_backward_weight(dy: &Tensor, x: &Tensor, dweight: &Tensor) -> Result<()> {
-    ensure!(cpu::applies(dy), "a gradient is written over on the CPU only");
+    ensure!(can_write_over(dy), "a gradient is written over by the CPU's kernels only");
     dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight, false))
 }
 

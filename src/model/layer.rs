@@ -333,6 +333,9 @@ fn weight_backward(
     rows: Option<&[u32]>,
     grads: &mut Gradients,
 ) -> Result<()> {
+    if !linear::can_write_over(dy) {
+        grads.clear_stale(ids.weight)?;
+    }
     match grads.weight_or_place(ids.weight) {
         Some((dweight, true)) => linear::backward_weight(dy, x, dweight)?,
         Some((dweight, false)) => linear::first_backward_weight(dy, x, dweight)?,
