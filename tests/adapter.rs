@@ -5,14 +5,13 @@ mod engine;
 
 use candle_core::{DType, Device, Tensor};
 use cli::Place;
-use engine::{floats, ids, json, largest_difference, sequence, shared};
+use engine::{floats, ids, json, largest_difference, sequence, shared, transformers_logps};
 use kto_eval::base::error::render;
 use kto_eval::base::seed;
 use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
 use kto_eval::plan::{LoraSpec, Quantize};
 use rand_chacha::rand_core::Rng;
 use serde_json::{Value, json};
-use std::path::Path;
 
 /// Each way that a projection can lie in a checkpoint: apart, fused by head (GPT-NeoX), transposed (GPT-2).
 const FAMILIES: [&str; 4] = ["llama", "gpt_neox", "gpt2", "gemma2"];
@@ -335,26 +334,12 @@ fn arms_with_and_without_adapters_run_side_by_side_from_one_base() {
 
 /// Trains an adapter on the tiny model of `place` into `adapter/`.
 fn trained(place: &Place) {
-    let set = [
-        "train",
-        "--method",
-        "dpo",
-        "--model",
-        "model",
-        "--data",
-        "data",
-        "--steps",
-        "8",
-        "--batch-size",
-        "8",
-        "--learning-rate",
-        "2e-2",
-        "--set",
-        "train.lora.rank=4",
-        "--save-model",
-        "adapter",
-    ];
-    place.run(&set).succeeds();
+    place
+        .line(
+            "train --method dpo --model model --data data --steps 8 --batch-size 8 --learning-rate 2e-2 \
+             --set train.lora.rank=4 --save-model adapter",
+        )
+        .succeeds();
 }
 
 #[test]
@@ -365,13 +350,7 @@ fn a_trained_adapter_is_scored_merged_and_trained_from() {
     assert!(place.path("adapter/tokenizer.json").is_file() && !place.path("adapter/config.json").exists());
     place.run(&["merge", "adapter", "--out", "merged", "--max-shard-size", "1"]).succeeds();
     assert!(place.path("merged/config.json").is_file() && place.path("merged/tokenizer.json").is_file());
-    let logps = |model: &str| -> Vec<f64> {
-        let ran = place.run(&["score", "--model", model, "--data", "data", "--max-length", "64"]);
-        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
-        let at = reader.headers().unwrap().iter().position(|c| c == "logp").unwrap();
-        reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
-    };
-    let [adapter, merged, base] = ["adapter", "merged", "model"].map(logps);
+    let [adapter, merged, base] = ["adapter", "merged", "model"].map(|model| place.logps(model, ""));
     assert!(largest_difference(&adapter, &merged) < 1e-3);
     assert!(largest_difference(&adapter, &base) > 1e-2, "training has moved it");
 
@@ -389,18 +368,17 @@ fn a_trained_adapter_is_scored_merged_and_trained_from() {
 #[test]
 fn lora_keys_are_checked_where_they_stand() {
     let place = Place::new();
-    for (from, to, says) in [
-        ("rank = 4, alpha = 8", "rank = 4, alpha = 0", "plan.toml:12: `train.lora.alpha` is 0"),
-        ("rank = 4, alpha = 8", "alpha = 8", "`arm.kto.lora` has no `rank`"),
-        ("dropout = 0.1", "dropout = 1.0", "plan.toml:17: `arm.kto.lora.dropout` is 1"),
-        ("dropout = 0.1", "droput = 0.1", "unknown key in [arm.kto.lora] `droput`"),
-        ("[\"q_proj\", \"v_proj\"]", "[]", "must name modules"),
-        ("[\"q_proj\", \"v_proj\"]", "[\"c_attn\"]", "unknown target module `c_attn`"),
-    ] {
-        assert!(PLAN.contains(from), "the test replaces {from}");
-        place.write("plan.toml", &PLAN.replacen(from, to, 1));
-        place.run(&["compare", "plan.toml", "--out", "x"]).fails(2, &[says]);
-    }
+    place.refuses(
+        PLAN,
+        &[
+            ("rank = 4, alpha = 8", "rank = 4, alpha = 0", "plan.toml:12: `train.lora.alpha` is 0"),
+            ("rank = 4, alpha = 8", "alpha = 8", "`arm.kto.lora` has no `rank`"),
+            ("dropout = 0.1", "dropout = 1.0", "plan.toml:17: `arm.kto.lora.dropout` is 1"),
+            ("dropout = 0.1", "droput = 0.1", "unknown key in [arm.kto.lora] `droput`"),
+            ("[\"q_proj\", \"v_proj\"]", "[]", "must name modules"),
+            ("[\"q_proj\", \"v_proj\"]", "[\"c_attn\"]", "unknown target module `c_attn`"),
+        ],
+    );
 }
 
 /// `pip install torch --index-url https://download.pytorch.org/whl/cpu && pip install peft transformers`, then
@@ -408,9 +386,7 @@ fn lora_keys_are_checked_where_they_stand() {
 #[test]
 #[ignore = "needs Python with torch, transformers and peft (see the comment above it)"]
 fn real_peft_opens_our_adapters_and_gives_the_same_log_probs() {
-    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let shared = shared().expect("the golden models are the bases");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
     for family in ["llama", "gpt_neox", "gpt2", "qwen3", "gemma2", "olmo2"] {
         let base_dir = shared.join("golden/families").join(family);
         let mut adapted = Decoder::load(&base_dir, DType::F32, &Device::Cpu)
@@ -426,13 +402,7 @@ fn real_peft_opens_our_adapters_and_gives_the_same_log_probs() {
         let dir = tempfile::tempdir().unwrap();
         adapted.save_adapter(dir.path(), &base_dir.display().to_string()).unwrap();
         let row: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % 200).collect();
-        let done = std::process::Command::new(&python)
-            .args([script.as_os_str(), dir.path().as_os_str()])
-            .arg(serde_json::to_string(&row).unwrap())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{family}: {}", String::from_utf8_lossy(&done.stderr));
-        let wanted: Vec<f64> = serde_json::from_slice(&done.stdout).unwrap();
+        let wanted = transformers_logps(dir.path(), &row);
         let mine = adapted.logps(&Packed::of([&sequence(&row, 1)])).unwrap();
         let error = largest_difference(&mine, &wanted);
         println!("{family}: log-probs within {error:.1e}");

@@ -3,7 +3,7 @@
 mod engine;
 
 use candle_core::{DType, Device};
-use engine::{floats, ids, json, largest_difference, sequence, shared};
+use engine::{floats, ids, json, largest_difference, sequence, shared, transformers_logps};
 use kto_eval::model::{Decoder, Gradients, Packed};
 use serde_json::Value;
 
@@ -70,9 +70,7 @@ fn token_log_probs_of_the_golden_models_are_those_of_transformers() {
 #[test]
 #[ignore = "needs Python with torch and transformers (see the comment above it)"]
 fn transformers_opens_changed_checkpoints_whole_and_in_shards_with_the_same_log_probs() {
-    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let families = shared().expect("the golden models are the starts").join("golden/families");
-    let script = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
     let golden = json(&families.join("families.json"));
     for name in golden["models"].as_object().unwrap().keys() {
         let mut decoder = Decoder::load(&families.join(name), DType::F32, &Device::Cpu).unwrap();
@@ -93,13 +91,7 @@ fn transformers_opens_changed_checkpoints_whole_and_in_shards_with_the_same_log_
             let dir = tempfile::tempdir().unwrap();
             decoder.save_in_shards(dir.path(), max_bytes).unwrap();
             assert_eq!(dir.path().join("model.safetensors").is_file(), max_bytes == u64::MAX);
-            let done = std::process::Command::new(&python)
-                .args([script.as_os_str(), dir.path().as_os_str()])
-                .arg(serde_json::to_string(&row).unwrap())
-                .output()
-                .unwrap();
-            assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
-            let wanted: Vec<f64> = serde_json::from_slice(&done.stdout).unwrap();
+            let wanted = transformers_logps(dir.path(), &row);
             let error = largest_difference(&mine, &wanted);
             println!("{name}, at most {max_bytes} bytes a file: log-probs within {error:.1e}");
             assert!(error < 1e-4, "{name}: {error:e}");

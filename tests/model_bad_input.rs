@@ -124,21 +124,10 @@ fn parquet_of_another_schema_or_cut_off_is_refused() {
 fn an_adapter_for_another_base_is_refused_with_tensor_and_shapes() {
     let place = Place::new();
     place
-        .run(&[
-            "train",
-            "--method",
-            "sft",
-            "--model",
-            "model",
-            "--data",
-            "data",
-            "--steps",
-            "1",
-            "--set",
-            "train.lora.rank=2",
-            "--save-model",
-            "adapter",
-        ])
+        .line(
+            "train --method sft --model model --data data --steps 1 --set train.lora.rank=2 --save-model \
+             adapter",
+        )
         .succeeds();
     let config = place.read("adapter/adapter_config.json");
     let base = place.path("model").canonicalize().unwrap().display().to_string();
@@ -252,17 +241,7 @@ fn data_inspect_looks_through_the_models_tokenizer() {
         + &row("add 1 :", " zebra");
     place.write("odd/train.jsonl", &rows);
     place.write("odd/test.jsonl", &row("count a :", " 1 ."));
-    let ran = place.run(&[
-        "data",
-        "inspect",
-        "odd",
-        "--model",
-        "model",
-        "--max-length",
-        "8",
-        "--suite",
-        "generation/world",
-    ]);
+    let ran = place.line("data inspect odd --model model --max-length 8 --suite generation/world");
     let text = ran.succeeds();
     for part in [
         "4 pairs: 4 desirable and 4 undesirable completions",

@@ -6,7 +6,7 @@ mod engine;
 
 use candle_core::{DType, Device, Tensor};
 use cli::Place;
-use engine::{json, largest_difference, sequence, shared};
+use engine::{json, largest_difference, sequence, shared, transformers_logps};
 use kto_eval::model::{Decoder, DecoderConfig, Packed};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -139,37 +139,11 @@ fn a_vocabulary_padded_beyond_the_tokenizers_is_trained_and_scored() {
     source.insert("vocab_size".into(), json!(vocab + 27));
     let config = DecoderConfig::from_json(&Value::Object(source)).unwrap();
     Decoder::random(config, 1, DType::F32, &Device::Cpu).unwrap().save(&place.path("model")).unwrap();
-    place
-        .run(&[
-            "train",
-            "--method",
-            "dpo",
-            "--model",
-            "model",
-            "--data",
-            "data",
-            "--steps",
-            "2",
-            "--save-model",
-            "out",
-        ])
-        .succeeds();
+    place.line("train --method dpo --model model --data data --steps 2 --save-model out").succeeds();
     assert_eq!(json(&place.path("out/config.json"))["vocab_size"], vocab + 27);
     place.run(&["score", "--model", "out", "--reference", "model", "--data", "data"]).succeeds();
     place
-        .run(&[
-            "score",
-            "--model",
-            "out",
-            "--suite",
-            "heldout-prompts",
-            "--data",
-            "data",
-            "--max-examples",
-            "4",
-            "--out",
-            "scores",
-        ])
+        .line("score --model out --suite heldout-prompts --data data --max-examples 4 --out scores")
         .succeeds();
 }
 
@@ -178,9 +152,7 @@ fn a_vocabulary_padded_beyond_the_tokenizers_is_trained_and_scored() {
 #[test]
 #[ignore = "needs Python with torch and transformers (see the comment above it)"]
 fn transformers_gives_the_same_log_probs_under_the_older_config() {
-    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let families = shared().expect("the golden models").join("golden/families");
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
     let golden = json(&families.join("families.json"));
     for name in golden["models"].as_object().unwrap().keys() {
         let dir = tempfile::tempdir().unwrap();
@@ -189,13 +161,7 @@ fn transformers_gives_the_same_log_probs_under_the_older_config() {
         let weights = families.join(name).join("model.safetensors");
         std::fs::copy(weights, dir.path().join("model.safetensors")).unwrap();
         let row: Vec<u32> = (0..60).map(|i| (i * 37 + 11) % 200).collect();
-        let done = std::process::Command::new(&python)
-            .args([script.as_os_str(), dir.path().as_os_str()])
-            .arg(serde_json::to_string(&row).unwrap())
-            .output()
-            .unwrap();
-        assert!(done.status.success(), "{name}: {}", String::from_utf8_lossy(&done.stderr));
-        let wanted: Vec<f64> = serde_json::from_slice(&done.stdout).unwrap();
+        let wanted = transformers_logps(dir.path(), &row);
         let mine = load(dir.path()).logps(&Packed::of([&sequence(&row, 1)])).unwrap();
         let error = largest_difference(&mine, &wanted);
         println!("{name}: log-probs within {error:.1e}");

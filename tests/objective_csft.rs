@@ -162,26 +162,10 @@ fn a_conditioned_policy_is_trained_saved_and_asked_as_it_was_trained() {
 
     place.write("trained/config.json", &config.to_string());
     place
-        .run(&[
-            "train", "--method", "dpo", "--model", "trained", "--data", "data", "--steps", "1", "--out", "x",
-        ])
+        .line("train --method dpo --model trained --data data --steps 1 --out x")
         .fails(2, &["trained was trained by csft", "asked after `nice`", "hint:"]);
     place
-        .run(&[
-            "train",
-            "--method",
-            "dpo",
-            "--model",
-            "model",
-            "--reference",
-            "trained",
-            "--data",
-            "data",
-            "--steps",
-            "1",
-            "--out",
-            "y",
-        ])
+        .line("train --method dpo --model model --reference trained --data data --steps 1 --out y")
         .fails(2, &["trained was trained by csft"]);
 }
 
@@ -193,13 +177,7 @@ fn an_adapter_keeps_its_control_tokens_and_so_does_its_merger() {
     assert_eq!(json(&place.path("trained/adapter_config.json"))["kto_eval_control"]["desirable"], "nice");
     place.run(&["merge", "trained", "--out", "merged"]).succeeds();
     assert_eq!(json(&place.path("merged/config.json"))["kto_eval_control"]["desirable"], "nice");
-    let score = |model: &str| {
-        place.run(&["score", "--model", model, "--data", "data", "--max-length", "64"]).succeeds().to_owned()
-    };
-    let column = |csv: &str| -> Vec<f64> {
-        csv.lines().skip(1).map(|l| l.split(',').nth(4).unwrap().parse().unwrap()).collect()
-    };
-    assert!(largest_difference(&column(&score("trained")), &column(&score("merged"))) < 1e-3);
+    assert!(largest_difference(&place.logps("trained", ""), &place.logps("merged", "")) < 1e-3);
 }
 
 const PLAN: &str = r#"name = "conditional"
@@ -240,22 +218,21 @@ fn plans_hold_arms_of_both_new_methods_and_their_control_tokens_are_checked() {
     place.run(&["compare", "c.toml", "--out", "a"]).succeeds();
     place.run(&["compare", "c.toml", "--out", "b"]).succeeds();
     place.assert_same_rows("a", "b");
-    for (from, to, says) in [
-        (
-            "desirable_token = \"nice\"\n",
-            "",
-            "control token `<|good|>` is nothing that the tokenizer's vocabulary",
-        ),
-        ("\"nice\"", "\"\"", "it must be a text"),
-        ("\"nice\"", "\"stupid\"", "and so is `undesirable_token`"),
-        ("\"nice\"", "\" stupid \"", "are the same tokens"),
-        ("alpha = 0.5", "alpha = -1", "`arm.unlikelihood.alpha` is -1"),
-        ("alpha = 0.5", "beta = 0.5", "unknown key for method unlikelihood `beta`"),
-    ] {
-        assert!(PLAN.contains(from), "the test replaces {from}");
-        place.write("plan.toml", &PLAN.replacen(from, to, 1));
-        place.run(&["compare", "plan.toml", "--out", "x"]).fails(2, &[says]);
-    }
+    place.refuses(
+        PLAN,
+        &[
+            (
+                "desirable_token = \"nice\"\n",
+                "",
+                "control token `<|good|>` is nothing that the tokenizer's vocabulary",
+            ),
+            ("\"nice\"", "\"\"", "it must be a text"),
+            ("\"nice\"", "\"stupid\"", "and so is `undesirable_token`"),
+            ("\"nice\"", "\" stupid \"", "are the same tokens"),
+            ("alpha = 0.5", "alpha = -1", "`arm.unlikelihood.alpha` is -1"),
+            ("alpha = 0.5", "beta = 0.5", "unknown key for method unlikelihood `beta`"),
+        ],
+    );
     let listed = place.run(&["methods"]).succeeds().to_owned();
     for line in [
         "csft          conditional SFT: completions of both classes after a control token each (arXiv 2302.08582; \

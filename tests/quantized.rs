@@ -228,48 +228,16 @@ fn a_plan_on_a_quantised_base_runs_and_gives_the_same_bits_twice() {
 fn an_adapter_trained_on_blocks_is_saved_scored_and_merged_as_any_other() {
     let place = place();
     place
-        .run(&[
-            "train",
-            "--method",
-            "dpo",
-            "--model",
-            "model",
-            "--data",
-            "data",
-            "--steps",
-            "8",
-            "--batch-size",
-            "8",
-            "--learning-rate",
-            "2e-2",
-            "--set",
-            "train.lora.rank=4",
-            "--set",
-            "model.quantize=q4_0",
-            "--save-model",
-            "adapter",
-        ])
+        .line(
+            "train --method dpo --model model --data data --steps 8 --batch-size 8 --learning-rate 2e-2 \
+             --set train.lora.rank=4 --set model.quantize=q4_0 --save-model adapter",
+        )
         .succeeds();
     assert!(
         place.path("adapter/adapter_model.safetensors").is_file()
             && !place.path("adapter/config.json").exists()
     );
-    let logps = |model: &str, quantize: &str| -> Vec<f64> {
-        let ran = place.run(&[
-            "score",
-            "--model",
-            model,
-            "--data",
-            "data",
-            "--max-length",
-            "64",
-            "--quantize",
-            quantize,
-        ]);
-        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
-        let at = reader.headers().unwrap().iter().position(|c| c == "logp").unwrap();
-        reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
-    };
+    let logps = |model: &str, form: &str| place.logps(model, &format!("--quantize {form}"));
     let (plain, packed) = (logps("adapter", "none"), logps("adapter", "q4_0"));
     let off = largest_difference(&plain, &packed);
     assert!(off > 1e-4 && off < 3.0, "the base is rounded: {off}");
@@ -278,57 +246,19 @@ fn an_adapter_trained_on_blocks_is_saved_scored_and_merged_as_any_other() {
     assert!(largest_difference(&logps("merged", "none"), &plain) < 1e-3);
     // On suites too.
     place
-        .run(&[
-            "score",
-            "--model",
-            "adapter",
-            "--reference",
-            "model",
-            "--suite",
-            "heldout",
-            "--data",
-            "data",
-            "--max-length",
-            "64",
-            "--quantize",
-            "q4_0",
-            "--out",
-            "scores",
-        ])
+        .line(
+            "score --model adapter --reference model --suite heldout --data data --max-length 64 --quantize \
+             q4_0 --out scores",
+        )
         .succeeds();
     place
-        .run(&[
-            "bench",
-            "--model",
-            "model",
-            "--data",
-            "data",
-            "--set",
-            "model.quantize=q8_0",
-            "--set",
-            "train.lora.rank=4",
-            "--seconds",
-            "1",
-        ])
+        .line("bench --model model --data data --set model.quantize=q8_0 --set train.lora.rank=4 --seconds 1")
         .succeeds();
     place
-        .run(&[
-            "train",
-            "--method",
-            "sft",
-            "--model",
-            "adapter",
-            "--data",
-            "data",
-            "--steps",
-            "1",
-            "--set",
-            "train.lora.rank=4",
-            "--set",
-            "model.quantize=q8_0",
-            "--out",
-            "x",
-        ])
+        .line(
+            "train --method sft --model adapter --data data --steps 1 --set train.lora.rank=4 --set \
+             model.quantize=q8_0 --out x",
+        )
         .fails(2, &["adapter is an adapter", "asks for a frozen base", "kto-eval merge"]);
 }
 
@@ -336,26 +266,25 @@ fn an_adapter_trained_on_blocks_is_saved_scored_and_merged_as_any_other() {
 fn combinations_that_make_no_sense_are_refused_where_they_stand() {
     let place = place();
     let trainer = "method = \"kto\"\n[arm.trainer]\ncommand = [\"true\", \"{out}\"]";
-    for (from, to, says) in [
-        ("quantize = \"q8_0\"", "quantize = \"q9\"", "model.quantize"),
-        (
-            "lora = { rank = 4, alpha = 8 }",
-            "",
-            "`arm.kto` trains all weights, and model.quantize = \"q8_0\" freezes",
-        ),
-        ("method = \"kto\"", "method = \"kto\"\nlora = { rank = 0 }", "`arm.kto` trains all weights"),
-        ("method = \"kto\"", "method = \"rloo\"", "its method takes no adapter"),
-        ("method = \"kto\"", "method = \"reward\"", "its method takes no adapter"),
-        ("method = \"kto\"", "method = \"ppo-offline\"", "its method takes no adapter"),
-        ("method = \"kto\"", trainer, "is an external trainer, which reads the checkpoint as it is"),
-        (
-            "quantize = \"q8_0\"",
-            "quantize = \"q4_k\"",
-            "self_attn.q_proj.weight [96, 32]: Q4K packs 256 numbers",
-        ),
-    ] {
-        assert!(PLAN.contains(from), "the test replaces {from}");
-        place.write("plan.toml", &PLAN.replacen(from, to, 1));
-        place.run(&["compare", "plan.toml", "--out", "x"]).fails(2, &[says]);
-    }
+    place.refuses(
+        PLAN,
+        &[
+            ("quantize = \"q8_0\"", "quantize = \"q9\"", "model.quantize"),
+            (
+                "lora = { rank = 4, alpha = 8 }",
+                "",
+                "`arm.kto` trains all weights, and model.quantize = \"q8_0\" freezes",
+            ),
+            ("method = \"kto\"", "method = \"kto\"\nlora = { rank = 0 }", "`arm.kto` trains all weights"),
+            ("method = \"kto\"", "method = \"rloo\"", "its method takes no adapter"),
+            ("method = \"kto\"", "method = \"reward\"", "its method takes no adapter"),
+            ("method = \"kto\"", "method = \"ppo-offline\"", "its method takes no adapter"),
+            ("method = \"kto\"", trainer, "is an external trainer, which reads the checkpoint as it is"),
+            (
+                "quantize = \"q8_0\"",
+                "quantize = \"q4_k\"",
+                "self_attn.q_proj.weight [96, 32]: Q4K packs 256 numbers",
+            ),
+        ],
+    );
 }

@@ -230,6 +230,12 @@ fn a_comparison_outlives_its_judge_and_pays_for_nothing_twice() {
     assert!(sent.contains("authorization: bearer sk-secret-value"));
     assert_eq!(holding(&place.path("."), "sk-secret-value"), Vec::<String>::new());
     what_was_judged(&place);
+
+    // Passed on without the judgments, the tables made of them stay.
+    let tables = ["winrates.csv", "strengths.csv"].map(|file| place.read(&format!("again/{file}")));
+    std::fs::remove_file(place.path("again/judgments.jsonl")).unwrap();
+    place.run(&["report", "again"]).succeeds();
+    assert_eq!(["winrates.csv", "strengths.csv"].map(|file| place.read(&format!("again/{file}"))), tables);
 }
 
 fn what_was_judged(place: &Place) {

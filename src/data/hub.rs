@@ -3,6 +3,7 @@
 //! The environment is read as everyone else's tools read it: `HF_HOME` and `HF_HUB_CACHE` (where the cache
 //! is), `HF_ENDPOINT`, `HF_TOKEN` (or the token file), `HF_HUB_OFFLINE`.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::env;
 use std::path::{Path, PathBuf};
@@ -134,7 +135,14 @@ pub fn resolve_dataset(
     split: &str,
 ) -> Result<(Vec<PathBuf>, Option<String>)> {
     let hub = Hub::open(id, RepoType::Dataset, revision)?;
-    let picked = layout::pick(&hub.files()?, config, split, id)?;
+    let picked = layout::pick(&hub.files()?, config, split, id);
+    let picked = if hub.cut_off.get() {
+        picked.hint(
+            "the hub could not be reached, and these are the files that the cache has: check the network",
+        )
+    } else {
+        picked
+    }?;
     let files = picked.files.iter().map(|file| hub.get(file)).collect::<Result<_>>()?;
     Ok((files, picked.note))
 }
@@ -146,6 +154,8 @@ struct Hub {
     cache: CacheRepo,
     /// Absent where the environment asks for offline work.
     api: Option<(Api, ApiRepo)>,
+    /// Nobody answered, and the cache stands in.
+    cut_off: Cell<bool>,
 }
 
 impl Hub {
@@ -170,16 +180,24 @@ impl Hub {
                 Some((api, of_repo))
             }
         };
-        Ok(Self { id: id.to_owned(), snapshot, cache: cached, api })
+        Ok(Self { id: id.to_owned(), snapshot, cache: cached, api, cut_off: Cell::new(false) })
     }
 
-    /// All files of the repository; offline, those in the cache.
+    /// All files of the repository; offline, or where nobody answers, those in the cache.
     fn files(&self) -> Result<Vec<String>> {
         let Some((_, api)) = &self.api else {
             let Some(snapshot) = &self.snapshot else { return Err(self.offline("it")) };
             return walk(snapshot);
         };
-        let info = api.info().map_err(|e| self.explain(&e.to_string(), "its list of files"))?;
+        let info = match (api.info(), &self.snapshot) {
+            (Ok(info), _) => info,
+            // As huggingface_hub has it: a hub that cannot be reached is no reason not to use what is here.
+            (Err(e), Some(snapshot)) if unreachable(&e) => {
+                self.cut_off.set(true);
+                return walk(snapshot);
+            }
+            (Err(e), _) => return Err(self.explain(&e.to_string(), "its list of files")),
+        };
         let files: Vec<String> = info.siblings.into_iter().map(|s| s.rfilename).collect();
         // Their names become paths in the cache.
         match files.iter().find(|f| !is_plain(f)) {
@@ -253,6 +271,12 @@ impl Hub {
 
 fn is_set(variable: &str) -> bool {
     env::var(variable).is_ok_and(|v| ["1", "on", "true", "yes"].contains(&v.to_lowercase().as_str()))
+}
+
+/// Whether no answer came at all.
+fn unreachable(error: &ApiError) -> bool {
+    use ureq::Error::{ConnectionFailed, HostNotFound, Io, Timeout};
+    matches!(error, ApiError::RequestError(e) if matches!(**e, Io(_) | HostNotFound | ConnectionFailed | Timeout(_)))
 }
 
 /// A variable of the environment, unless it is absent or empty.

@@ -8,7 +8,7 @@ use super::memory::PeakMemory;
 use super::prepare::TrainingSet;
 use crate::base::error::{Context, Result};
 use crate::model::{Decoder, DecoderConfig};
-use crate::plan::{Arm, Budget, KtoSpec, LoraSpec, Method, Plan, TrainSpec, Z0};
+use crate::plan::{Arm, Budget, KtoSpec, LoraSpec, Method, Plan, Quantize, TrainSpec, Z0};
 use crate::train::{Hooks, Job, Ledger, Reference, ReferenceCache, train};
 
 /// Seconds that each kind of step is tried for.
@@ -52,8 +52,12 @@ impl Paces {
     /// # Errors
     /// A model that cannot be built, data that a method cannot learn from.
     pub fn measure(plan: &Plan, config: DecoderConfig, data: &TrainingSet) -> Result<Self> {
+        let start = {
+            let full = Decoder::random(config, 0, DType::F32, &Device::Cpu)?;
+            // A real base is quantised tensor by tensor as it is read: the whole in fp32 is not part of a run.
+            if plan.model.quantize == Quantize::None { full } else { full.quantized(plan.model.quantize)? }
+        };
         let memory = PeakMemory::start();
-        let start = Decoder::random(config, 0, DType::F32, &Device::Cpu)?;
         let other = (!plan.model.reference.is_empty()).then(|| start.duplicate()).transpose()?;
         let mut paces = Self { known: vec![], mib: 0.0, mean_length: 1.0 };
         for arm in &plan.arms {

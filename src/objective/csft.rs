@@ -9,6 +9,7 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::registry::{Feedback, Objective};
+use super::sft::likelihood;
 use crate::base::error::{Result, ensure};
 use crate::plan::ControlSpec;
 
@@ -43,8 +44,6 @@ impl Objective for Csft {
     }
 
     fn terms(&self, batch: &Batch, step: &StepContext) -> Result<Terms> {
-        let nll = batch.policy.neg()?;
-        let share = (nll.sum_all()? / step.completion_tokens().max(1) as f64)?;
-        Ok(Terms { losses: (nll / &batch.tokens)?, share, rewards: None })
+        likelihood(batch, step.completion_tokens())
     }
 }

@@ -27,8 +27,13 @@ impl Objective for Sft {
     }
 
     fn terms(&self, batch: &Batch, step: &StepContext) -> Result<Terms> {
-        let nll = batch.policy.neg()?;
-        let share = (nll.sum_all()? / step.chosen_tokens.max(1) as f64)?;
-        Ok(Terms { losses: (nll / &batch.tokens)?, share, rewards: None })
+        likelihood(batch, step.chosen_tokens)
     }
+}
+
+/// The batch's part in the mean negative log-likelihood over all `tokens` of the step that are learned from.
+pub(super) fn likelihood(batch: &Batch, tokens: usize) -> Result<Terms> {
+    let nll = batch.policy.neg()?;
+    let share = (nll.sum_all()? / tokens.max(1) as f64)?;
+    Ok(Terms { losses: (nll / &batch.tokens)?, share, rewards: None })
 }

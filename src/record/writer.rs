@@ -8,7 +8,7 @@ use super::environment::Environment;
 use super::folder::{self, files};
 use super::gather::belongs_to_base;
 use super::schema::*;
-use super::table::{Rank, RowFile, RowOf, merge, row_file};
+use super::table::{Rank, RowFile, RowOf, merge, packed, row_file};
 use super::trials::TrialWriter;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{BASE_ARM, Plan};
@@ -257,8 +257,13 @@ pub fn replace_comparisons(dir: &Path, rows: &[ComparisonRow]) -> Result<()> {
     row_file(dir, files::COMPARISONS).write_all(rows)
 }
 
-/// Writes `winrates.csv` and `strengths.csv` anew, or takes them away where there is nothing to tell.
+/// Writes `winrates.csv` and `strengths.csv` anew, or takes them away where there is nothing to tell. A folder that
+/// was passed on without its `judgments.jsonl` keeps them: nothing here could make them again.
 pub fn replace_contests(dir: &Path, rates: &[WinRateRow], strengths: &[StrengthRow]) -> Result<()> {
+    let judgments = dir.join(files::JUDGMENTS);
+    if !judgments.exists() && !packed(&judgments).exists() {
+        return Ok(());
+    }
     row_file(dir, files::WINRATES).replace_or_remove(rates)?;
     row_file(dir, files::STRENGTHS).replace_or_remove(strengths)
 }

@@ -16,7 +16,7 @@ use super::format::{Unit, capitalised, metric, p_value};
 use super::samples::{self, SuiteSamples};
 use super::view::{ALL, View};
 use crate::base::error::{Context, Result};
-use crate::record::{ComparisonRow, Family};
+use crate::record::{ComparisonRow, Family, Verdict};
 
 const TEMPLATE: &str = include_str!("report.html.j2");
 const STYLE: &str = include_str!("report.css");
@@ -53,8 +53,28 @@ struct Page<'a> {
 
 #[derive(Serialize)]
 struct Sentence {
-    verdict: &'static str,
+    /// How the chip is drawn.
+    class: &'static str,
+    chip: &'static str,
     words: String,
+}
+
+impl Sentence {
+    fn of(class: &'static str, words: String) -> Self {
+        Self { class, chip: class, words }
+    }
+
+    /// The sentence begins with the arm ahead, so the chip speaks of that one, whichever stands first in the pair.
+    fn of_pair(c: &ComparisonRow) -> Self {
+        let ahead = if c.verdict == Verdict::Worse { Verdict::Better } else { c.verdict };
+        Self::of(verdict_word(ahead), c.words.clone())
+    }
+
+    /// Here the chip speaks of the trained arm, whoever the sentence begins with.
+    fn against_base(c: &ComparisonRow) -> Self {
+        let chip = if c.verdict == Verdict::Worse { "worse than base" } else { verdict_word(c.verdict) };
+        Self { chip, ..Self::of(verdict_word(c.verdict), c.words.clone()) }
+    }
 }
 
 #[derive(Serialize)]
@@ -136,7 +156,6 @@ fn paragraphs(text: &str) -> Vec<String> {
 
 fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -> Result<Page<'a>> {
     let text = |key: &str| view.planned(&[key]).and_then(Value::as_str).unwrap_or("");
-    let sentence = |c: &ComparisonRow| Sentence { verdict: verdict_word(c.verdict), words: c.words.clone() };
     Ok(Page {
         name: view.name(),
         analysis: paragraphs(text("analysis")),
@@ -144,10 +163,10 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
         banner: content::banner(figures),
         verdicts: super::sweep::found(view.input)
             .into_iter()
-            .map(|c| Sentence { verdict: c.finding.word(), words: c.words })
-            .chain(content::headlines(view, figures).into_iter().map(sentence))
+            .map(|c| Sentence::of(c.finding.word(), c.words))
+            .chain(content::headlines(view, figures).into_iter().map(Sentence::of_pair))
             .collect(),
-        base: content::against_base(figures).into_iter().map(sentence).collect(),
+        base: content::against_base(figures).into_iter().map(Sentence::against_base).collect(),
         lost: content::lost_arms(figures),
         head: in_section(drawings, &Section::Head),
         comparisons: figures.comparisons.len(),

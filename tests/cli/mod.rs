@@ -93,6 +93,29 @@ impl Place {
         ran(self.command(arguments).output().unwrap())
     }
 
+    /// The same for arguments on one line, none of which holds a space.
+    pub fn line(&self, arguments: &str) -> Ran {
+        self.run(&arguments.split_whitespace().collect::<Vec<_>>())
+    }
+
+    /// The log-probs that `score` prints of a model's completions.
+    pub fn logps(&self, model: &str, more: &str) -> Vec<f64> {
+        let ran = self.line(&format!("score --model {model} --data data --max-length 64 {more}"));
+        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
+        let at = reader.headers().unwrap().iter().position(|c| c == "logp").unwrap();
+        reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
+    }
+
+    /// Makes each change (from, to) to a plan, which must then be refused with these words.
+    #[track_caller]
+    pub fn refuses(&self, plan: &str, changes: &[(&str, &str, &str)]) {
+        for (from, to, says) in changes {
+            assert!(plan.contains(from), "the test replaces {from}");
+            self.write("plan.toml", &plan.replacen(from, to, 1));
+            self.run(&["compare", "plan.toml", "--out", "x"]).fails(2, &[says]);
+        }
+    }
+
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_kto-eval"));
         command.args(arguments).current_dir(self.dir.path());

@@ -7,6 +7,7 @@ use kto_eval::model::DecoderConfig;
 use rand_chacha::rand_core::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 /// `../shared` beside the repository, or `KTO_EVAL_SHARED`; says so where it is absent.
 pub fn shared() -> Option<PathBuf> {
@@ -30,6 +31,17 @@ pub fn ids(value: &Value) -> Vec<u32> {
 
 pub fn floats(value: &Value) -> Vec<f64> {
     value.as_array().expect("a list of numbers").iter().map(|v| v.as_f64().expect("a number")).collect()
+}
+
+/// The log-probs that transformers gives a row under the model in `dir`, by `KTO_EVAL_PYTHON` or `python3`.
+pub fn transformers_logps(dir: &Path, row: &[u32]) -> Vec<f64> {
+    let python = std::env::var("KTO_EVAL_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/engine/transformers_logps.py");
+    let asked = serde_json::to_string(row).unwrap();
+    let done = Command::new(&python).args([script.as_path(), dir]).arg(asked).output();
+    let done = done.unwrap_or_else(|e| panic!("{python}: {e}"));
+    assert!(done.status.success(), "{}: {}", dir.display(), String::from_utf8_lossy(&done.stderr));
+    serde_json::from_slice(&done.stdout).unwrap()
 }
 
 pub fn sequence(ids: &[u32], prompt_len: usize) -> Sequence {
