@@ -23,37 +23,20 @@ pub fn micros(units: &[&Unit], micro_tokens: usize, prompts: bool) -> Vec<Micro>
     ranges(units, micro_tokens, !prompts).into_iter().map(|range| Micro::of(units, range, prompts)).collect()
 }
 
-/// The units of each micro-batch: as few as there can be, and as even as so few can be, since a short one costs more a
-/// token and a long one more memory.
+/// The units of each micro-batch.
 fn ranges(units: &[&Unit], micro_tokens: usize, share: bool) -> Vec<Range<usize>> {
-    let alone: Vec<usize> = units.iter().map(|unit| computed_tokens(unit)).collect();
-    let shared = |i: usize| if share && i > 0 { shared_prompt(units[i - 1], units[i]) } else { 0 };
-    let shared: Vec<usize> = (0..units.len()).map(shared).collect();
-    let fewest = filled(&alone, &shared, micro_tokens).len();
-    let (mut low, mut high) = (0, micro_tokens);
-    while low + 1 < high {
-        let middle = low.midpoint(high);
-        match filled(&alone, &shared, middle).len() > fewest {
-            true => low = middle,
-            false => high = middle,
-        }
-    }
-    filled(&alone, &shared, high)
-}
-
-/// One micro-batch after another, each filled up to `limit` tokens: unit i takes `alone[i]`, less `shared[i]` where it
-/// follows its neighbour.
-fn filled(alone: &[usize], shared: &[usize], limit: usize) -> Vec<Range<usize>> {
     let (mut ranges, mut taken): (Vec<Range<usize>>, usize) = (Vec::new(), 0);
-    for (i, (alone, shared)) in alone.iter().zip(shared).enumerate() {
+    for (i, unit) in units.iter().enumerate() {
+        let alone = computed_tokens(unit);
+        let shared = if share && i > 0 { shared_prompt(units[i - 1], unit) } else { 0 };
         match ranges.last_mut() {
-            Some(range) if taken + alone - shared <= limit => {
+            Some(range) if taken + alone - shared <= micro_tokens => {
                 range.end = i + 1;
                 taken += alone - shared;
             }
             _ => {
                 ranges.push(i..i + 1);
-                taken = *alone;
+                taken = alone;
             }
         }
     }
@@ -216,8 +199,8 @@ mod tests {
         let units: Vec<&Unit> = units.iter().collect();
         let ranges = |tokens| micros(&units, tokens, false).into_iter().map(|m| m.units).collect::<Vec<_>>();
         assert_eq!(ranges(13), [0..2, 2..3, 3..4], "two pairs of one prompt take 3 + 2·5 tokens");
-        assert_eq!(ranges(21), [0..2, 2..4], "13 and 16 tokens rather than 21 and 8");
-        let micro = &micros(&units[..3], 21, false)[0];
+        assert_eq!(ranges(21), [0..3, 3..4]);
+        let micro = &micros(&units, 21, false)[0];
         assert_eq!((micro.packed.ids.len(), micro.packed.sequences), (21, 6));
         assert_eq!(micro.completion_reads(), 15);
         let targets: Vec<u32> = micro.packed.reads.iter().map(|r| r.target).collect();

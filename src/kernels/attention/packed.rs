@@ -43,10 +43,8 @@ fn segments(tree: &Tree) -> impl Iterator<Item = (usize, &Range<usize>)> {
     std::iter::once((0, &tree.root)).chain(tree.branches.iter().map(move |own| (past, own)))
 }
 
-/// The most rows that are seen at once in any of the trees.
-fn room(trees: &[Tree]) -> usize {
-    let of = |tree: &Tree| tree.root.len() + tree.branches.iter().map(Range::len).max().unwrap_or(0);
-    trees.iter().map(of).max().unwrap_or(0)
+fn room(tree: &Tree) -> usize {
+    tree.root.len() + tree.branches.iter().map(Range::len).max().unwrap_or(0)
 }
 
 pub(super) fn forward_cpu<T: Real>(qkv: &Tensor, trees: &[Tree], shape: &Shape) -> Result<(Tensor, Tensor)> {
@@ -57,13 +55,9 @@ pub(super) fn forward_cpu<T: Real>(qkv: &Tensor, trees: &[Tree], shape: &Shape) 
     let xs: &[T] = &xs;
     let (mut out, mut lse) = (cpu::zeros::<T>(t * heads * d), cpu::zeros::<T>(heads * t));
     let (out_place, lse_place) = (Shared::new(&mut out), Shared::new(&mut lse));
-    // What a task leaves behind is not seen by the next: bounds leave out what it has not written itself.
-    let work = || {
-        let local = Local::new(room(trees), d);
-        let space = Space::new(&local, false);
-        (local, space)
-    };
-    tasks(trees, shape).into_par_iter().for_each_init(work, |(local, space), (tree, kv)| {
+    tasks(trees, shape).into_par_iter().for_each(|(tree, kv)| {
+        let mut local = Local::new(room(tree), d);
+        let mut space = Space::new(&local, false);
         for (past, own) in segments(tree) {
             local.gather(past, xs, own, &columns, kv, d);
             for head in kv * group..(kv + 1) * group {
@@ -80,7 +74,7 @@ pub(super) fn forward_cpu<T: Real>(qkv: &Tensor, trees: &[Tree], shape: &Shape) 
                     );
                     // SAFETY: rows of this segment under this head belong to this task alone.
                     let lse = unsafe { lse_place.at(head * t + row, block.n) };
-                    forward_block(space, local, block, shape, lse);
+                    forward_block(&mut space, &local, block, shape, lse);
                     for (i, result) in space.result.chunks_exact(local.depth).take(block.n).enumerate() {
                         // SAFETY: as above.
                         let out = unsafe { out_place.at(((row + i) * heads + head) * d, d) };
@@ -127,14 +121,11 @@ pub(super) fn backward_cpu<T: Real>(
     let saved = Saved { qkv: &xs, out: &os, dout: &dos, lse: &lses, t };
     let mut dqkv = cpu::zeros::<T>(t * width);
     let place = Shared::new(&mut dqkv);
-    let work = || {
-        let local = Local::new(room(trees), d);
-        let space = Space::new(&local, true);
-        let (dk, dv) = (local.keys.clone(), local.values.clone());
-        (local, space, dk, dv)
-    };
-    tasks(trees, shape).into_par_iter().for_each_init(work, |(local, space, dk, dv), (tree, kv)| {
+    tasks(trees, shape).into_par_iter().for_each(|(tree, kv)| {
+        let mut local = Local::new(room(tree), d);
+        let mut space = Space::new(&local, true);
         let depth = local.depth;
+        let (mut dk, mut dv) = (local.keys.clone(), local.values.clone());
         let write = |rows: &Range<usize>, dk: &[T], dv: &[T]| {
             for ((row, dk), dv) in rows.clone().zip(dk.chunks_exact(depth)).zip(dv.chunks_exact(depth)) {
                 for (from, x) in [(columns.keys, dk), (columns.values, dv)] {
@@ -145,13 +136,12 @@ pub(super) fn backward_cpu<T: Real>(
         };
         for (past, own) in segments(tree) {
             local.gather(past, saved.qkv, own, &columns, kv, d);
-            for sums in [&mut *dk, &mut *dv] {
-                sums[past * depth..(past + own.len()) * depth].fill(T::ZERO);
-            }
+            dk[past * depth..].fill(T::ZERO);
+            dv[past * depth..].fill(T::ZERO);
             for head in kv * group..(kv + 1) * group {
                 for block in blocks(own.len(), past, shape.window) {
                     let row = own.start + block.first;
-                    saved.block(space, local, block, row, head, shape, (&mut dk[..], &mut dv[..]));
+                    saved.block(&mut space, &local, block, row, head, shape, (&mut dk, &mut dv));
                     for (i, result) in space.result.chunks_exact(depth).take(block.n).enumerate() {
                         // SAFETY: rows of this segment under this head belong to this task alone.
                         let dq = unsafe { place.at((row + i) * width + head * d, d) };
@@ -165,7 +155,7 @@ pub(super) fn backward_cpu<T: Real>(
                 write(own, &dk[past * depth..], &dv[past * depth..]);
             }
         }
-        write(&tree.root, dk, dv);
+        write(&tree.root, &dk, &dv);
     });
     Ok(Tensor::from_vec(dqkv, (t, width), qkv.device())?)
 }
