@@ -9,7 +9,8 @@ A step draws 64 samples of 64 tokens (4 of each of 16 prompts of at most 96 toke
 of the policy's size, computes log-probs under policy and reference, and makes one update (AdamW, clip 1.0, fp32, one
 pass). ppo has a critic besides, and is held against TRL's GRPO, which has none; TRL has no PPO any more. Both sides
 start from the same weights, in which a token that the policy never draws stands for EOS, so that every sample has its
-64 tokens. Steps are timed within each process, sampling to update, without start-up and the first --warm steps.
+64 tokens. Steps are timed within each process, sampling to update, without start-up and the first --warm steps; memory
+is each process's peak resident set.
 TRL runs without gradient checkpointing and with whole batches, which is its fastest setting here.
 """
 import argparse, csv, json, os, shutil, statistics, subprocess, sys, tempfile, time
@@ -53,21 +54,36 @@ def without_end(source, folder, tok, rows):
     print(f"EOS is token {end}, drawn with probability {odds[end]:.1e}", file=sys.stderr)
 
 
+def spawn(command, **environment):
+    """Runs it; its output and its peak resident MiB (looked up while it runs: the kernel's own figure after the end would
+    count this process, from which it is forked)."""
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        child = subprocess.Popen(command, stdout=out, stderr=err, env=dict(os.environ, **environment))
+        peak = 0
+        while child.poll() is None:
+            with open(f"/proc/{child.pid}/status") as status:
+                peak = next((int(line.split()[1]) for line in status if line.startswith("VmHWM")), peak)
+            time.sleep(0.1)
+        out.seek(0), err.seek(0)
+        texts = [file.read().decode(errors="replace") for file in (out, err)]
+    if child.returncode != 0:
+        sys.exit(f"{command[0]} failed ({child.returncode}): {texts[1].strip()[-2000:]}")
+    return texts[0], peak / 1024
+
+
 def kto_eval(args, work, more):
     command = [args.binary, "train", "--model", f"{work}/policy", "--data", f"{work}/pairs.jsonl", "--quiet", "--force",
                "--out", f"{work}/out", "--order", "sequential", "--schedule", "constant", "--warmup", "0", "--weight-decay", "0",
                "--max-grad-norm", "1.0", "--max-length", "512", "--threads", str(args.threads),
                "--learning-rate", str(SETTINGS["learning_rate"]), *more]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, RAYON_NUM_THREADS=str(args.threads)))
-    if done.returncode != 0:
-        sys.exit(f"kto-eval failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
+    return spawn(command, RAYON_NUM_THREADS=str(args.threads))[1]
 
 
 def ours(args, method, work):
     total = 1 + args.warm + args.steps  # one step for the reward model
     params = dict(samples=SAMPLES, max_new_tokens=TOKENS, epochs=1, beta=SETTINGS["beta"], reward_share=1.001 / total)
-    kto_eval(args, work, ["--method", method, "--steps", str(total), "--batch-size", str(SAMPLES * PROMPTS),
-                          *[word for key, value in params.items() for word in ("--param", f"{key}={value}")]])
+    mib = kto_eval(args, work, ["--method", method, "--steps", str(total), "--batch-size", str(SAMPLES * PROMPTS),
+                                *[word for key, value in params.items() for word in ("--param", f"{key}={value}")]])
     rows = list(csv.DictReader(open(f"{work}/out/rollouts.csv")))[args.warm:]
     assert len(rows) == args.steps and all(int(r["samples"]) == SAMPLES * PROMPTS for r in rows), rows
     phases = {}
@@ -75,7 +91,7 @@ def ours(args, method, work):
         tokens = int(row["forward_tokens"]) + int(row["trained_tokens"])
         phases[row["phase"]] = round(tokens / float(row["seconds"]))
     return dict(seconds=statistics.median(float(r["seconds"]) for r in rows),
-                length=statistics.mean(float(r["length"]) for r in rows), phases=phases)
+                length=statistics.mean(float(r["length"]) for r in rows), phases=phases, mib=mib)
 
 
 def train_with_trl(args):
@@ -126,11 +142,8 @@ def train_with_trl(args):
 def theirs(args, method, work):
     command = [sys.executable, __file__, "--model", args.model, "--data", args.data, "--trl", "rloo" if method == "rloo" else "grpo",
                "--work", work, "--steps", str(args.steps), "--warm", str(args.warm), "--threads", str(args.threads)]
-    environment = dict(os.environ, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    if done.returncode != 0:
-        sys.exit(f"TRL failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    out, mib = spawn(command, OMP_NUM_THREADS=str(args.threads), HF_HUB_OFFLINE="1", TOKENIZERS_PARALLELISM="false")
+    return dict(json.loads(out.strip().splitlines()[-1]), mib=mib)
 
 
 def main():
@@ -160,8 +173,9 @@ def main():
         for round_ in range(args.rounds):
             a, b = ours(args, method, work), theirs(args, method, work)
             ratios.append(b["seconds"] / a["seconds"])
-            print(f"{method} {round_ + 1}: kto-eval {a['seconds']:.2f} s a step ({a['length']:.1f} tokens a sample; tokens/s {a['phases']}), "
-                  f"TRL {b['seconds']:.2f} s ({b['length']:.1f}), ratio {ratios[-1]:.2f}", flush=True)
+            print(f"{method} {round_ + 1}: kto-eval {a['seconds']:.2f} s a step ({a['length']:.1f} tokens a sample, {a['mib']:.0f} MiB; "
+                  f"tokens/s {a['phases']}), TRL {b['seconds']:.2f} s ({b['length']:.1f}, {b['mib']:.0f} MiB), "
+                  f"ratio {ratios[-1]:.2f}", flush=True)
         print(f"{method}: median ratio {statistics.median(ratios):.2f}")
     shutil.rmtree(work)
 

@@ -77,6 +77,21 @@ fn verify_takes_one_step_with_each_arm() {
 }
 
 #[test]
+fn verify_takes_a_step_of_each_stage_where_an_arm_has_two() {
+    let place = Place::new();
+    let staged = place.read("plan.toml")
+        + "\n[[arm]]\nname = \"kto-after-sft\"\nmethod = \"kto\"\nsft_first = 0.4\n"
+        + "\n[[arm]]\nmethod = \"rloo\"\nmax_new_tokens = 8\n";
+    place.write("staged.toml", &staged);
+    let ran = place.run(&["verify", "staged.toml", "--quiet"]);
+    let said = ran.succeeds();
+    for arm in ["kto-after-sft", "rloo"] {
+        let identity = |l: &str| l.starts_with(arm) && l.contains("passed") && l.contains("step-0 identity");
+        assert!(said.lines().any(identity), "{said}");
+    }
+}
+
+#[test]
 fn plans_are_shown_with_every_default_and_dry_runs_spend_nothing() {
     let place = Place::new();
     let shown = place.run(&["plan", "show", "plan.toml"]);

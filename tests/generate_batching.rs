@@ -121,6 +121,10 @@ impl Advance for Counting {
         }
         Ok(Tensor::from_vec(logits, (inputs.len(), 3), &Device::Cpu)?)
     }
+    fn fork(&self, cache: &mut Self::Cache, from: usize, to: usize) -> Result<()> {
+        cache[to] = cache[from].clone();
+        Ok(())
+    }
     fn clear(&self, cache: &mut Self::Cache, slot: usize) {
         cache[slot].clear();
     }
@@ -156,4 +160,25 @@ fn a_finished_sequence_makes_room_for_the_next_at_once() {
     assert_eq!((stopped.finish, stopped.text.as_str(), stopped.tokens.len()), (Finish::Stop, "", 3));
     let cut = run(&model, &requests[..1], &Decoding { max_new_tokens: 5, ..Decoding::default() }, 1);
     assert_eq!((cut.generations[0].finish, cut.generations[0].tokens.len()), (Finish::Length, 5));
+}
+
+#[test]
+fn newcomers_with_the_same_prompt_compute_it_once_and_draw_what_they_draw_alone() {
+    let model = decoder();
+    let decoding = Decoding { temperature: 1.0, max_new_tokens: 16, ..Decoding::default() };
+    // Four samples of each of three prompts, as a rollout asks for them.
+    let prompts = [vec![5, 6, 7], vec![9; 11], vec![3]];
+    let request = |(i, p): (usize, &Vec<u32>)| {
+        let p = p.clone();
+        (0..4).map(move |j| Request { id: format!("{i}#{j}"), prompt: p.clone() })
+    };
+    let requests: Vec<Request> = prompts.iter().enumerate().flat_map(request).collect();
+    let all = run(&model, &requests, &decoding, 12);
+    assert_eq!(all.prompt_tokens, 3 + 11 + 1);
+    for (i, request) in requests.iter().enumerate() {
+        let alone = run(&model, std::slice::from_ref(request), &decoding, 1);
+        assert_eq!(all.generations[i], alone.generations[0], "{}", request.id);
+    }
+    // With five slots a group begins in pieces.
+    assert_eq!(run(&model, &requests, &decoding, 5).generations, all.generations);
 }

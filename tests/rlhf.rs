@@ -4,6 +4,8 @@
 mod cli;
 #[path = "rlhf/online.rs"]
 mod online;
+#[path = "rlhf/parting.rs"]
+mod parting;
 #[path = "cli/mod.rs"]
 mod place;
 #[path = "rlhf/ppo.rs"]

@@ -145,7 +145,8 @@ fn refusal(setup: &Setup<'_>) -> String {
 fn every_currency_ends_every_arm_within_an_example_of_the_budget() {
     let pairs = pairs(40);
     let (methods, flops) = ([Method::Sft, dpo(), kto(Z0::Next)], 3e7);
-    for budget in [Budget::Tokens(1500), Budget::Examples(101), Budget::Steps(7), Budget::Flops(flops)] {
+    let counts = [Budget::Tokens(1500), Budget::Examples(101), Budget::Labels(53), Budget::Steps(7)];
+    for budget in counts.into_iter().chain([Budget::Flops(flops)]) {
         for method in &methods {
             let Trained { outcome, steps, .. } = Setup::new(method, budget, &pairs).run().unwrap();
             let ledger = outcome.ledger;
@@ -153,7 +154,7 @@ fn every_currency_ends_every_arm_within_an_example_of_the_budget() {
             // The dearest example: two sequences of 21 tokens; at most 8e5 operations for one.
             let (limit, dearest) = match budget {
                 Budget::Tokens(n) => (n as f64, 42.0),
-                Budget::Examples(n) => (n as f64, 2.0),
+                Budget::Examples(n) | Budget::Labels(n) => (n as f64, 2.0),
                 Budget::Steps(n) => (n as f64, 0.5),
                 Budget::Flops(x) => (x, ledger.flops / ledger.examples as f64 * 4.0),
                 Budget::Seconds(_) => unreachable!("not tested here"),

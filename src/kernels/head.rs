@@ -39,6 +39,14 @@ pub struct Saved {
     gpu: Option<cuda::head::Saved>,
 }
 
+impl Saved {
+    /// Bytes kept.
+    pub fn bytes(&self) -> usize {
+        let probs = self.probs.as_ref().map_or(0, |p| p.elem_count() * p.dtype().size_in_bytes());
+        self.lse.len() * size_of::<f64>() + probs
+    }
+}
+
 /// hidden (m, c), targets (r,) → log-probs (r,).
 pub fn forward(hidden: &Tensor, head: Head<'_>, targets: &[Target], keep: bool) -> Result<(Vec<f64>, Saved)> {
     if let Some(gpu) = cuda::of(hidden) {

@@ -9,7 +9,8 @@ use crate::base::error::Result;
 use crate::data::world::World;
 use crate::data::{Sequence, TokenizedPair, Tokenizer};
 use crate::model::{DecoderConfig, read_config};
-use crate::plan::{Arm, Budget, DataSpec, FeedbackSpec, Plan, WORLD};
+use crate::objective::Feedback;
+use crate::plan::{Arm, Budget, DataSpec, FeedbackSpec, Method, Plan, WORLD};
 use candle_core::Device;
 use serde::Serialize;
 use std::path::Path;
@@ -101,10 +102,17 @@ fn tokens(arm: &Arm, paces: Option<&Paces>) -> Option<f64> {
     match arm.budget {
         Budget::Tokens(n) => Some(n as f64),
         Budget::Examples(n) => Some(n as f64 * length),
+        Budget::Labels(n) => Some(n as f64 * completions_a_label(&arm.method) * length),
         Budget::Steps(n) => Some(n as f64 * arm.train.batch_size as f64 * length),
         Budget::Flops(x) => paces.map(|p| x / p.flops_per_token(arm)),
         Budget::Seconds(x) => paces.map(|p| x / p.seconds(arm, 1.0)),
     }
+}
+
+/// A label of a comparison is two completions.
+fn completions_a_label(method: &Method) -> f64 {
+    let paired = crate::objective::info(method.name()).is_ok_and(|i| i.feedback == Feedback::Paired);
+    if paired || matches!(method, Method::OnlineDpo(_)) { 2.0 } else { 1.0 }
 }
 
 /// The model's shape, where this machine knows it.

@@ -106,6 +106,7 @@ fn amount(row: &RunRow, budget: Budget) -> f64 {
     match budget {
         Budget::Tokens(_) => row.policy_tokens as f64,
         Budget::Examples(_) => row.examples as f64,
+        Budget::Labels(_) => row.labels as f64,
         Budget::Steps(_) => row.steps as f64,
         Budget::Flops(_) => row.flops,
         Budget::Seconds(_) => row.train_seconds,

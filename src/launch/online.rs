@@ -10,10 +10,10 @@ use super::run::{Trained, ended, start};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::data::world::gold_reward;
 use crate::model::generate::Text;
-use crate::plan::{Arm, Method, Plan, RewardFrom, RunSpec, WORLD};
+use crate::plan::{Arm, Budget, Method, Plan, RewardFrom, RunSpec, WORLD};
 use crate::record::{PhaseRow, RolloutRow, StepRow};
 use crate::train::online::{
-    GoldReward, OnlineHooks, OnlineJob, Phases, RolloutMetrics, prompts, train_online,
+    GoldReward, KEEP_BYTES, OnlineHooks, OnlineJob, Phases, RolloutMetrics, prompts, train_online,
 };
 use crate::train::units;
 
@@ -43,6 +43,10 @@ pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()
         let feedback = crate::objective::info(method.name())?.feedback;
         return units(data.as_data(), feedback).map(drop);
     };
+    if online.reward == RewardFrom::Model && matches!(arm.budget, Budget::Labels(_)) {
+        return Err(anyhow!("its reward model's scores are no labels: a budget in labels is never spent"))
+            .hint("set reward = \"gold\" for the arm, or take a budget in flops, tokens or steps");
+    }
     match (online.reward, data) {
         (RewardFrom::Gold, _) if plan.data.source != WORLD => Err(anyhow!(
             "reward = \"gold\" needs the planted-truth world, and data.source is {}",
@@ -97,6 +101,7 @@ pub(super) fn trained(
         text: Text { decode: &decode, eos: prepared.tokenizer.stops() },
         pad: prepared.tokenizer.pad(),
         gold,
+        keep_bytes: KEEP_BYTES,
     };
     let mut rollouts = vec![];
     let mut hooks = OnlineHooks {

@@ -10,7 +10,7 @@ use super::online::check_arm;
 use super::prepare::prepare;
 use super::run::trained;
 use crate::base::error::{Context, Result, bail};
-use crate::plan::{Budget, Plan};
+use crate::plan::{Budget, Plan, RewardFrom, RunSpec};
 use crate::record::Status;
 use crate::train::Check;
 
@@ -45,7 +45,7 @@ pub fn verify(
             continue;
         }
         observer.stage(&format!("one step of {}", run.arm.name));
-        let run = crate::plan::RunSpec { budget: Budget::Steps(1), ..run };
+        let run = one_step(run)?;
         let result = trained(&prepared, &run, abort, &mut |_| Ok(()), observer)
             .with_context(|| format!("arm {}", run.arm.name))?;
         if result.row.status != Status::Done && !result.aborted {
@@ -54,4 +54,19 @@ pub fn verify(
         verified.push(Verified { arm: run.arm.name, checks: result.checks });
     }
     Ok(verified)
+}
+
+/// The run with room for one step of each of its stages: a single step cannot be shared between two.
+fn one_step(run: RunSpec) -> Result<RunSpec> {
+    let mut arm = run.arm.clone();
+    let first = arm.sft_first > 0.0;
+    let reward_model = arm.method.online().is_some_and(|o| o.reward == RewardFrom::Model);
+    if first {
+        arm.sft_first = 0.5;
+    }
+    if reward_model {
+        arm = arm.with(&[("reward_share".to_owned(), toml::Value::Float(0.5))])?;
+    }
+    let steps = 1 + u64::from(first) + u64::from(reward_model);
+    Ok(RunSpec { arm, budget: Budget::Steps(steps), ..run })
 }

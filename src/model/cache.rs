@@ -35,6 +35,23 @@ impl KvCache {
             *length = 0;
         }
     }
+
+    /// Makes slot `to` hold what slot `from` holds, in storage of its own.
+    ///
+    /// # Errors
+    /// An unknown slot; a copy that fails.
+    pub fn fork(&mut self, from: usize, to: usize) -> Result<()> {
+        let slots = self.lengths.len();
+        ensure!(from < slots && to < slots, "the cache has {slots} slots, not {}", from.max(to));
+        for layer in &mut self.layers {
+            layer[to] = match &layer[from] {
+                Some((keys, values)) => Some((keys.copy()?, values.copy()?)),
+                None => None,
+            };
+        }
+        self.lengths[to] = self.lengths[from];
+        Ok(())
+    }
 }
 
 impl Decoder {

@@ -43,6 +43,30 @@ struct AttentionSaved {
     lse: Tensor,
 }
 
+impl LayerTape {
+    /// Bytes of its tensors.
+    pub(super) fn bytes(&self) -> usize {
+        let saved = match self {
+            Self::Input(input) => return bytes(input),
+            Self::Full(saved) => saved,
+        };
+        let Saved { input, attention, projected, middle, up, down } = saved.as_ref();
+        let AttentionSaved { raw, qkv, out, lse } = attention;
+        let raw = raw.iter().flat_map(|(queries, keys)| [queries, keys]);
+        [input, qkv, out, lse, middle, up]
+            .into_iter()
+            .chain(raw)
+            .chain(projected)
+            .chain(down)
+            .map(bytes)
+            .sum()
+    }
+}
+
+pub(super) fn bytes(tensor: &Tensor) -> usize {
+    tensor.elem_count() * tensor.dtype().size_in_bytes()
+}
+
 /// The rows that the part after attention runs at; `None`: all.
 fn rows<'a>(decoder: &Decoder, index: usize, batch: &'a Batch) -> Option<&'a [u32]> {
     (index + 1 == decoder.config().layers.len()).then_some(batch.rows.as_slice())

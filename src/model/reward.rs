@@ -123,6 +123,36 @@ impl RewardModel {
         Ok(scores)
     }
 
+    /// (n,) scores of completions, finite or not, of prompts that neighbours share as [`Packed::push_scored`] says.
+    ///
+    /// # Errors
+    /// A forward pass fails.
+    pub fn shared_scores(&self, sequences: &[&Sequence]) -> Result<Vec<f64>> {
+        let mut scores = Vec::with_capacity(sequences.len());
+        for batch in self.shared_packs(sequences) {
+            scores.extend(self.decoder.scalars(&batch)?);
+        }
+        Ok(scores)
+    }
+
+    /// The batches of [`RewardModel::shared_scores`].
+    pub fn shared_packs(&self, sequences: &[&Sequence]) -> Vec<Packed> {
+        let mut packs = vec![Packed::default()];
+        for group in sequences.chunk_by(|a, b| a.prompt() == b.prompt()) {
+            let tokens = group[0].prompt_len + group.iter().map(|s| s.completion_len()).sum::<usize>();
+            let last = packs.last_mut().filter(|p| p.ids.is_empty() || p.ids.len() + tokens <= BATCH_TOKENS);
+            match last {
+                Some(pack) => pack.push_scored(group, self.pad()),
+                None => {
+                    let mut pack = Packed::default();
+                    pack.push_scored(group, self.pad());
+                    packs.push(pack);
+                }
+            }
+        }
+        packs
+    }
+
     /// (n,) scores of prompts with their completions, as text: tokenized together, closed with EOS.
     ///
     /// # Errors

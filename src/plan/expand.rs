@@ -50,6 +50,7 @@ impl Budget {
         match self {
             Budget::Tokens(_) => "tokens",
             Budget::Examples(_) => "examples",
+            Budget::Labels(_) => "labels",
             Budget::Steps(_) => "steps",
             Budget::Flops(_) => "flops",
             Budget::Seconds(_) => "seconds",
@@ -62,6 +63,7 @@ impl Budget {
         match *self {
             Budget::Tokens(n) => Budget::Tokens(whole(n)),
             Budget::Examples(n) => Budget::Examples(whole(n)),
+            Budget::Labels(n) => Budget::Labels(whole(n)),
             Budget::Steps(n) => Budget::Steps(whole(n)),
             Budget::Flops(x) => Budget::Flops(x * share),
             Budget::Seconds(x) => Budget::Seconds(x * share),
@@ -74,6 +76,7 @@ impl Budget {
         match *self {
             Budget::Tokens(n) => Budget::Tokens(whole(n)),
             Budget::Examples(n) => Budget::Examples(whole(n)),
+            Budget::Labels(n) => Budget::Labels(whole(n)),
             Budget::Steps(n) => Budget::Steps(whole(n)),
             Budget::Flops(x) => Budget::Flops((x - spent).max(0.0)),
             Budget::Seconds(x) => Budget::Seconds((x - spent).max(0.0)),
@@ -82,7 +85,7 @@ impl Budget {
 
     pub fn amount(&self) -> f64 {
         match *self {
-            Budget::Tokens(n) | Budget::Examples(n) | Budget::Steps(n) => n as f64,
+            Budget::Tokens(n) | Budget::Examples(n) | Budget::Labels(n) | Budget::Steps(n) => n as f64,
             Budget::Flops(x) | Budget::Seconds(x) => x,
         }
     }

@@ -18,7 +18,7 @@ const SECTIONS: [&str; 15] = [
     "tune", "prices", "slurm", "arm",
 ];
 
-const CURRENCIES: [&str; 5] = ["tokens", "examples", "steps", "flops", "seconds"];
+const CURRENCIES: [&str; 6] = ["tokens", "examples", "labels", "steps", "flops", "seconds"];
 
 impl Plan {
     /// Parses a plan; `origin` is its path, for messages, and its stem the default name.
@@ -116,6 +116,7 @@ fn budget(given: Option<&Value>, source: &Source) -> Result<Budget> {
         (_, 0) => Err(wrong("a whole number above 0")),
         ("tokens", n) => Ok(Budget::Tokens(n)),
         ("examples", n) => Ok(Budget::Examples(n)),
+        ("labels", n) => Ok(Budget::Labels(n)),
         (_, n) => Ok(Budget::Steps(n)),
     }
 }

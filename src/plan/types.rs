@@ -137,6 +137,9 @@ pub enum Budget {
     Tokens(u64),
     /// Completions trained on (a pair counts two).
     Examples(u64),
+    /// Feedback labels: one a pair, one an unpaired completion, one a sample (or, for online DPO, a prompt's samples)
+    /// that the gold reward is asked about.
+    Labels(u64),
     /// Optimizer steps.
     Steps(u64),
     /// Analytic floating-point operations: policy, KL-term and reference passes.

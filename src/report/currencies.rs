@@ -14,7 +14,7 @@ const CURRENCIES: [(&str, Option<&str>); 6] = [
     ("policy_tokens", Some("tokens")),
     ("flops", Some("flops")),
     ("train_seconds", Some("seconds")),
-    ("labels", None),
+    ("labels", Some("labels")),
     ("examples", Some("examples")),
     ("steps", Some("steps")),
 ];

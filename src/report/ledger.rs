@@ -44,6 +44,7 @@ fn matched_column(plan: &Value) -> &'static str {
     match budget.and_then(|b| b.keys().next()).map(String::as_str) {
         Some("tokens") => "policy_tokens",
         Some("examples") => "examples",
+        Some("labels") => "labels",
         Some("steps") => "steps",
         Some("flops") => "flops",
         Some("seconds") => "train_seconds",

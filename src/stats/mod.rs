@@ -13,6 +13,7 @@ pub mod holm;
 pub mod judge;
 pub mod law;
 pub mod mcnemar;
+pub mod parting;
 pub mod permutation;
 pub mod power;
 pub mod signed_rank;

@@ -32,6 +32,7 @@ shipped![
     "suites/preference/world.toml",
     "suites/generation/alpaca-eval.toml",
     "suites/generation/gsm8k.toml",
+    "suites/generation/heldout-gold.toml",
     "suites/generation/heldout-judged.toml",
     "suites/generation/heldout-rewarded.toml",
     "suites/generation/heldout-prompts.toml",

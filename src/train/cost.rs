@@ -59,6 +59,7 @@ impl Ledger {
         match budget {
             Budget::Tokens(_) => self.policy_tokens as f64,
             Budget::Examples(_) => self.examples as f64,
+            Budget::Labels(_) => self.labels as f64,
             Budget::Steps(_) => self.steps as f64,
             Budget::Flops(_) => self.flops,
             Budget::Seconds(_) => self.train_seconds,
@@ -69,7 +70,7 @@ impl Ledger {
 /// The budget as a number of its currency.
 pub fn amount(budget: Budget) -> f64 {
     match budget {
-        Budget::Tokens(n) | Budget::Examples(n) | Budget::Steps(n) => n as f64,
+        Budget::Tokens(n) | Budget::Examples(n) | Budget::Labels(n) | Budget::Steps(n) => n as f64,
         Budget::Flops(x) | Budget::Seconds(x) => x,
     }
 }

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::place::Place;
 use crate::reward_model::python;
 
+/// About two and a half passes over the pairs: after twice as many the model is surer of the labels' noise than it may be.
 const REWARD_MODEL: [&str; 13] = [
     "train",
     "--method",
@@ -96,6 +97,71 @@ fn a_comparison_counts_the_whole_of_rlhf_and_repeats_itself() {
     }
 }
 
+const TUNED: &str = r#"
+[tune]
+trials = 2
+validation = 0.2
+suite = "heldout-gold"
+metric = "gold_reward"
+budget_share = 0.5
+
+[[arm]]
+method = "kto"
+tune = { learning_rate = { from = 1e-4, to = 1e-2 }, beta = { from = 0.03, to = 1.0 } }
+
+[[arm]]
+method = "rloo"
+max_new_tokens = 8
+tune = { learning_rate = { from = 1e-4, to = 1e-2 }, beta = { from = 0.03, to = 1.0 } }
+"#;
+
+#[test]
+fn arms_that_learn_from_samples_are_tuned_as_the_others_are() {
+    let place = Place::new();
+    let text = plan(&place);
+    let head = text.split("[[arm]]").next().unwrap();
+    place.write("tuned.toml", &(head.to_owned() + TUNED));
+    place.run(&["compare", "tuned.toml", "--out", "a", "--quiet"]).succeeds();
+    let records = Records::read(&place.path("a")).unwrap();
+    let asked: Vec<u64> = records.trials.iter().map(|t| t.n).collect();
+    assert!(asked.len() == 6 && asked[0] > 10 && asked.iter().all(|n| *n == asked[0]), "{asked:?}");
+    for trial in &records.trials {
+        assert_eq!((trial.status, trial.metric.as_str()), (Status::Done, "gold_reward"), "{}", trial.note);
+        // Half of the budget, the reward model, the samples and their scores among it.
+        assert!((trial.flops / 0.75e9 - 1.0).abs() < 0.03, "{} {}: {}", trial.arm, trial.trial, trial.flops);
+    }
+    let of: Vec<_> = records.trials.iter().filter(|t| t.arm == "rloo").collect();
+    let values = kto_eval::stats::tuning::best(&of).unwrap().values.clone();
+    let chosen = |key: &str, planned: f64| {
+        let found = values.split(' ').find_map(|v| v.strip_prefix(key)?.strip_prefix('='));
+        found.map_or(planned, |v| v.parse().unwrap())
+    };
+    // β stands in every rollout; the policy's steps are those without an accuracy.
+    let rollouts: Vec<_> = records.rollouts.iter().filter(|r| r.arm == "rloo").collect();
+    assert!(rollouts.len() > 3 && rollouts.iter().all(|r| r.beta == chosen("beta", 0.05)), "{values}");
+    let policy = records.steps.iter().filter(|s| s.arm == "rloo" && s.accuracy.is_none());
+    let (peak, rate) = (policy.map(|s| s.learning_rate).fold(0.0, f64::max), chosen("learning_rate", 1e-3));
+    assert!(peak <= rate && peak > 0.6 * rate, "{peak} for {rate}");
+}
+
+#[test]
+fn a_budget_in_labels_is_spent_by_label_and_refused_where_it_never_would_be() {
+    let place = Place::new();
+    let text = plan(&place).replace("flops = 1.5e9", "labels = 100");
+    let head = text.split("[[arm]]").next().unwrap();
+    let arms = ["sft", "dpo", "kto"].map(|m| format!("[[arm]]\nmethod = \"{m}\"\n")).concat();
+    place.write("labels.toml", &(head.to_owned() + &arms));
+    place.run(&["compare", "labels.toml", "--out", "a", "--quiet"]).succeeds();
+    let records = Records::read(&place.path("a")).unwrap();
+    let spent: Vec<_> = records.runs.iter().map(|r| (r.arm.as_str(), r.labels, r.examples)).collect();
+    assert_eq!(spent, [("sft", 100, 100), ("dpo", 100, 200), ("kto", 100, 100)]);
+    assert!(place.read("a/report.md").contains("100 labels a run"), "{}", place.read("a/report.md"));
+    place.write("never.toml", &(head.to_owned() + "[[arm]]\nmethod = \"rloo\"\n"));
+    place
+        .run(&["compare", "never.toml", "--out", "x", "--quiet"])
+        .fails(2, &["arm rloo", "a budget in labels is never spent", "hint: set reward = \"gold\""]);
+}
+
 /// A place with enough pairs to learn from (`pairs`), and a model that can (`larger`).
 fn labelled_place() -> Place {
     let place = Place::new();
@@ -174,9 +240,10 @@ fn a_reward_model_is_trained_measured_and_refused_as_a_policy() {
     // A model of two small layers that has read nothing but these pairs: well above a coin, and honest about it.
     let above_chance = (number("accuracy") - 0.5) / number("accuracy_standard_error");
     println!("{quality}");
-    assert!(above_chance > 4.0, "{quality}");
-    assert!(number("loss") < 2f64.ln() && number("brier") < 0.25, "{quality}");
-    assert!(number("expected_calibration_error") < 0.15, "{quality}");
+    assert!(above_chance > 5.0, "{quality}");
+    // Knowing nothing has a loss of log 2 = 0.69 and a Brier score of 0.25.
+    assert!(number("loss") < 0.67 && number("brier") < 0.235, "{quality}");
+    assert!(number("expected_calibration_error") < 0.12, "{quality}");
     let margins: Vec<f64> = place
         .read("margins.csv")
         .lines()

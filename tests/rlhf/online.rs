@@ -11,7 +11,7 @@ use kto_eval::model::generate::Text;
 use kto_eval::model::{Decoder, DecoderConfig, Param, Size};
 use kto_eval::plan::*;
 use kto_eval::train::online::{
-    GoldReward, OnlineHooks, OnlineJob, OnlineOutcome, Phase, RolloutMetrics, train_online,
+    GoldReward, KEEP_BYTES, OnlineHooks, OnlineJob, OnlineOutcome, Phase, RolloutMetrics, train_online,
 };
 use kto_eval::train::{Ended, Outcome, StepMetrics, TrainData};
 use rand::RngExt;
@@ -89,6 +89,7 @@ struct Setup {
     gold: Option<GoldReward>,
     /// What the log-probs of the reference's normed states are multiplied by: far from 1 it is another model.
     sharpness: f64,
+    keep_bytes: usize,
 }
 
 impl Setup {
@@ -100,6 +101,7 @@ impl Setup {
             seed: 5,
             gold: Some(sevens),
             sharpness: 1.0,
+            keep_bytes: KEEP_BYTES,
         }
     }
 
@@ -128,6 +130,7 @@ impl Setup {
             text: Text { decode: &decode, eos: &[EOS] },
             pad: EOS,
             gold: self.gold,
+            keep_bytes: self.keep_bytes,
         };
         let (mut rollouts, mut steps) = (vec![], vec![]);
         let mut hooks = OnlineHooks {
@@ -200,11 +203,26 @@ fn every_method_raises_the_reward_under_five_seeds_and_repeats_itself_to_the_bit
 #[test]
 fn the_first_pass_finds_ratios_of_exactly_one_and_policy_and_reference_equal() {
     for method in methods().into_iter().take(3) {
-        let ran = Setup::new(method, 12).run().unwrap();
+        // Nothing is kept: each first pass computes anew what was recorded.
+        let ran = Setup { keep_bytes: 0, ..Setup::new(method, 12) }.run().unwrap();
         assert!(ran.rollouts.iter().all(|r| r.first_ratio == Some(0.0)), "{:?}", ran.rollouts);
         assert_eq!(ran.rollouts[0].kl, Some(0.0));
         for check in &ran.outcome.train.checks {
             assert_eq!(check.outcome, Outcome::Passed, "{check:?}");
+        }
+    }
+}
+
+#[test]
+fn forward_passes_that_are_kept_all_in_part_or_not_at_all_give_the_same_bits() {
+    for method in methods().into_iter().take(3) {
+        let run = |keep_bytes| Setup { keep_bytes, ..Setup::new(method.clone(), 12) }.run().unwrap();
+        let all = run(usize::MAX);
+        for bytes in [0, 60_000] {
+            let other = run(bytes);
+            assert_eq!(all.outcome.train.weights, other.outcome.train.weights, "{} {bytes}", method.name());
+            assert_eq!((&all.rollouts, &all.steps), (&other.rollouts, &other.steps));
+            assert_eq!(all.outcome.train.ledger.flops, other.outcome.train.ledger.flops);
         }
     }
 }
@@ -223,7 +241,10 @@ fn an_adapter_learns_too_and_its_reference_is_the_same_weights_without_it() {
         assert!(ran.rollouts.iter().all(|r| r.first_ratio.unwrap_or(0.0) == 0.0));
         assert!(ran.rollouts[0].kl.unwrap().abs() < 1e-5, "{:?}", ran.rollouts[0].kl);
         let (first, last) = ends(&ran.rollouts, 5);
-        println!("{} with an adapter: {first:.3} → {last:.3}", method.name());
+        // Were the adapter on in the reference too, the policy would never leave it.
+        let kl = ran.rollouts.last().unwrap().kl.unwrap();
+        println!("{} with an adapter: {first:.3} → {last:.3}, KL {kl:.3} nats", method.name());
+        assert!(kl > 0.1, "{}: KL {kl}", method.name());
         assert!(last > first + 0.1, "{}: {first} → {last}", method.name());
         // Frozen weights are multiplied with twice, not three times.
         let full = Setup::new(method.clone(), 1).run().unwrap().outcome.phases.get(Phase::Optimisation);
@@ -257,9 +278,19 @@ fn a_very_strong_penalty_keeps_the_policy_at_the_reference() {
 
 #[test]
 fn the_ledger_is_the_sum_of_its_phases_and_every_currency_ends_near_its_budget() {
-    let budgets = [Budget::Tokens(9_000), Budget::Flops(2.5e8), Budget::Examples(1500), Budget::Steps(40)];
+    let budgets = [
+        Budget::Tokens(9_000),
+        Budget::Flops(2.5e8),
+        Budget::Examples(1500),
+        Budget::Labels(900),
+        Budget::Steps(40),
+    ];
     for reward in [RewardFrom::Model, RewardFrom::Gold] {
         for budget in budgets {
+            if (reward, budget) == (RewardFrom::Model, Budget::Labels(900)) {
+                // Scores are no labels: a command refuses it.
+                continue;
+            }
             for method in [
                 Method::Rloo(OnlineSpec { reward, ..online() }),
                 Method::OnlineKto(OnlineSpec { reward, beta: 0.1, ..online() }),

@@ -13,7 +13,7 @@ use kto_eval::model::generate::{Decoding, Request, Text, generate};
 use kto_eval::model::{Decoder, DecoderConfig, Size};
 use kto_eval::plan::*;
 use kto_eval::train::online::{
-    OnlineHooks, OnlineJob, RolloutMetrics, heldout_margins, train_online, train_reward_model,
+    KEEP_BYTES, OnlineHooks, OnlineJob, RolloutMetrics, heldout_margins, train_online, train_reward_model,
 };
 use kto_eval::train::{Ended, Hooks, Job, TrainData, train};
 
@@ -109,6 +109,7 @@ impl Ground {
             text: Text { decode: &decode, eos: self.tokenizer.stops() },
             pad: self.tokenizer.pad(),
             gold: Some(gold_reward),
+            keep_bytes: KEEP_BYTES,
         };
         let mut rollouts = vec![];
         let mut hooks = OnlineHooks {

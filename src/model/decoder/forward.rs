@@ -28,6 +28,14 @@ pub struct Tape {
     pub(super) saved: Option<head::Saved>,
 }
 
+impl Tape {
+    /// Bytes that it keeps in tensors, those that two of its parts share counted twice.
+    pub fn bytes(&self) -> usize {
+        let saved = self.saved.as_ref().map_or(0, head::Saved::bytes);
+        self.layers.iter().map(LayerTape::bytes).sum::<usize>() + layer::bytes(&self.last) + saved
+    }
+}
+
 /// A packed batch in the terms of the kernels.
 pub(in crate::model) struct Batch {
     pub trees: Vec<Tree>,
@@ -90,6 +98,10 @@ impl Decoder {
     /// # Errors
     /// The model has no scalar head.
     pub fn forward_scalars(&self, batch: &Packed, logps: bool) -> Result<(Vec<f64>, Vec<f64>, Tape)> {
+        cpu::on_pool(|| self.forward_scalars_on_pool(batch, logps))
+    }
+
+    fn forward_scalars_on_pool(&self, batch: &Packed, logps: bool) -> Result<(Vec<f64>, Vec<f64>, Tape)> {
         let parts = self.batch(batch)?;
         let (x, layers) = self.run_layers(batch, &parts)?;
         let normed = norm::forward(&x, self.norm(self.ids.last_norm))?;
@@ -107,6 +119,10 @@ impl Decoder {
     /// # Errors
     /// The model has no scalar head.
     pub fn scalars(&self, batch: &Packed) -> Result<Vec<f64>> {
+        cpu::on_pool(|| self.scalars_on_pool(batch))
+    }
+
+    fn scalars_on_pool(&self, batch: &Packed) -> Result<Vec<f64>> {
         let parts = self.batch(batch)?;
         let mut x = self.embed(&batch.ids, &batch.positions)?;
         for index in 0..self.config.layers.len() {

@@ -22,6 +22,10 @@ impl Advance for Decoder {
         rayon::scope(|_| Decoder::step(self, cache, inputs))
     }
 
+    fn fork(&self, cache: &mut KvCache, from: usize, to: usize) -> Result<()> {
+        cache.fork(from, to)
+    }
+
     fn clear(&self, cache: &mut KvCache, slot: usize) {
         cache.clear(slot);
     }

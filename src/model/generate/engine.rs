@@ -1,5 +1,6 @@
 //! Continuous batching: every step advances all sequences under way by one token, and a finished one makes
-//! room for the next at once. The prompt of a newcomer goes through in the same step as the others' tokens.
+//! room for the next at once. The prompt of a newcomer goes through in the same step as the others' tokens;
+//! newcomers with the same prompt share that.
 
 use candle_core::{DType, Tensor};
 use rand_chacha::ChaCha8Rng;
@@ -24,6 +25,9 @@ pub trait Advance {
 
     /// Appends tokens to each named slot; the logits (n, v) after the last token of each, in that order.
     fn step(&self, cache: &mut Self::Cache, inputs: &[(usize, &[u32])]) -> Result<Tensor>;
+
+    /// Makes slot `to`, which holds nothing, hold what slot `from` holds.
+    fn fork(&self, cache: &mut Self::Cache, from: usize, to: usize) -> Result<()>;
 
     /// Forgets what a slot holds.
     fn clear(&self, cache: &mut Self::Cache, slot: usize);
@@ -82,6 +86,7 @@ pub struct Generated {
     pub generations: Vec<Generation>,
     pub refused: Vec<Refused>,
     pub steps: usize,
+    /// Of prompts computed: one that newcomers share, once.
     pub prompt_tokens: usize,
     pub new_tokens: usize,
     /// Memory of the KV cache.
@@ -97,6 +102,8 @@ struct Running {
     prompt_len: usize,
     limit: usize,
     rng: ChaCha8Rng,
+    /// Of a newcomer: the one before it that brings the same prompt, as a place among those under way.
+    shares: Option<usize>,
 }
 
 /// Continues every request, at most `slots` at a time.
@@ -134,13 +141,21 @@ pub fn generate<M: Advance>(
     loop {
         while let Some(slot) = free.pop() {
             let Some(&i) = waiting.next() else { break };
+            let prompt = &requests[i].prompt;
             running.push(Running {
                 request: i,
                 slot,
-                ids: requests[i].prompt.clone(),
-                prompt_len: requests[i].prompt.len(),
+                ids: prompt.clone(),
+                prompt_len: prompt.len(),
                 limit: limit(&i),
                 rng: seed::rng(seed, &format!("generate/{}", requests[i].id)),
+                // A newcomer has no token yet; neighbours are the ones that may share.
+                shares: match running.last() {
+                    Some(last) if last.ids == *prompt && last.is_new() => {
+                        last.shares.or(Some(running.len() - 1))
+                    }
+                    _ => None,
+                },
             });
         }
         if running.is_empty() {
@@ -194,6 +209,12 @@ fn split(requests: &[Request], context: usize) -> (Vec<usize>, Vec<Refused>) {
     (runnable, refused)
 }
 
+impl Running {
+    fn is_new(&self) -> bool {
+        self.ids.len() == self.prompt_len
+    }
+}
+
 /// One forward step, one token for every running sequence.
 fn advance<M: Advance>(
     model: &M,
@@ -204,18 +225,20 @@ fn advance<M: Advance>(
 ) -> Result<()> {
     let inputs: Vec<(usize, &[u32])> = running
         .iter()
+        .filter(|r| r.shares.is_none())
         .map(|r| {
             // A newcomer brings its prompt; the others bring the token drawn last.
-            let fresh = if r.ids.len() == r.prompt_len { 0 } else { r.ids.len() - 1 };
+            let fresh = if r.is_new() { 0 } else { r.ids.len() - 1 };
             (r.slot, &r.ids[fresh..])
         })
         .collect();
     done.prompt_tokens +=
-        running.iter().filter(|r| r.ids.len() == r.prompt_len).map(|r| r.prompt_len).sum::<usize>();
+        running.iter().filter(|r| r.is_new() && r.shares.is_none()).map(|r| r.prompt_len).sum::<usize>();
     let logits = model.step(cache, &inputs)?;
     let (n, v) = logits.dims2().context("logits of a generation step")?; // (n, v)
-    ensure!(n == running.len(), "the model returned {n} rows of logits for {} sequences", running.len());
-    let mut logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    ensure!(n == inputs.len(), "the model returned {n} rows of logits for {} sequences", inputs.len());
+    let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
+    let mut logits = forked(model, cache, running, logits, v)?;
     // Each sequence has its own random numbers, so that they may be drawn side by side.
     running.par_iter_mut().zip(logits.par_chunks_mut(v)).try_for_each(|(run, row)| {
         let token = sample(row, &run.ids, decoding, &mut run.rng)?;
@@ -225,6 +248,31 @@ fn advance<M: Advance>(
     done.steps += 1;
     done.new_tokens += running.len();
     Ok(())
+}
+
+/// Gives those that share a prompt what it left in the cache, and a row of logits (v) each.
+fn forked<M: Advance>(
+    model: &M,
+    cache: &mut M::Cache,
+    running: &mut [Running],
+    logits: Vec<f32>,
+    v: usize,
+) -> Result<Vec<f32>> {
+    if running.iter().all(|r| r.shares.is_none()) {
+        return Ok(logits);
+    }
+    let mut rows = logits.chunks_exact(v);
+    let mut all: Vec<f32> = Vec::with_capacity(running.len() * v);
+    for i in 0..running.len() {
+        match running[i].shares.take() {
+            Some(leader) => {
+                model.fork(cache, running[leader].slot, running[i].slot)?;
+                all.extend_from_within(leader * v..(leader + 1) * v);
+            }
+            None => all.extend_from_slice(rows.next().context("a row of logits is missing")?),
+        }
+    }
+    Ok(all)
 }
 
 fn finish(run: &Running, text: Text, stops: &StopStrings) -> Result<Option<Finish>> {

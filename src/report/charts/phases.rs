@@ -51,8 +51,8 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     canvas.line(&[(frame.left, frame.top), (frame.left, frame.bottom)], AXIS, 1.2);
     let spent = arms.iter().map(|(a, p)| format!("{}: {}", a.name, words(p))).collect::<Vec<_>>().join("; ");
     let caption = format!(
-        "{title}: training the reward model, drawing samples, scoring them, their log-probs under the policy that drew \
-         them and the reference, and updates; analytic FLOPs, mean over {seeds}. {spent}."
+        "{title}: training the reward model, drawing samples, scoring them, their log-probs under the reference, and \
+         updates; analytic FLOPs, mean over {seeds}. {spent}."
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "phases".to_owned(), title, caption, section: Section::Cost, svg, marks }])

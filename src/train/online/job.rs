@@ -13,6 +13,9 @@ use crate::train::metrics::StepMetrics;
 use crate::train::run::{Progress, TrainOutcome};
 use crate::train::units::TrainData;
 
+/// A good value of [`OnlineJob::keep_bytes`].
+pub const KEEP_BYTES: usize = 512 << 20;
+
 /// What to train, on what, and for how much.
 #[derive(Clone, Copy)]
 pub struct OnlineJob<'a> {
@@ -31,6 +34,9 @@ pub struct OnlineJob<'a> {
     pub pad: u32,
     /// The world's gold reward, where the data are the world's.
     pub gold: Option<GoldReward>,
+    /// Most bytes of forward passes kept from recording samples to the first update from them; what does not fit is
+    /// computed again, to the same bits.
+    pub keep_bytes: usize,
 }
 
 /// What the loop tells, and what stops it.

@@ -1,46 +1,86 @@
 //! One pass over a rollout: forward, surrogate, backward, over micro-batches.
+//!
+//! The first pass asks the policy what recording has just asked it, so recording keeps what backward needs of that
+//! forward pass, as far as it fits; the rest is computed again, to the same bits.
+
+use std::collections::VecDeque;
 
 use crate::base::error::{Context, Result, ensure};
-use crate::model::{Decoder, Gradients, Packed};
+use crate::model::{Decoder, Gradients, Packed, Tape};
 use crate::objective::online::{Advantages, Part, Rollout, Share, Surrogate, by_sample};
 use crate::train::cost::Ledger;
 use crate::train::micro::{Micro, micros, push_units};
 use crate::train::units::Unit;
 
-/// Log-probs of the samples (and values of their states) under the policy that drew them and under the reference.
-///
-/// The batches are those of [`pass`], and so are the bits: the first pass finds ratios of exactly 1.
+/// A forward pass over a micro-batch: (r,) log-probs, (r,) values with a critic, and what backward needs.
+struct Forward {
+    logps: Vec<f64>,
+    values: Vec<f64>,
+    tape: Tape,
+}
+
+impl Forward {
+    fn of(policy: &Decoder, micro: &Micro, critic: bool) -> Result<Self> {
+        let (logps, values, tape) = match critic {
+            true => policy.forward_scalars(&micro.packed, true)?,
+            false => policy.forward(&micro.packed).map(|(logps, tape)| (logps, vec![], tape))?,
+        };
+        Ok(Self { logps, values, tape })
+    }
+}
+
+/// The first micro-batches' forward passes under the policy that drew the samples, in order.
+#[derive(Default)]
+pub struct Kept(VecDeque<Forward>);
+
+/// (t,) log-probs of the samples' tokens under the reference.
 ///
 /// # Errors
 /// A forward pass fails.
+pub fn reference_logps(reference: &Decoder, units: &[Unit], micro_tokens: usize) -> Result<Vec<f64>> {
+    let units: Vec<&Unit> = units.iter().collect();
+    let mut logps = vec![];
+    for micro in micros(&units, micro_tokens, false) {
+        logps.extend(reference.logps(&micro.packed)?);
+    }
+    Ok(logps)
+}
+
+/// Log-probs of the samples, and values of their states, under the policy that drew them, beside `reference`'s; and
+/// the forward passes that [`pass`] may take over, at most `keep` bytes.
+///
+/// The batches are those of [`pass`], and so are the bits: whether kept or computed again, the first pass finds ratios
+/// of exactly 1.
+///
+/// # Errors
+/// A forward pass fails; lists that do not fit each other.
 pub fn record(
     policy: &Decoder,
-    reference: &Decoder,
+    reference: Vec<f64>,
     units: &[Unit],
     rewards: &[f64],
     micro_tokens: usize,
     critic: bool,
-) -> Result<Rollout> {
+    keep: usize,
+) -> Result<(Rollout, Kept)> {
     let units: Vec<&Unit> = units.iter().collect();
     let samples = units.first().map_or(1, |u| u.sequences.len());
     let lengths = units.iter().flat_map(|u| &u.sequences).map(|s| s.completion_len()).collect();
-    let mut rollout = Rollout { samples, lengths, rewards: rewards.to_vec(), ..Rollout::default() };
+    let mut rollout =
+        Rollout { samples, lengths, rewards: rewards.to_vec(), reference, ..Rollout::default() };
+    let (mut kept, mut bytes, mut room) = (Kept::default(), 0, true);
     for micro in micros(&units, micro_tokens, false) {
-        let (logps, values) = look(policy, &micro, critic)?;
-        rollout.old.extend(logps);
-        rollout.values.extend(values);
-        // With its tape, although nothing runs backward: without one the last bits may differ.
-        rollout.reference.extend(reference.forward(&micro.packed)?.0);
+        let forward = Forward::of(policy, &micro, critic)?;
+        rollout.old.extend(&forward.logps);
+        rollout.values.extend(&forward.values);
+        bytes += forward.tape.bytes();
+        room &= bytes <= keep;
+        if room {
+            kept.0.push_back(forward);
+        }
     }
     rollout.check()?;
-    Ok(rollout)
-}
-
-fn look(policy: &Decoder, micro: &Micro, critic: bool) -> Result<(Vec<f64>, Vec<f64>)> {
-    Ok(match critic {
-        true => policy.forward_scalars(&micro.packed, true).map(|(logps, values, _)| (logps, values))?,
-        false => (policy.forward(&micro.packed)?.0, vec![]),
-    })
+    Ok((rollout, kept))
 }
 
 /// What a pass found.
@@ -59,10 +99,12 @@ pub struct Pass {
     pub reads: u64,
 }
 
-/// Adds the gradient of the surrogate's loss over the whole rollout to `gradients`.
+/// Adds the gradient of the surrogate's loss over the whole rollout to `gradients`. `kept` are forward passes over the
+/// first micro-batches under the policy as it stands.
 ///
 /// # Errors
 /// A forward or backward pass fails.
+#[expect(clippy::too_many_arguments, reason = "a rollout, what is made of it, and where its gradient goes")]
 pub fn pass(
     policy: &Decoder,
     surrogate: &dyn Surrogate,
@@ -70,16 +112,17 @@ pub fn pass(
     (rollout, advantages): (&Rollout, &Advantages),
     beta: f64,
     micro_tokens: usize,
+    mut kept: Kept,
     gradients: &mut Gradients,
 ) -> Result<Pass> {
     let units: Vec<&Unit> = units.iter().collect();
     let (mut found, mut token, mut sample) = (Pass::default(), 0, 0);
     for micro in micros(&units, micro_tokens, false) {
-        let critic = surrogate.critic();
-        let (logps, values, tape) = match critic {
-            true => policy.forward_scalars(&micro.packed, true)?,
-            false => policy.forward(&micro.packed).map(|(logps, tape)| (logps, vec![], tape))?,
+        let forward = match kept.0.pop_front() {
+            Some(forward) => forward,
+            None => Forward::of(policy, &micro, surrogate.critic())?,
         };
+        let Forward { logps, values, tape } = forward;
         let tokens = token..token + logps.len();
         let samples = sample..sample + micro.packed.sequences;
         let of_critic = |v: &'_ [f64]| -> Vec<f64> { v.get(tokens.clone()).unwrap_or_default().to_vec() };
@@ -122,7 +165,8 @@ impl Pass {
     }
 }
 
-/// FLOPs of a forward pass over the units under the policy and one under its reference, and the cost of an update.
+/// FLOPs of a forward pass over the units under the policy's reference, and the cost of an update. The policy's own
+/// log-probs are the first update's forward pass, and cost nothing beside it.
 pub fn update_cost(policy: &Decoder, units: &[Unit], of: usize) -> (f64, Ledger) {
     let mut packed = Packed::default();
     push_units(&mut packed, units);
@@ -137,5 +181,5 @@ pub fn update_cost(policy: &Decoder, units: &[Unit], of: usize) -> (f64, Ledger)
         epochs: units.len() as f64 / of as f64,
         ..Ledger::default()
     };
-    (policy.flops(&packed) + policy.base_flops(&packed), cost)
+    (policy.base_flops(&packed), cost)
 }

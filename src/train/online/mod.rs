@@ -17,7 +17,7 @@ mod surrogates;
 mod symptoms;
 mod update;
 
-pub use job::{OnlineHooks, OnlineJob, OnlineOutcome};
+pub use job::{KEEP_BYTES, OnlineHooks, OnlineJob, OnlineOutcome};
 pub use phases::{Phase, PhaseCost, Phases};
 pub use reward::{GoldReward, RewardSource, Sample, heldout_margins, train_reward_model};
 pub use rollout::{Prompt, RolloutMetrics, prompts};

@@ -7,11 +7,12 @@ use std::time::Duration;
 pub enum Phase {
     /// Training the reward model, forward and backward.
     RewardModel,
-    /// Drawing samples, forward only: the prompt and every new token of each.
+    /// Drawing samples, forward only: every new token, and each prompt once for the samples of a rollout.
     Sampling,
     /// The reward model's scores of samples, forward only.
     Scoring,
-    /// Log-probs (and values) of samples under the policy that drew them and under the reference, forward only.
+    /// Log-probs of samples under the reference, forward only. Those under the policy that drew them are the first
+    /// update's forward pass.
     LogProbs,
     /// Updates of the policy, forward and backward.
     Optimisation,

@@ -4,7 +4,7 @@ use crate::base::error::Result;
 use crate::base::seed;
 use crate::data::Sequence;
 use crate::data::TokenizedPair;
-use crate::model::{Decoder, Packed, RewardModel};
+use crate::model::{Decoder, RewardModel};
 use crate::train::run::{Hooks, Job, TrainOutcome, train};
 
 /// A sample as a reward source sees it.
@@ -36,17 +36,18 @@ impl RewardSource {
             Self::Gold(gold) => Ok(samples.iter().map(|s| gold(s.prompt, s.text)).collect()),
             Self::Model(model) => {
                 let sequences: Vec<&Sequence> = samples.iter().map(|s| s.sequence).collect();
-                model.any_scores(&sequences)
+                model.shared_scores(&sequences)
             }
         }
     }
 
-    /// Tokens and FLOPs of one forward pass over the samples.
+    /// Tokens and FLOPs of one forward pass over the samples, a prompt that neighbours share once.
     pub fn cost(&self, samples: &[Sample<'_>]) -> (usize, f64) {
         let Self::Model(model) = self else { return (0, 0.0) };
-        let mut packed = Packed::default();
-        samples.iter().for_each(|s| packed.push_scored(&[s.sequence], model.pad()));
-        (packed.ids.len(), model.decoder().flops(&packed))
+        let sequences: Vec<&Sequence> = samples.iter().map(|s| s.sequence).collect();
+        let packs = model.shared_packs(&sequences);
+        let flops = packs.iter().map(|p| model.decoder().flops(p)).sum();
+        (packs.iter().map(|p| p.ids.len()).sum(), flops)
     }
 
     pub fn is_gold(&self) -> bool {

@@ -143,7 +143,11 @@ pub fn draw(
         })
         .collect();
     let sampled = generated.prompt_tokens + generated.new_tokens;
-    phases.forward(Phase::Sampling, sampled, policy.flops(&Packed::of(&sequences)), started.elapsed());
+    let mut packed = Packed::default();
+    for group in sequences.chunks(online.samples) {
+        packed.push_group(&group.iter().collect::<Vec<_>>());
+    }
+    phases.forward(Phase::Sampling, sampled, policy.flops(&packed), started.elapsed());
 
     let scoring = Instant::now();
     let samples: Vec<Sample<'_>> = generations

@@ -7,7 +7,7 @@ use super::phases::PhaseCost;
 use super::reward::{GoldReward, RewardSource, train_reward_model};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::model::Decoder;
-use crate::plan::{Budget, Method, OnlineSpec, RewardFrom, TrainSpec};
+use crate::plan::{Method, OnlineSpec, RewardFrom, TrainSpec};
 use crate::train::cost::Ledger;
 use crate::train::run::{Ended, Hooks, Job};
 
@@ -64,7 +64,7 @@ fn trained(
     let model_job = Job {
         method: &Method::Reward,
         spec: &spec,
-        budget: part_of(job.budget, online.reward_share),
+        budget: job.budget.part(online.reward_share),
         seed: job.seed,
         max_length: job.max_length,
         data: job.data,
@@ -84,15 +84,4 @@ fn trained(
     };
     let rewards = Some(RewardSource::Model(Box::new(model)));
     Ok(Source { rewards, ledger: outcome.ledger, phase, ended: Some(ended) })
-}
-
-fn part_of(budget: Budget, share: f64) -> Budget {
-    let whole = |n: u64| ((n as f64 * share) as u64).max(1);
-    match budget {
-        Budget::Tokens(n) => Budget::Tokens(whole(n)),
-        Budget::Examples(n) => Budget::Examples(whole(n)),
-        Budget::Steps(n) => Budget::Steps(whole(n)),
-        Budget::Flops(x) => Budget::Flops(x * share),
-        Budget::Seconds(x) => Budget::Seconds(x * share),
-    }
 }
