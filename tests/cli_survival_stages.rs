@@ -95,15 +95,22 @@ fn a_run_with_an_adapter_goes_on_alone_and_after_sft() {
 }
 
 #[test]
-fn what_a_run_samples_is_drawn_again_to_the_same_rows() {
-    let arm = "[[arm]]\nmethod = \"rloo\"\nsamples = 2\nmax_new_tokens = 8\nreward_share = 0.3\n";
-    let place = place(6_000, arm);
-    // In the reward model's training, and in the rollouts.
-    killed_at(&place, &[4, 20]);
-    for table in [files::ROLLOUTS, files::PHASES] {
-        let rows = |out: &str| cli::stable(&place.read(&format!("{out}/{table}")));
-        assert_eq!(rows("whole"), rows("cut-20"), "{table}");
-        assert!(!rows("whole").is_empty());
+fn a_run_that_samples_goes_on_within_its_reward_model_and_its_rollouts() {
+    // Without a critic, and with one that learns beside a KL penalty that follows its target.
+    for arm in ["rloo\"\nsamples = 2", "ppo\"\nepochs = 2\nkl_target = 0.5"] {
+        let place =
+            place(8_000, &format!("[[arm]]\nmethod = \"{arm}\nmax_new_tokens = 8\nreward_share = 0.3\n"));
+        let rows = |out: &str, table: &str| cli::stable(&place.read(&format!("{out}/{table}")));
+        let ran = killed_at(&place, &[6, 30]);
+        let first = went_on(&ran[0]);
+        assert!(first.len() == 1 && first[0] >= 4, "{arm}: {first:?}");
+        let after = went_on(&ran[1]);
+        assert!(after.len() == 2 && after[0] > 6 && after[0] < 26 && after[1] >= 26, "{arm}: {after:?}");
+        for table in [files::ROLLOUTS, files::PHASES] {
+            assert_eq!(rows("whole", table), rows("cut-30", table), "{arm}: {table}");
+            assert!(!rows("whole", table).is_empty());
+        }
+        assert!(ran.iter().all(|r| !r.err.contains("passed over")), "{arm}: {}", ran[1].err);
     }
 }
 

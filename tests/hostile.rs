@@ -208,6 +208,76 @@ fn a_chat_template_comes_to_an_end() {
     assert_eq!(rendered(long).unwrap().len(), 6000);
 }
 
+/// The program on a model whose chat template this is, and on a conversation.
+fn inspected(template: &str) -> cli::Ran {
+    let place = Place::new();
+    place.write("model/chat_template.jinja", template);
+    let row = json!({"prompt": [{"role": "user", "content": "hi"}], "chosen": [{"role": "assistant", "content": "a"}],
+                     "rejected": [{"role": "assistant", "content": "b"}]});
+    place.write("chats.jsonl", &format!("{row}\n"));
+    place.run(&["data", "inspect", "chats.jsonl", "--model", "model"])
+}
+
+#[test]
+fn a_chat_template_fills_neither_memory_nor_stack() {
+    let grow = |with: &str| {
+        format!(
+            "{{% set ns = namespace(l=[1]) %}}{{% for i in range(60) %}}{{% set ns.l = {with} %}}{{% endfor %}}"
+        )
+    };
+    let folded = format!("{{{{ ({}) | length }}}}", ["[0] * 100000000"; 40].join(" + "));
+    for (source, says) in [
+        (grow("ns.l + ns.l"), "takes more than"),
+        // Made while the template is compiled.
+        (folded, "takes more than"),
+        ("{{ 'x' * 9999999 }}".repeat(40), "fuel"),
+        ("{{ [0] * 99999999 }}".to_owned(), "takes more than"),
+        // Values that hold one another: small, and without end where they are shown.
+        (grow("[ns.l, ns.l]") + "{{ ns.l }}", "takes more than"),
+        (grow("[ns.l, ns.l]") + "{{ ns.l ~ '' }}", "takes more than"),
+        (grow("[ns.l, ns.l]") + "{{ ns.l | tojson }}", "takes more than"),
+        (grow("[ns.l, ns.l]") + &grow("[ns.l, ns.l]").replace("ns", "other") + "{{ ns.l == other.l }}", "takes more than"),
+        (
+            "{% set ns = namespace(l=[]) %}{% for i in range(20) %}{% for i in range(9999) %}{% set ns.l = [ns.l] %}{% endfor %}{% endfor %}"
+                .to_owned(),
+            "nests values deeper than the stack",
+        ),
+    ] {
+        let ran = inspected(&source);
+        let short: String = source.chars().take(120).collect();
+        assert!(ran.err.contains(says), "{short}\n{}", ran.err);
+        ran.fails(2, &["chat template (", "chat_template.jinja"]);
+    }
+    // A template that means no harm is rendered.
+    let ran = inspected("{% for m in messages %}<{{ m.role }}>{{ m.content }}{{ eos_token }}{% endfor %}");
+    assert!(
+        ran.succeeds().contains("rendered with the chat template model/chat_template.jinja"),
+        "{}",
+        ran.out
+    );
+    // What a process would have said of a line, it says through the pipe.
+    inspected("{{ bos_token }}\n{{ raise_exception('no such role') }}")
+        .fails(2, &["line 2: no such role", "hint: the line reads: {{ raise_exception('no such role') }}"]);
+    inspected("{{ bos_token }}\n{% if %}").fails(2, &["line 2", "hint: the line reads: {% if %}"]);
+}
+
+#[test]
+fn the_process_of_a_template_answers_until_its_input_ends() {
+    let place = Place::empty();
+    let mut command = place.command(&["--render-a-chat-template"]);
+    command.stdin(std::process::Stdio::piped());
+    let mut child = command.stdout(std::process::Stdio::piped()).spawn().unwrap();
+    let opening = json!({"source": "{{ messages | length }}", "bos": "", "eos": "", "origin": "x"});
+    let request = json!({"messages": [{"role": "user", "content": "hi"}], "add_generation_prompt": false});
+    child.stdin.take().unwrap().write_all(format!("{opening}\n{request}\nno JSON\n").as_bytes()).unwrap();
+    let done = child.wait_with_output().unwrap();
+    assert!(done.status.success());
+    let replies = String::from_utf8(done.stdout).unwrap();
+    let replies: Vec<Value> = replies.lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert_eq!(replies[..2], [json!({"Text": ""}), json!({"Text": "1"})]);
+    assert!(replies[2]["Error"].is_string() && replies.len() == 3);
+}
+
 /// A gzip file that unpacks to `rows` of a MiB each.
 fn bomb(path: &Path, open: &str, between: &str, rows: usize) {
     let mut file = GzEncoder::new(std::fs::File::create(path).unwrap(), Compression::fast());

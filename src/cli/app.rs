@@ -14,6 +14,9 @@ use crate::base::exit::Exit;
 
 /// The program. Usage errors are clap's, with exit code 2.
 pub fn main() -> ExitCode {
+    if crate::data::begin_templates() {
+        return Exit::Done.into();
+    }
     let Cli { verb, common } = Cli::parse();
     if common.quiet {
         crate::data::hide_progress();

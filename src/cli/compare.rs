@@ -146,8 +146,11 @@ fn costs(plan: &Plan, cost: &launch::Estimate) -> String {
     let trials =
         if cost.trials > 0 { format!(" and {} trials of tuning", cost.trials) } else { String::new() };
     let (arms, seeds) = (cost.arms, plan.seeds.len());
+    let least = plan.arms.iter().map(|a| a.budget.amount()).fold(plan.budget.amount(), f64::min);
+    let from = if least < plan.budget.amount() { format!("{least} to ") } else { String::new() };
+    let budget = format!("{from}{}", plan.budget);
     let mut lines =
-        vec![format!("{} runs ({arms} arms × {seeds} seeds) of {} each{trials}", cost.runs, plan.budget)];
+        vec![format!("{} runs ({arms} arms × {seeds} seeds) of {budget} each{trials}", cost.runs)];
     let unknown = || "not known".to_owned();
     let tokens = cost.tokens.map_or_else(unknown, |t| format!("{:.2} million", t / 1e6));
     lines.push(format!("policy tokens: {tokens}"));

@@ -35,7 +35,7 @@ pub use parquet::write_rows;
 pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
 pub use stream::{Place, read_from, read_rows};
-pub use template::Template;
+pub use template::{FUEL as TEMPLATE_FUEL, Template, begin_templates};
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
 pub use tokenizer::{Tokenizer, tokenizer_files};
 pub use types::*;

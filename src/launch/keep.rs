@@ -5,16 +5,17 @@ use std::path::{Path, PathBuf};
 
 use super::observer::Observer;
 use crate::base::error::{Context, Result, ensure};
-use crate::model::Decoder;
 use crate::plan::RunSpec;
 use crate::record::{RecordWriter, StepRow, files};
-use crate::train::{Checkpoints, Interval, Job, NotKept, Saved, fingerprint};
+use crate::train::{Checkpoints, Interval, NotKept, Saved};
 
 /// The parts of a run that are saved apart. What SFT first ended with stays until the run ends: it is the
 /// method's start and reference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
     SftFirst,
+    /// The reward model of a run that samples.
+    RewardModel,
     /// Begins when the stages before it have made this many steps.
     Method(u64),
 }
@@ -23,13 +24,14 @@ impl Stage {
     fn folder(self, run: &Path) -> PathBuf {
         match self {
             Self::SftFirst => run.join("sft-first"),
+            Self::RewardModel => run.join("reward-model"),
             Self::Method(_) => run.to_owned(),
         }
     }
 
     fn steps_before(self) -> u64 {
         match self {
-            Self::SftFirst => 0,
+            Self::SftFirst | Self::RewardModel => 0,
             Self::Method(steps) => steps,
         }
     }
@@ -37,12 +39,11 @@ impl Stage {
 
 /// What a run under way leaves behind, so that another process can go on with it.
 pub(super) trait Keeper {
-    /// The checkpoint to go on from; `policy` is what the stage starts from.
+    /// The checkpoint to go on from; `fingerprint` is what one must carry to be this run's.
     fn resume(
         &mut self,
         _stage: Stage,
-        _policy: &Decoder,
-        _job: &Job<'_>,
+        _fingerprint: &str,
         _observer: &mut dyn Observer,
     ) -> Result<Option<Saved>> {
         Ok(None)
@@ -86,17 +87,19 @@ impl Keeper for InFolder<'_> {
     fn resume(
         &mut self,
         stage: Stage,
-        policy: &Decoder,
-        job: &Job<'_>,
+        fingerprint: &str,
         observer: &mut dyn Observer,
     ) -> Result<Option<Saved>> {
         let folder = stage.folder(&self.folder);
         if !folder.exists() {
             return Ok(None);
         }
-        let (here, rows) = (fingerprint(policy, job)?, self.writer.steps_begun(self.run));
+        let rows = self.writer.steps_begun(self.run);
         let usable = |saved: &Saved| -> Result<()> {
-            ensure!(saved.fingerprint() == here, "it is of another run (other data, model or settings)");
+            ensure!(
+                saved.fingerprint() == fingerprint,
+                "it is of another run (other data, model or settings)"
+            );
             let step = stage.steps_before() + saved.step();
             ensure!(step <= rows, "it stands at step {step}, and rows are there of {rows} steps");
             Ok(())

@@ -1,7 +1,9 @@
 //! One online run: what the loop in `train::online` needs, and what it found, as rows.
 
+use std::cell::RefCell;
 use std::sync::atomic::AtomicBool;
 
+use super::keep::{Keeper, Stage};
 use super::memory::PeakMemory;
 use super::observer::Observer;
 use super::prepare::{Prepared, TrainingSet};
@@ -9,13 +11,15 @@ use super::rows::{self, Owner};
 use super::run::{Trained, ended, start};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::data::world::gold_reward;
+use crate::model::Decoder;
 use crate::model::generate::Text;
 use crate::plan::{Arm, Budget, Method, Plan, RewardFrom, RunSpec, WORLD};
-use crate::record::{PhaseRow, RolloutRow, StepRow};
+use crate::record::{PhaseRow, RolloutRow};
 use crate::train::online::{
-    GoldReward, KEEP_BYTES, OnlineHooks, OnlineJob, Phases, RolloutMetrics, prompts, train_online,
+    GoldReward, KEEP_BYTES, Keeping, Kept, OnlineHooks, OnlineJob, Phases, RolloutMetrics, prompts,
+    train_online_in,
 };
-use crate::train::units;
+use crate::train::{Job, fingerprint, units};
 
 /// Whether a run of this method goes through the online loop.
 pub(super) fn is_online(method: &Method) -> bool {
@@ -76,12 +80,12 @@ fn check_dropout(arm: &Arm) -> Result<()> {
 /// Trains one run on its own samples.
 ///
 /// # Errors
-/// See [`train_online`].
+/// See [`train_online_in`].
 pub(super) fn trained(
     prepared: &Prepared,
     run: &RunSpec,
     abort: &AtomicBool,
-    step: &mut dyn FnMut(&StepRow) -> Result<()>,
+    keeper: &mut dyn Keeper,
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     check_dropout(&run.arm)?;
@@ -104,16 +108,19 @@ pub(super) fn trained(
         keep_bytes: KEEP_BYTES,
     };
     let mut rollouts = vec![];
+    // Hooks and stages tell one keeper and one observer.
+    let (keeper, observer) = (RefCell::new(keeper), RefCell::new(observer));
     let mut hooks = OnlineHooks {
-        step: &mut |metrics| step(&rows::step(&owner, metrics)),
+        step: &mut |metrics| keeper.borrow_mut().step(&rows::step(&owner, metrics)),
         rollout: &mut |metrics| {
             rollouts.push(rollout(&owner, metrics));
             Ok(())
         },
-        progress: &mut |progress| observer.training(progress),
+        progress: &mut |progress| observer.borrow_mut().training(progress),
         abort,
     };
-    let outcome = train_online(&mut policy, &job, &mut hooks)?;
+    let outcome =
+        train_online_in(&mut policy, &job, &mut hooks, &mut Stages { keeper: &keeper, observer: &observer })?;
     let mut row = rows::run(run);
     rows::ledger(&mut row, &outcome.train.ledger);
     row.trained_parameters = policy.num_trained() as u64;
@@ -125,6 +132,30 @@ pub(super) fn trained(
     let phases = phases(&owner, &outcome.phases);
     let checks = outcome.train.checks;
     Ok(Trained { policy, row, checks, aborted, rollouts, phases })
+}
+
+/// The stages of an online run, as the keeper of every run knows them.
+struct Stages<'a, 'k, 'o> {
+    keeper: &'a RefCell<&'k mut dyn Keeper>,
+    observer: &'a RefCell<&'o mut dyn Observer>,
+}
+
+impl Stages<'_, '_, '_> {
+    fn kept(&self, stage: Stage, fingerprint: &str) -> Result<Kept> {
+        let mut keeper = self.keeper.borrow_mut();
+        let saved = keeper.resume(stage, fingerprint, *self.observer.borrow_mut())?;
+        Ok(Kept { saved, checkpoints: keeper.checkpoints(stage) })
+    }
+}
+
+impl Keeping for Stages<'_, '_, '_> {
+    fn reward_model(&mut self, start: &Decoder, job: &Job<'_>) -> Result<Kept> {
+        self.kept(Stage::RewardModel, &fingerprint(start, job)?)
+    }
+
+    fn rollouts(&mut self, before: u64, fingerprint: &str) -> Result<Kept> {
+        self.kept(Stage::Method(before), fingerprint)
+    }
 }
 
 fn rollout(owner: &Owner, m: &RolloutMetrics) -> RolloutRow {

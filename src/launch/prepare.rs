@@ -1,7 +1,7 @@
 //! What all runs of a plan share: model, tokenizer, reference, data, suites.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
@@ -199,7 +199,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
-    environment.contamination = overlaps(&data.take_text(), &from, &suites);
+    environment.contamination = overlaps(&data.take_prompts(), &from, &suites);
     // The last bits of a product depend on the number of threads.
     let address = match device.is_cpu() {
         true => format!("{weights}-{}-threads", rayon::current_num_threads()),
@@ -292,11 +292,8 @@ pub(super) fn tell_apart(suites: &mut [Suite]) -> Result<()> {
 }
 
 /// How much of each suite the training prompts hold.
-fn overlaps(training: &Dataset, from: &SuiteData, suites: &[Suite]) -> Vec<Overlap> {
-    let training: Vec<&str> = match training {
-        Dataset::Paired(pairs) => pairs.iter().map(|p| p.prompt.as_str()).collect(),
-        Dataset::Unpaired(examples) => examples.iter().map(|e| e.prompt.as_str()).collect(),
-    };
+fn overlaps(training: &BTreeSet<String>, from: &SuiteData, suites: &[Suite]) -> Vec<Overlap> {
+    let training: Vec<&str> = training.iter().map(String::as_str).collect();
     let overlap = |suite: &Suite| {
         // What cannot be read is said where it is scored, after what is wrong with the arms.
         let prompts = from.prompts(suite).ok()?;

@@ -14,7 +14,7 @@ use crate::model::{Decoder, RewardModel};
 use crate::plan::{Arm, Method, Plan, RunSpec};
 use crate::record::{PhaseRow, RecordWriter, RolloutRow, RunRow, Status, StepRow};
 use crate::suite::{Kind, ScoreContext, ScoredSuite, Suite, score_with};
-use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, TrainOutcome, train_from};
+use crate::train::{Check, Ended, Hooks, Interval, Job, Reference, TrainOutcome, fingerprint, train_from};
 
 /// Strength β of the implicit reward that suites measure: one for all arms, so that margins, in units of
 /// β log π/π_ref, can be compared between arms that train under different β.
@@ -71,7 +71,7 @@ fn execute(
     observer: &mut dyn Observer,
 ) -> Result<Trained> {
     if super::online::is_online(&run.arm.method) {
-        return super::online::trained(prepared, run, abort, &mut |row| keeper.step(row), observer);
+        return super::online::trained(prepared, run, abort, keeper, observer);
     }
     let owner = Owner::of(run);
     let mut policy = start(prepared, &run.arm, run.seed)?;
@@ -99,7 +99,7 @@ fn execute(
         reference: Some(reference),
     };
     let stage = Stage::Method(spent.steps);
-    let saved = keeper.resume(stage, &policy, &job, observer)?;
+    let saved = keeper.resume(stage, &fingerprint(&policy, &job)?, observer)?;
     let checkpoints = keeper.checkpoints(stage);
     // Both hooks tell the one observer.
     let observer = std::cell::RefCell::new(observer);

@@ -9,7 +9,7 @@ use super::rows::{self, Owner};
 use crate::base::error::{Context, Result};
 use crate::model::Decoder;
 use crate::plan::{Method, RunSpec};
-use crate::train::{Hooks, Job, ReferenceCache, TrainOutcome, train_from};
+use crate::train::{Hooks, Job, ReferenceCache, TrainOutcome, fingerprint, train_from};
 
 /// What the SFT stage left.
 pub(super) struct First {
@@ -48,7 +48,7 @@ pub(super) fn sft_first(
         data: prepared.data.of(&run.data).as_data(),
         reference: None,
     };
-    let saved = keeper.resume(Stage::SftFirst, policy, &job, observer)?;
+    let saved = keeper.resume(Stage::SftFirst, &fingerprint(policy, &job)?, observer)?;
     let checkpoints = keeper.checkpoints(Stage::SftFirst);
     let mut hooks = Hooks {
         step: &mut |metrics| keeper.step(&rows::step(&owner, metrics)),

@@ -1,8 +1,11 @@
 //! The training data of a plan's arms: read once, treated and tokenized once for each treatment.
 
+use std::collections::BTreeSet;
+
 use super::observer::Observer;
 use super::prepare::{TrainingSet, tokenized};
 use crate::base::error::{Context, Result};
+use crate::base::hash::Hasher;
 use crate::data::{Dataset, Loaded, Tokenizer, load_with, split_prompts, treat};
 use crate::plan::{DataSpec, FeedbackSpec, Plan};
 
@@ -11,10 +14,10 @@ pub struct TrainingSets {
     sets: Vec<(DataSpec, TrainingSet)>,
     /// Prompts kept out of all training, for the choice between trials; empty where nothing is tuned.
     pub validation: Dataset,
-    /// Content hash of the data as read, before any treatment.
+    /// Content hash of the data as read, before any treatment; of several sets, of their hashes in the arms' order.
     pub hash: String,
-    /// The data as read.
-    text: Dataset,
+    /// The prompts of all that was read.
+    prompts: BTreeSet<String>,
 }
 
 impl TrainingSets {
@@ -23,7 +26,8 @@ impl TrainingSets {
     pub fn read(plan: &Plan, tokenizer: &Tokenizer, observer: &mut dyn Observer) -> Result<Self> {
         let mut read: Vec<(DataSpec, Loaded)> = vec![];
         let none = || Dataset::Paired(vec![]);
-        let mut made = Self { sets: vec![], validation: none(), hash: String::new(), text: none() };
+        let mut made =
+            Self { sets: vec![], validation: none(), hash: String::new(), prompts: BTreeSet::new() };
         for arm in &plan.arms {
             if made.sets.iter().any(|(spec, _)| *spec == arm.data) {
                 continue;
@@ -37,13 +41,10 @@ impl TrainingSets {
                 observer.stage(&format!("reading {}", untreated.source));
                 let loaded = load_with(&untreated, &untreated.split, &tokenizer.template())?;
                 loaded.notes.iter().for_each(|note| observer.note(note));
+                made.prompts.extend(prompts(&loaded.dataset).map(str::to_owned));
                 read.push((untreated.clone(), loaded));
             }
             let loaded = &read.iter().find(|(spec, _)| *spec == untreated).expect("read above").1;
-            if made.hash.is_empty() {
-                made.hash = loaded.hash.clone();
-                made.text = loaded.dataset.clone();
-            }
             let mut dataset = loaded.dataset.clone();
             if let Some(tune) = &plan.tune {
                 (dataset, made.validation) = split_prompts(dataset, tune.validation, tune.seed)
@@ -56,12 +57,18 @@ impl TrainingSets {
             let set = tokenized(&arm.data, &treated.dataset, loaded.format, tokenizer, observer)?;
             made.sets.push((arm.data.clone(), set));
         }
+        let mut hashes: Vec<String> = read.into_iter().map(|(_, loaded)| loaded.hash).collect();
+        hashes.dedup();
+        made.hash = match hashes.as_slice() {
+            [one] => one.clone(),
+            several => several.iter().fold(Hasher::new("kto-eval/data"), |h, x| h.part(x.as_bytes())).hex(),
+        };
         Ok(made)
     }
 
-    /// The data as read, before any treatment; given away once, since training needs only tokens.
-    pub(super) fn take_text(&mut self) -> Dataset {
-        std::mem::replace(&mut self.text, Dataset::Paired(vec![]))
+    /// The prompts of all that was read, before any treatment; given away once, since training needs only tokens.
+    pub(super) fn take_prompts(&mut self) -> BTreeSet<String> {
+        std::mem::take(&mut self.prompts)
     }
 
     /// The set of the plan's first arm.
@@ -80,5 +87,12 @@ impl TrainingSets {
     /// If no arm of the plan that was read has these.
     pub fn of(&self, spec: &DataSpec) -> &TrainingSet {
         &self.sets.iter().find(|(known, _)| known == spec).expect("every arm's data is read").1
+    }
+}
+
+fn prompts(dataset: &Dataset) -> Box<dyn Iterator<Item = &str> + '_> {
+    match dataset {
+        Dataset::Paired(pairs) => Box::new(pairs.iter().map(|p| p.prompt.as_str())),
+        Dataset::Unpaired(examples) => Box::new(examples.iter().map(|e| e.prompt.as_str())),
     }
 }

@@ -26,9 +26,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     number("verdict.alpha", plan.verdict.alpha, Range::Open)?;
     number("verdict.equivalence_margin", plan.verdict.equivalence_margin, Range::Positive)?;
     check_judge(&plan.judge, source)?;
-    if plan.data.source == WORLD {
-        check_world(&plan.data.world, source)?;
-    }
+    check_world(&plan.data, "", source)?;
     super::slurm::check(&plan.slurm, source)?;
     number("prices.device_hour", plan.prices.device_hour, Range::NonNegative)?;
     for arm in &plan.arms {
@@ -38,6 +36,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
             check_trainer(plan, arm, trainer, source)?;
         }
         check_feedback(arm, source)?;
+        check_world(&arm.data, &format!("arm.{}.", arm.template()), source)?;
     }
     if let Some(tune) = &plan.tune {
         number("tune.validation", tune.validation, Range::Open)?;
@@ -161,21 +160,32 @@ fn check_sources(plan: &Plan, source: &Source) -> Result<()> {
             ));
         }
     }
-    if plan.model.source == WORLD && plan.data.source != WORLD {
-        return Err(source.error("model.source", "is `world`, which knows only the world's own vocabulary"))
-            .hint("set data.source = \"world\" too, or name a model by hub id or path");
+    if let Some(arm) = plan.arms.iter().find(|a| plan.model.source == WORLD && a.data.source != WORLD) {
+        let own = format!("arm.{}.data.source", arm.template());
+        let place = if source.says(&own) { own.as_str() } else { "data.source" };
+        return Err(source.error(
+            place,
+            "is not `world`, and model.source is: its model knows only the world's own vocabulary",
+        ))
+        .hint("set data.source = \"world\" too, or name a model by hub id or path");
     }
     Ok(())
 }
 
-fn check_world(world: &WorldSpec, source: &Source) -> Result<()> {
-    for (path, x, range) in [
-        ("data.world.temperature", world.temperature, Range::Positive),
-        ("data.world.flip", world.flip, Range::Flip),
-        ("data.world.train_pairs", world.train_pairs as f64, Range::Positive),
-        ("data.world.heldout_pairs", world.heldout_pairs as f64, Range::Positive),
+/// `arm`: what stands before the keys where an arm has its own.
+fn check_world(data: &DataSpec, arm: &str, source: &Source) -> Result<()> {
+    if data.source != WORLD {
+        return Ok(());
+    }
+    let world = &data.world;
+    for (key, x, range) in [
+        ("temperature", world.temperature, Range::Positive),
+        ("flip", world.flip, Range::Flip),
+        ("train_pairs", world.train_pairs as f64, Range::Positive),
+        ("heldout_pairs", world.heldout_pairs as f64, Range::Positive),
     ] {
-        within(source, path, x, range)?;
+        let (own, shared) = (format!("{arm}data.world.{key}"), format!("data.world.{key}"));
+        within(source, if source.says(&own) { &own } else { &shared }, x, range)?;
     }
     Ok(())
 }

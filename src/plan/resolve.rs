@@ -8,8 +8,8 @@ use super::methods::{METHODS, method_names};
 use super::overlay::{keys_of, overlay, section};
 use super::overrides::Overrides;
 use super::slurm::SlurmSpec;
-use super::source::Source;
-use super::sweep::{Expanded, Point, expand, trains_only};
+use super::source::{Source, join};
+use super::sweep::{Expanded, Point, asks_only, expand};
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 
@@ -218,20 +218,15 @@ fn sft_first(source: &Source, table: &Table, path: &str) -> Result<f64> {
     })
 }
 
-/// The plan's data with the arm's own treatment of the training labels.
+/// What the arm is trained on: the plan's data, and what the arm says otherwise.
 fn arm_data(source: &Source, data: &DataSpec, table: &Table, path: &str) -> Result<DataSpec> {
     let given = inner(source, table, "data", path)?;
     let path = format!("{path}.data");
-    for (key, value) in &given {
-        let key = if value.is_table() { format!("{key}.") } else { key.clone() };
-        if !trains_only(&key) {
-            let key = key.trim_end_matches('.');
-            return Err(source.error(
-                &format!("{path}.{key}"),
-                "belongs to the whole plan: all arms answer one set of \
-                                                               held-out questions",
-            ))
-            .hint("an arm may have its own data.feedback.*, data.max_examples and data.max_length");
+    for (section, value) in &given {
+        let keys = value.as_table().into_iter().flat_map(Table::keys).map(|key| join(section, key));
+        if let Some(key) = keys.chain([section.clone()]).find(|key| asks_only(key)) {
+            let why = "belongs to the whole plan: all arms answer one set of held-out questions";
+            return Err(source.error(&join(&path, &key), why)).hint("write it in [data]");
         }
     }
     overlay(data, &given, source, &path)

@@ -183,6 +183,15 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
                                              that the arm is not to have"))
             .hint("tune on the whole data first, and write the values found into the plan that sweeps the feedback");
         }
+        if (DataSpec {
+            max_examples: arm.data.max_examples,
+            max_length: arm.data.max_length,
+            ..plan.data.clone()
+        }) != arm.data
+        {
+            return Err(source.error(&place, "stands beside an arm's own data: there is one validation split"))
+                .hint("tune on the plan's data first, and write the values found into the plan that sweeps the data");
+        }
         let trials = arm.trials(spec).map_err(|e| e.context(source.at(&place)))?;
         if trials.len() != spec.trials + 1 {
             let message = format!(

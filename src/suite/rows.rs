@@ -11,7 +11,7 @@ use super::judge::Task;
 use crate::base::error::{Context, Result, anyhow, bail};
 use crate::base::hash::Hasher;
 use crate::base::seed;
-use crate::data::{PreferencePair, Template, locate, read_rows};
+use crate::data::{PreferencePair, TEMPLATE_FUEL, Template, locate, read_rows};
 use crate::plan::DataSpec;
 
 /// A row and where it stands.
@@ -127,6 +127,7 @@ fn solved(suite: &Suite, shots: &[Row], i: usize, environment: &Environment) -> 
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
+    environment.set_fuel(Some(TEMPLATE_FUEL));
     // A column that is missing is an error, not an empty prompt.
     environment.set_undefined_behavior(minijinja::UndefinedBehavior::Strict);
     environment

@@ -8,6 +8,7 @@
 use super::adamw::AdamWState;
 use super::checks::Watch;
 use super::cost::Ledger;
+use super::online::OnlineState;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::SamplerState;
@@ -44,6 +45,14 @@ impl Interval {
             Self::Seconds(every) => since.as_secs_f64() >= every,
         }
     }
+
+    /// Whether one is due where it cannot be written after every step: `steps` after the last one.
+    pub(super) fn passed(self, steps: u64, since: Duration) -> bool {
+        match self {
+            Self::Steps(every) => steps >= every,
+            Self::Seconds(every) => since.as_secs_f64() >= every,
+        }
+    }
 }
 
 /// A run as it stood after some step.
@@ -67,6 +76,9 @@ pub(super) struct State {
     pub sampler: SamplerState,
     pub ledger: Ledger,
     pub watch: Watch,
+    /// Of a run that samples.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub online: Option<OnlineState>,
 }
 
 /// How many checkpoints are kept.

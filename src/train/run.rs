@@ -251,6 +251,7 @@ impl<'a> Run<'a> {
             sampler: self.sampler.state(),
             ledger: self.ledger,
             watch: self.watch.clone(),
+            online: None,
         }
     }
 

@@ -13,7 +13,11 @@ mod crash;
 mod forge;
 mod memory;
 mod mutate;
+mod place;
+mod read;
 mod readers;
+mod seeds;
+mod words;
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Mutex;
@@ -22,7 +26,8 @@ use std::time::{Duration, Instant};
 
 use kto_eval::base::seed;
 use mutate::Mutator;
-use readers::{Place, READERS, Reader};
+use place::Place;
+use readers::{READERS, Reader};
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;

@@ -1,15 +1,16 @@
 //! Good inputs of every reader.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 
 use candle_core::{DType, Device};
 use kto_eval::data::world::World;
 use kto_eval::data::{Sequence, TokenizedPair};
-use kto_eval::plan::Method;
+use kto_eval::model::{Decoder, DecoderConfig, Size};
+use kto_eval::plan::{LoraSpec, Method, Overrides, Plan, WorldSpec};
+use kto_eval::record::{RunRow, Status, files};
 use kto_eval::train::{Checkpoints, Hooks, Interval, Job, Reference, ReferenceCache, TrainData, train_from};
-
-use super::*;
+use serde_json::{Value, json};
 
 pub const SMALL_PLAN: &str = r#"seeds = [1, 2]
 budget = { tokens = 1000 }

@@ -6,10 +6,11 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 
 use super::{methods, python};
 
-/// What a template may spend on one text, in the engine's units: a unit an instruction, and one a byte that is made or
-/// looked at. A chat of 100 kB takes about a million; a template that loops without end, or doubles a string over and
-/// over, comes to a stop after about a second.
-pub const FUEL: u64 = 20_000_000;
+/// What a template may spend on one text, in the engine's units: one an instruction, and one for 64 bytes that are made or
+/// looked at: a chat of 100 kB takes a few tens of thousands. A template that loops without end, or doubles a string over
+/// and over, comes to a stop after a fraction of a second or 256 MiB. Lists that are added or shown are not counted:
+/// `apart` bounds those.
+pub const FUEL: u64 = 4_000_000;
 
 /// Most bytes that one call of a method or of `tojson` may make: these are ours, and the engine does not count them.
 const LONGEST: usize = 64 << 20;

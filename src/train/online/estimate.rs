@@ -1,10 +1,12 @@
 //! How many prompts a rollout may still take: the cost of samples is known only when they are drawn.
 
+use serde::{Deserialize, Serialize};
+
 use crate::plan::Budget;
 use crate::train::cost::amount;
 
 /// The cost of a prompt in the budget's currency, from the rollouts so far.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Estimate {
     spent: f64,
     prompts: f64,

@@ -6,6 +6,7 @@
 
 mod estimate;
 mod job;
+mod keep;
 mod labels;
 mod learn;
 mod phases;
@@ -18,7 +19,9 @@ mod symptoms;
 mod update;
 
 pub use job::{KEEP_BYTES, OnlineHooks, OnlineJob, OnlineOutcome};
+pub(super) use keep::OnlineState;
+pub use keep::{Keeping, Kept, NotAtAll};
 pub use phases::{Phase, PhaseCost, Phases};
 pub use reward::{GoldReward, RewardSource, Sample, heldout_margins, train_reward_model};
 pub use rollout::{Prompt, RolloutMetrics, prompts};
-pub use run::train_online;
+pub use run::{train_online, train_online_in};

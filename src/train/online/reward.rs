@@ -1,11 +1,12 @@
 //! Who labels samples: the planted-truth world, or a reward model trained from the same checkpoint.
 
+use super::keep::{Keeping, NotAtAll};
 use crate::base::error::Result;
 use crate::base::seed;
 use crate::data::Sequence;
 use crate::data::TokenizedPair;
 use crate::model::{Decoder, RewardModel};
-use crate::train::run::{Hooks, Job, TrainOutcome, train};
+use crate::train::run::{Hooks, Job, TrainOutcome, train_from};
 
 /// A sample as a reward source sees it.
 #[derive(Clone, Copy, Debug)]
@@ -65,9 +66,21 @@ pub fn train_reward_model(
     job: &Job<'_>,
     hooks: &mut Hooks<'_>,
 ) -> Result<(RewardModel, TrainOutcome)> {
+    train_reward_model_in(start, pad, job, hooks, &mut NotAtAll)
+}
+
+/// [`train_reward_model`], going on from what `keeping` holds, and saving there.
+pub(super) fn train_reward_model_in(
+    start: &Decoder,
+    pad: u32,
+    job: &Job<'_>,
+    hooks: &mut Hooks<'_>,
+    keeping: &mut dyn Keeping,
+) -> Result<(RewardModel, TrainOutcome)> {
     let mut model =
         RewardModel::from_start(start, pad, seed::derive(job.seed, "reward/head"))?.into_decoder();
-    let outcome = train(&mut model, job, hooks)?;
+    let kept = keeping.reward_model(&model, job)?;
+    let outcome = train_from(&mut model, job, hooks, kept.saved, kept.checkpoints.as_ref())?;
     Ok((RewardModel::new(model)?, outcome))
 }
 

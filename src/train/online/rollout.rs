@@ -3,6 +3,8 @@
 use std::collections::HashSet;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
+
 use super::job::OnlineJob;
 use super::phases::{Phase, Phases};
 use super::reward::{RewardSource, Sample};
@@ -25,7 +27,7 @@ pub struct Prompt {
 }
 
 /// What is recorded of a rollout: a row of `rollouts.csv`, less the run's name.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct RolloutMetrics {
     /// From 1.
     pub rollout: u64,

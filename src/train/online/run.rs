@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use super::estimate::Estimate;
 use super::job::{OnlineHooks, OnlineJob, OnlineOutcome};
+use super::keep::{Keeping, NotAtAll, Saver};
 use super::phases::{Phase, Phases};
 use super::reward::RewardSource;
 use super::rollout::{Drawn, Prompt, RolloutMetrics, draw, given, prompts};
@@ -27,7 +28,7 @@ use crate::train::units::{Unit, units};
 /// Trains `policy` in place on its own samples until the budget is spent.
 ///
 /// A rollout takes `batch_size` samples, or as many as the budget still has room for by the cost of those before it;
-/// so a run ends within about half a prompt's samples of its budget. An interrupted run begins anew.
+/// so a run ends within about half a prompt's samples of its budget.
 ///
 /// # Errors
 /// Input that cannot be trained on, a budget smaller than the first rollout, and the checks that refuse to go on. A
@@ -37,15 +38,32 @@ pub fn train_online(
     job: &OnlineJob<'_>,
     hooks: &mut OnlineHooks<'_>,
 ) -> Result<OnlineOutcome> {
+    train_online_in(policy, job, hooks, &mut NotAtAll)
+}
+
+/// [`train_online`], going on from what `keeping` holds, and saving there: between rollouts at the interval, when
+/// aborted, and at the end. Rollouts that an earlier process made are told again.
+///
+/// # Errors
+/// As [`train_online`]; a checkpoint that cannot be written.
+pub fn train_online_in(
+    policy: &mut Decoder,
+    job: &OnlineJob<'_>,
+    hooks: &mut OnlineHooks<'_>,
+    keeping: &mut dyn Keeping,
+) -> Result<OnlineOutcome> {
     let start = policy.weights_hash()?;
-    let mut source = reward_source(policy, job, hooks)?;
+    let mut source = reward_source(policy, job, hooks, keeping)?;
     let critic = surrogate(job.method).is_some_and(|s| s.critic());
     if critic {
         *policy = policy.with_critic(seed::derive(job.seed, "online/critic"))?;
     }
     let mut ended = source.ended.take().unwrap_or(Ended::Done);
     let mut run = Run::new(policy, job, source, &start)?;
+    let mut saver = run.take_up(policy, &start, &ended, keeping)?;
+    run.told.iter().try_for_each(|metrics| (hooks.rollout)(metrics))?;
     while ended == Ended::Done {
+        saver.save(&run, policy, false)?;
         if hooks.abort.load(Ordering::Relaxed) {
             ended = Ended::Aborted;
         } else if let Some(size) = run.next_size()? {
@@ -53,6 +71,10 @@ pub fn train_online(
         } else {
             break;
         }
+    }
+    if !matches!(ended, Ended::Diverged(_)) {
+        // What comes after training (scoring) may be cut short too.
+        saver.save(&run, policy, true)?;
     }
     if critic {
         *policy = policy.without_scalar()?;
@@ -90,6 +112,8 @@ pub(super) struct Run<'a> {
     pub(super) control: KlControl,
     pub(super) estimate: Estimate,
     pub(super) rollouts: u64,
+    /// Those that ended.
+    pub(super) told: Vec<RolloutMetrics>,
     pub(super) loss: f64,
     /// Policy and reference begin equal.
     pub(super) equal: bool,
@@ -126,9 +150,30 @@ impl<'a> Run<'a> {
             control: KlControl::new(online.beta, online.kl_target),
             estimate: Estimate::default(),
             rollouts: 0,
+            told: vec![],
             loss: f64::NAN,
             equal: job.reference.weights_hash()? == start,
         })
+    }
+
+    /// Goes on from what is kept, where anything is, and says where this run is saved. A run that ended with its reward
+    /// model has nothing to keep.
+    fn take_up(
+        &mut self,
+        policy: &mut Decoder,
+        start: &str,
+        ended: &Ended,
+        keeping: &mut dyn Keeping,
+    ) -> Result<Saver> {
+        if *ended != Ended::Done {
+            return Ok(Saver::new(None, self, start, String::new()));
+        }
+        let fingerprint = self.fingerprint(start)?;
+        let kept = keeping.rollouts(self.before.steps, &fingerprint)?;
+        if let Some(saved) = kept.saved {
+            self.restore(policy, saved, &fingerprint)?;
+        }
+        Ok(Saver::new(kept.checkpoints, self, start, fingerprint))
     }
 
     fn spent(&self) -> f64 {
@@ -177,6 +222,7 @@ impl<'a> Run<'a> {
         self.ledger.train_seconds += took;
         drawn.metrics.seconds = took;
         (hooks.rollout)(&drawn.metrics)?;
+        self.told.push(drawn.metrics);
         self.estimate.observe(self.spent() - before, size);
         (hooks.progress)(self.progress());
         Ok(ended.map(|why| format!("rollout {}: {why}", self.rollouts)))

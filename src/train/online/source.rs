@@ -1,10 +1,9 @@
 //! Where a run's rewards come from: the reward model that it trains first, or the gold reward.
 
-use std::time::Instant;
-
 use super::job::{OnlineHooks, OnlineJob};
+use super::keep::Keeping;
 use super::phases::PhaseCost;
-use super::reward::{GoldReward, RewardSource, train_reward_model};
+use super::reward::{GoldReward, RewardSource, train_reward_model_in};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::model::Decoder;
 use crate::plan::{Method, OnlineSpec, RewardFrom, TrainSpec};
@@ -31,6 +30,7 @@ pub(super) fn reward_source(
     start: &Decoder,
     job: &OnlineJob<'_>,
     hooks: &mut OnlineHooks<'_>,
+    keeping: &mut dyn Keeping,
 ) -> Result<Source> {
     match job.method.online() {
         None => Ok(Source::default()),
@@ -38,7 +38,9 @@ pub(super) fn reward_source(
             let rewards = Some(RewardSource::Gold(gold(job)?));
             Ok(Source { rewards, ..Source::default() })
         }
-        Some(online) => trained(start, job, online, hooks).context("training the arm's reward model"),
+        Some(online) => {
+            trained(start, job, online, hooks, keeping).context("training the arm's reward model")
+        }
     }
 }
 
@@ -53,8 +55,8 @@ fn trained(
     job: &OnlineJob<'_>,
     online: &OnlineSpec,
     hooks: &mut OnlineHooks<'_>,
+    keeping: &mut dyn Keeping,
 ) -> Result<Source> {
-    let started = Instant::now();
     let spec = TrainSpec {
         learning_rate: online.reward_learning_rate,
         // A batch holds whole pairs, whatever the samples are.
@@ -71,12 +73,12 @@ fn trained(
         reference: None,
     };
     let mut own = Hooks { step: &mut *hooks.step, progress: &mut |_| (), abort: hooks.abort };
-    let (model, outcome) = train_reward_model(start, job.pad, &model_job, &mut own)?;
+    let (model, outcome) = train_reward_model_in(start, job.pad, &model_job, &mut own, keeping)?;
     let phase = PhaseCost {
         forward_tokens: 0,
         trained_tokens: outcome.ledger.policy_tokens,
         flops: outcome.ledger.flops,
-        seconds: started.elapsed().as_secs_f64(),
+        seconds: outcome.ledger.train_seconds,
     };
     let ended = match outcome.ended {
         Ended::Diverged(why) => Ended::Diverged(format!("the reward model diverged: {why}")),

@@ -1,5 +1,7 @@
 //! What goes wrong in learning from samples, by name: a run that shows one of these ends, and its row says which.
 
+use serde::{Deserialize, Serialize};
+
 /// Rollouts in a row before a constant reward, nothing but empty samples, or samples that never end are a failure:
 /// one such batch is chance.
 const PATIENCE: u64 = 5;
@@ -12,7 +14,7 @@ const ROUNDING: f64 = 1e-6;
 const MOST_KL: f64 = 20.0;
 
 /// Counts of rollouts in a row, and of samples in a row that did not end.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Symptoms {
     constant: u64,
     empty: u64,

@@ -44,7 +44,9 @@ impl JudgeTemplate {
 
     /// The body of a request to `/chat/completions`.
     pub fn request(&self, model: &str, prompt: &str, first: &str, second: &str) -> Result<Value> {
-        let user = Environment::new().render_str(&self.user, context! { prompt, first, second });
+        let mut environment = Environment::new();
+        environment.set_fuel(Some(crate::data::TEMPLATE_FUEL));
+        let user = environment.render_str(&self.user, context! { prompt, first, second });
         let user = user.with_context(|| format!("judge template `{}`", self.name))?;
         Ok(json!({
             "model": model,
