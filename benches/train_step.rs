@@ -41,8 +41,8 @@ fn peak() -> f64 {
     let mut best = 0f64;
     for _ in 0..6 {
         let start = cpu_seconds();
-        let view = || kto_eval::kernels::real::View::new(&a, n, n, n);
-        kto_eval::kernels::real::matmul(&mut out, n, false, view(), view(), gemm::Parallelism::None);
+        let view = || kto_eval::kernels::matrix::View::new(&a, n, n, n);
+        kto_eval::kernels::matrix::matmul(&mut out, n, false, view(), view(), 1);
         best = best.max(2.0 * (n as f64).powi(3) / (cpu_seconds() - start));
     }
     best
@@ -128,7 +128,7 @@ fn methods(config: &DecoderConfig, rounds: usize) -> Result<()> {
                 reward_shift: 0.0,
             };
             let start = cpu_seconds();
-            gradients.zero_()?;
+            gradients.restart_()?;
             compute_step(&policy, objective.as_ref(), &input, &mut gradients)?;
             optimizer.step(&mut policy, &gradients, 1e-5, 1.0)?;
             times.push(cpu_seconds() - start);

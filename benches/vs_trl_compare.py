@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """The whole comparison (sft, dpo, kto; three seeds; scored) against nine TRL runs and their scoring with transformers.
 
-    python benches/vs_trl_compare.py --model DIR --data DIR --trl-runner PATH/trl_speed.py [--python PYTHON] [--tokens 60000]
+    python benches/vs_trl_compare.py --model DIR --data DIR --trl-runner PATH/trl_speed.py [--python PYTHON] [--tokens 60000] [--examples 0]
 
 DIR of --data holds train.jsonl and test.jsonl of HH transcripts. Install TRL as `benches/vs_trl.py` says.
 
-kto-eval is timed as a user sees it: `compare hh-harmless`, from an empty cache, reports drawn. TRL is timed in its
+kto-eval is timed as a user sees it: `compare hh-harmless` with replies sampled (suite heldout-prompts), from an empty
+cache, reports drawn. Both sides score the first --examples of the held-out pairs and prompts (0: all). TRL is timed in its
 favour: each method's dataset build and rate are measured once over --steps steps of batch 8 and carried to the budget
 and to three seeds, without interpreter start-up and loading; scoring one model (log-probs of chosen and rejected in
 padded batches of 16, then sampled replies of at most 128 tokens to the same prompts) is measured once and counted ten
@@ -31,6 +32,7 @@ def score(args):
         cut = row["chosen"].rfind(mark) + len(mark)
         if row["rejected"][:cut] == row["chosen"][:cut]:
             pairs.append((row["chosen"][:cut], row["chosen"][cut:], row["rejected"][cut:]))
+    pairs = pairs[: args.examples or len(pairs)]
     started, total = time.perf_counter(), 0.0
     with torch.inference_mode():
         texts = [(p, c) for p, chosen, rejected in pairs for c in (chosen, rejected)]
@@ -69,7 +71,7 @@ def main():
     parser.add_argument("--trl-runner")
     parser.add_argument("--python", default="target/peers/bin/python")
     parser.add_argument("--binary", default="target/release/kto-eval")
-    for name, default in (("tokens", 60_000), ("steps", 10), ("warm", 2), ("threads", 2)):
+    for name, default in (("tokens", 60_000), ("examples", 0), ("steps", 10), ("warm", 2), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
     parser.add_argument("--score", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -79,7 +81,8 @@ def main():
     cache, out = tempfile.mkdtemp(), tempfile.mkdtemp()
     started = time.perf_counter()
     run([args.binary, "compare", "hh-harmless", "--model", args.model, "--data", args.data, "--threads", str(args.threads),
-         "--set", f"budget.tokens={args.tokens}", "--out", os.path.join(out, "hh"), "--quiet"],
+         "--set", f"budget.tokens={args.tokens}", "--set", f"suites.max_examples={args.examples}",
+         "--set", 'suites.generation=["heldout-prompts"]', "--out", os.path.join(out, "hh"), "--quiet"],
         env=dict(os.environ, KTO_EVAL_CACHE=cache))
     ours = time.perf_counter() - started
     shutil.rmtree(cache), shutil.rmtree(out)
@@ -97,7 +100,7 @@ def main():
         print(f"TRL {method}: {train:.0f} s of steps and {build:.0f} s of preparation a run", flush=True)
     env = dict(os.environ, HF_HUB_OFFLINE="1", OMP_NUM_THREADS=str(args.threads))
     peer = json.loads(run([args.python, __file__, "--score", "--model", args.model, "--data", args.data,
-                           "--threads", str(args.threads)], env=env))
+                           "--examples", str(args.examples), "--threads", str(args.threads)], env=env))
     theirs += (3 * SEEDS + 1) * (peer["logps_s"] + peer["sampling_s"])
     print(f"transformers, scoring one model: {peer['logps_s']:.0f} s of log-probs, {peer['sampling_s']:.0f} s of sampling")
     print(f"TRL and transformers: {theirs:.0f} s; ratio {theirs / ours:.2f}")

@@ -164,6 +164,31 @@ fn gradients_accumulate_and_go_back_to_zero() {
 }
 
 #[test]
+fn a_pass_after_a_restart_has_the_bits_of_one_from_zero() {
+    let packed = shared_prompts();
+    let dlogps = numbers("dlogps", packed.reads.len());
+    for family in FAMILIES {
+        let decoder = decoder(family);
+        let wanted = gradients(&decoder, &packed, &dlogps);
+        let mut grads = gradients(&decoder, &packed, &dlogps);
+        grads.scale_(f64::NAN).unwrap();
+        grads.restart_().unwrap();
+        let (_, tape) = decoder.forward(&packed).unwrap();
+        decoder.backward(tape, &dlogps, &mut grads).unwrap();
+        for (i, (found, wanted)) in grads.tensors().iter().zip(wanted.tensors()).enumerate() {
+            assert_eq!(flat(found), flat(wanted), "{family} {i}");
+        }
+        // The second pass adds.
+        let (_, tape) = decoder.forward(&packed).unwrap();
+        decoder.backward(tape, &dlogps, &mut grads).unwrap();
+        for (found, wanted) in grads.tensors().iter().zip(wanted.tensors()) {
+            let twice: Vec<f64> = flat(wanted).iter().map(|g| 2.0 * g).collect();
+            assert!(largest_difference(&flat(found), &twice) < 1e-12, "{family}");
+        }
+    }
+}
+
+#[test]
 fn steps_through_the_cache_are_the_packed_forward() {
     for family in FAMILIES {
         let decoder = decoder(family);

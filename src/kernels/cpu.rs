@@ -185,7 +185,7 @@ pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
     rayon::scope(|_| f())
 }
 
-/// A matrix product on all threads of the pool.
-pub fn all_threads() -> gemm::Parallelism {
-    gemm::Parallelism::Rayon(rayon::current_num_threads())
+/// As many threads as the pool has, for a product on all of them.
+pub fn all_threads() -> usize {
+    rayon::current_num_threads()
 }

@@ -6,8 +6,9 @@ use candle_core::{D, DType, Tensor};
 use super::cpu::{self, dispatch};
 use super::cuda;
 use super::linear::{self, Products};
+use super::matrix::{View, matmul};
 use super::plain;
-use super::real::{Real, View, matmul};
+use super::real::Real;
 use super::reduce;
 use crate::base::error::{Result, bail};
 

@@ -4,8 +4,9 @@ use candle_core::Tensor;
 
 use super::cpu::{self, dispatch};
 use super::cuda;
+use super::matrix::{View, matmul, product};
 use super::quantized::Quantized;
-use super::real::{Real, View, matmul, product};
+use super::real::Real;
 use super::{plain, rowwise};
 use crate::base::error::{Result, ensure};
 
@@ -92,13 +93,27 @@ pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<
     Ok(dy.matmul(&weight.numbers(dy)?)?)
 }
 
+/// Whether [`first_backward_weight`] takes this gradient: one that the CPU's kernels take.
+pub fn can_write_over(dy: &Tensor) -> bool {
+    cpu::applies(dy) && cuda::of(dy).is_none()
+}
+
+/// dW = dyᵀ·x, whatever dW was.
+///
+/// # Errors
+/// Where [`can_write_over`] says no.
+pub fn first_backward_weight(dy: &Tensor, x: &Tensor, dweight: &Tensor) -> Result<()> {
+    ensure!(can_write_over(dy), "a gradient is written over by the CPU's kernels only");
+    dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight, false))
+}
+
 /// dW += dyᵀ·x.
 pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
     if let Some(gpu) = cuda::of(dy) {
         return cuda::linear::backward_weight(&*gpu, dy, x, dweight);
     }
     if cpu::applies(dy) {
-        return dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight));
+        return dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight, true));
     }
     plain::accumulate(dweight, &dy.t()?.matmul(x)?)
 }
@@ -232,18 +247,12 @@ fn backward_input_cpu<T: Real>(dy: &Tensor, weight: Weight<'_>) -> Result<Tensor
     Ok(Tensor::from_vec(out, (t, k), dy.device())?)
 }
 
-fn backward_weight_cpu<T: Real>(dy: &Tensor, x: &Tensor, dweight: &Tensor) -> Result<()> {
+fn backward_weight_cpu<T: Real>(dy: &Tensor, x: &Tensor, dweight: &Tensor, adds: bool) -> Result<()> {
     let ((t, n), (_, k)) = (dy.dims2()?, x.dims2()?);
     let (dys, xs) = (cpu::slice::<T>(dy)?, cpu::slice::<T>(x)?);
     cpu::update::<T>(dweight, |dw| {
-        matmul(
-            dw,
-            k,
-            true,
-            View::new(&dys, t, n, n).transposed(),
-            View::new(&xs, t, k, k),
-            cpu::all_threads(),
-        );
+        let (a, b) = (View::new(&dys, t, n, n).transposed(), View::new(&xs, t, k, k));
+        matmul(dw, k, adds, a, b, cpu::all_threads());
         Ok(())
     })
 }

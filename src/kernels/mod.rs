@@ -18,6 +18,7 @@ pub mod embedding;
 pub mod head;
 pub mod linear;
 pub mod low_rank;
+pub mod matrix;
 pub mod norm;
 pub mod plain;
 pub mod quantized;

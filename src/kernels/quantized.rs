@@ -13,7 +13,8 @@ use rayon::prelude::*;
 
 use super::cpu;
 use super::linear::{Products, rows_product};
-use super::real::{Real, View, matmul};
+use super::matrix::{View, matmul};
+use super::real::Real;
 use super::rowwise;
 use crate::base::error::{HintExt, Result, anyhow};
 

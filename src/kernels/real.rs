@@ -5,7 +5,6 @@
 //! inside [`super::cpu::simd`] becomes vector instructions.
 
 use candle_core::{CpuStorage, WithDType};
-use gemm::Parallelism;
 
 /// f32 or f64.
 pub trait Real: WithDType + std::ops::Neg<Output = Self> + std::iter::Sum {
@@ -134,101 +133,5 @@ impl Real for f32 {
         let p = f32::mul_add(p, t, 0.254_829_6);
         let y = 1.0 - p * t * Real::exp(-x * x);
         y.copysign(self)
-    }
-}
-
-/// A matrix in memory: where it begins and how far apart its rows and columns are (in elements).
-#[derive(Clone, Copy)]
-pub struct View<'a, T> {
-    data: &'a [T],
-    rows: usize,
-    cols: usize,
-    row_stride: usize,
-    col_stride: usize,
-}
-
-impl<'a, T> View<'a, T> {
-    /// `rows × cols` with rows `stride` apart.
-    pub fn new(data: &'a [T], rows: usize, cols: usize, stride: usize) -> Self {
-        assert!(rows == 0 || cols == 0 || (rows - 1) * stride + cols <= data.len(), "a view beyond its data");
-        Self { data, rows, cols, row_stride: stride, col_stride: 1 }
-    }
-    pub fn transposed(self) -> Self {
-        let Self { data, rows, cols, row_stride, col_stride } = self;
-        Self { data, rows: cols, cols: rows, row_stride: col_stride, col_stride: row_stride }
-    }
-}
-
-/// `out = a·b`, or `out += a·b`; `out` is row-major with rows `stride` apart.
-pub fn matmul<T: Real>(
-    out: &mut [T],
-    stride: usize,
-    accumulate: bool,
-    a: View<'_, T>,
-    b: View<'_, T>,
-    parallelism: Parallelism,
-) {
-    assert_eq!(a.cols, b.rows, "inner sizes of a matrix product");
-    let (m, n) = (a.rows, b.cols);
-    if m == 0 || n == 0 {
-        return;
-    }
-    assert!((m - 1) * stride + n <= out.len() && n <= stride, "the product does not fit its place");
-    // SAFETY: the assertion above holds every access to `out` inside it, and it is borrowed mutably.
-    unsafe { write_product(out.as_mut_ptr(), stride, accumulate, a, b, parallelism) }
-}
-
-/// a·b in memory of its own, row-major; nothing is written twice.
-pub fn product<T: Real>(a: View<'_, T>, b: View<'_, T>, parallelism: Parallelism) -> Vec<T> {
-    assert_eq!(a.cols, b.rows, "inner sizes of a matrix product");
-    let (m, n) = (a.rows, b.cols);
-    if m == 0 || n == 0 || a.cols == 0 {
-        return vec![T::ZERO; m * n];
-    }
-    let mut out = Vec::with_capacity(m * n);
-    // SAFETY: `out` has room for m rows of n numbers, all of which the product writes and none of which it
-    // reads, since it does not accumulate.
-    unsafe {
-        write_product(out.as_mut_ptr(), n, false, a, b, parallelism);
-        out.set_len(m * n);
-    }
-    out
-}
-
-/// # Safety
-/// `out` must be valid for writes (and, if `accumulate`, reads) of `a.rows` rows of `b.cols` numbers `stride`
-/// apart, and lie apart from both factors.
-unsafe fn write_product<T: Real>(
-    out: *mut T,
-    stride: usize,
-    accumulate: bool,
-    a: View<'_, T>,
-    b: View<'_, T>,
-    parallelism: Parallelism,
-) {
-    // SAFETY: `View::new` holds every access to the factors inside their slices, the caller answers for `out`,
-    // and T is f32 or f64, which `gemm` knows.
-    unsafe {
-        gemm::gemm(
-            a.rows,
-            b.cols,
-            a.cols,
-            out,
-            1,
-            stride as isize,
-            accumulate,
-            a.data.as_ptr(),
-            a.col_stride as isize,
-            a.row_stride as isize,
-            b.data.as_ptr(),
-            b.col_stride as isize,
-            b.row_stride as isize,
-            T::ONE,
-            T::ONE,
-            false,
-            false,
-            false,
-            parallelism,
-        );
     }
 }

@@ -13,7 +13,7 @@ use super::prepare::{Prepared, TrainingSet, prepare};
 use super::run::start;
 use crate::base::error::{Context, Result, bail};
 use crate::data::Sequence;
-use crate::kernels::real::{View, matmul};
+use crate::kernels::matrix::{View, matmul};
 use crate::kernels::{cpu, linear};
 use crate::model::generate::{Decoding, Request, Text, generate};
 use crate::model::{Gradients, Packed};

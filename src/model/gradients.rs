@@ -16,6 +16,8 @@ pub struct Gradients {
     pieces: Vec<Vec<Piece>>,
     /// They are an adapter's: the weights themselves have none.
     pub(super) frozen: bool,
+    /// Those whose numbers are of the last step: what comes first is written over them.
+    stale: Vec<bool>,
 }
 
 impl Gradients {
@@ -25,19 +27,61 @@ impl Gradients {
             "a quantised base is frozen: what is trained on it is an adapter"
         );
         let zeros = |p: &Param| zeros_for(&p.tensor);
-        let tensors = decoder.trained().iter().map(zeros).collect::<Result<_>>()?;
+        let tensors: Vec<Tensor> = decoder.trained().iter().map(zeros).collect::<Result<_>>()?;
         let pieces = decoder.trained().iter().map(|p| p.pieces.clone()).collect();
-        Ok(Self { tensors, pieces, frozen: decoder.adapter().is_some() })
+        let stale = vec![false; tensors.len()];
+        Ok(Self { tensors, pieces, frozen: decoder.adapter().is_some(), stale })
     }
 
-    /// The gradient of a weight by its index in [`Decoder::params`]; `None` where the weights are frozen.
-    pub(super) fn weight(&mut self, index: usize) -> Option<&mut Tensor> {
-        if self.frozen { None } else { self.tensors.get_mut(index) }
+    /// The gradient of a weight by its index in [`Decoder::params`], to be added to; `None` where the weights are
+    /// frozen.
+    pub(super) fn weight(&mut self, index: usize) -> Result<Option<&mut Tensor>> {
+        if self.frozen {
+            return Ok(None);
+        }
+        self.clear_stale(index)?;
+        Ok(self.tensors.get_mut(index))
+    }
+
+    /// As [`Self::weight`]; true where it is to be added to, false where it is to be written over.
+    pub(super) fn weight_or_place(&mut self, index: usize) -> Option<(&mut Tensor, bool)> {
+        if self.frozen {
+            return None;
+        }
+        let adds = !std::mem::take(self.stale.get_mut(index)?);
+        self.tensors.get_mut(index).map(|tensor| (tensor, adds))
     }
 
     /// Back to zero, without allocating.
     pub fn zero_(&mut self) -> Result<()> {
-        self.scale_(0.0)
+        self.scale_(0.0)?;
+        self.stale.fill(false);
+        Ok(())
+    }
+
+    /// Back to zero as far as the next backward pass is concerned, which must come before anything is read: on the
+    /// CPU its products write over what stands here, which spares clearing it and reading the zeros.
+    pub fn restart_(&mut self) -> Result<()> {
+        let on_cpu = |tensor: &Tensor| cpu::applies(tensor) && cuda::of(tensor).is_none();
+        if self.frozen || !self.tensors.iter().all(on_cpu) {
+            return self.zero_();
+        }
+        self.stale.fill(true);
+        Ok(())
+    }
+
+    /// The end of a backward pass: what it did not reach is zero.
+    pub(super) fn settle(&mut self) -> Result<()> {
+        (0..self.tensors.len()).try_for_each(|index| self.clear_stale(index))
+    }
+
+    /// Zeros in place of the last step's numbers.
+    pub(super) fn clear_stale(&mut self, index: usize) -> Result<()> {
+        if self.stale.get_mut(index).is_some_and(std::mem::take) {
+            let tensor = &self.tensors[index];
+            dispatch!(tensor.dtype(), scale_cpu(tensor, 0.0))?;
+        }
+        Ok(())
     }
 
     /// Multiplies every gradient; a factor of 0 also clears NaN.

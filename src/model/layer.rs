@@ -357,10 +357,17 @@ fn weight_backward(
     rows: Option<&[u32]>,
     grads: &mut Gradients,
 ) -> Result<()> {
-    if let Some(dweight) = grads.weight(ids.weight) {
-        linear::backward_weight(dy, x, dweight)?;
+    if !linear::can_write_over(dy) {
+        grads.clear_stale(ids.weight)?;
     }
-    if let Some(dbias) = ids.bias.and_then(|bias| grads.weight(bias)) {
+    match grads.weight_or_place(ids.weight) {
+        Some((dweight, true)) => linear::backward_weight(dy, x, dweight)?,
+        Some((dweight, false)) => linear::first_backward_weight(dy, x, dweight)?,
+        None => {}
+    }
+    if let Some(bias) = ids.bias
+        && let Some(dbias) = grads.weight(bias)?
+    {
         linear::backward_bias(dy, dbias)?;
     }
     decoder.side_paths_backward_weights(dy, x, ids.weight, batch, rows, grads)

@@ -344,7 +344,7 @@ impl<'a> Run<'a> {
             classes: self.classes,
             reward_shift: if self.rewards.1 == 0 { 0.0 } else { self.rewards.0 / self.rewards.1 as f64 },
         };
-        self.gradients.zero_()?;
+        self.gradients.restart_()?;
         let result = compute_step(policy, self.objective.as_ref(), &input, &mut self.gradients)?;
         if self.ledger.steps == 0 && self.no_identity.is_empty() {
             self.watch.identity(self.objective.as_ref(), &units, &result, self.classes)?;

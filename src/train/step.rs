@@ -10,6 +10,9 @@ use crate::model::{Decoder, Dropout, Gradients};
 use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto, log_complement};
 use std::time::{Duration, Instant};
 
+/// Passes without a backward pass keep no tape: twice the tokens at a time still take less memory.
+const FORWARD_ONLY: usize = 2;
+
 /// What a step is computed from.
 pub struct StepInput<'a> {
     pub units: &'a [&'a Unit],
@@ -129,26 +132,27 @@ fn reference_logps(objective: &dyn Objective, input: &StepInput<'_>) -> Result<V
         return Ok(vec![]);
     }
     let sequences: Vec<&Sequence> = input.units.iter().flat_map(|u| &u.sequences).collect();
+    let pack_tokens = FORWARD_ONLY * input.micro_tokens;
     let reference =
         input.reference.with_context(|| format!("{} needs a reference model", objective.name()))?;
     if objective.z0().is_some() && !input.mismatched.is_empty() {
         // Those of the KL term too, now: they have the same prompts, and will be known when they are asked for.
         let all: Vec<&Sequence> = sequences.iter().copied().chain(input.mismatched).collect();
-        reference.logps(&all, input.micro_tokens)?;
+        reference.logps(&all, pack_tokens)?;
     }
-    reference.logps(&sequences, input.micro_tokens)
+    reference.logps(&sequences, pack_tokens)
 }
 
 /// z0 of the whole step, before and after the clamp.
 fn reference_point(policy: &Decoder, input: &StepInput<'_>, spent: &mut Duration) -> Result<(f64, f64)> {
     let sequences: Vec<&Sequence> = input.mismatched.iter().collect();
     let mut ratios = Vec::with_capacity(sequences.len());
-    for packed in packs(&sequences, input.micro_tokens) {
+    for packed in packs(&sequences, FORWARD_ONLY * input.micro_tokens) {
         ratios.extend(sums(&packed, &policy.logps(&packed)?));
     }
     if let Some(reference) = input.reference.filter(|_| !sequences.is_empty()) {
         let started = Instant::now();
-        let under_reference = reference.logps(&sequences, input.micro_tokens)?;
+        let under_reference = reference.logps(&sequences, FORWARD_ONLY * input.micro_tokens)?;
         *spent += started.elapsed();
         ensure!(
             under_reference.len() == ratios.len(),

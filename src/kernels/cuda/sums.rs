@@ -12,7 +12,7 @@ pub(super) const COLUMN_THREADS: usize = 128;
 /// Blocks that keep a large card busy.
 const MANY_BLOCKS: usize = 1024;
 const THREADS: usize = 256;
-/// Partial sums of [`sums_of_squares`] a tensor.
+/// Partial sums of [`sums_of_squares`] a tensor, at most.
 const PARTIALS: usize = 256;
 
 pub(super) fn kernel(function: &'static str, bf16: bool, total_bf16: bool) -> Kernel {
@@ -93,11 +93,14 @@ pub fn sums_of_squares(gpu: &dyn Gpu, tensors: &[Tensor]) -> Result<Vec<f64>> {
         return Ok(Vec::new());
     }
     let partials = gpu.empty((tensors.len(), PARTIALS).into(), DType::F32)?;
-    for (i, x) in tensors.iter().enumerate() {
+    let blocks = |x: &Tensor| x.elem_count().div_ceil(THREADS).min(PARTIALS);
+    for (i, x) in tensors.iter().enumerate().filter(|(_, x)| blocks(x) > 0) {
         let kernel = kernel("sums_squares", is_bf16(x), false);
         let place = partials.narrow(0, i, 1)?;
-        gpu.launch(&kernel, (PARTIALS, 1), THREADS, &args![x, &place, x.elem_count() as i64])?;
+        gpu.launch(&kernel, (blocks(x), 1), THREADS, &args![x, &place, x.elem_count() as i64])?;
     }
+    // What lies beyond a small tensor's blocks was never written.
     let rows: Vec<Vec<f32>> = partials.to_vec2()?;
-    Ok(rows.iter().map(|row| row.iter().map(|&x| f64::from(x)).sum()).collect())
+    let sum = |(row, x): (&Vec<f32>, &Tensor)| row[..blocks(x)].iter().map(|&x| f64::from(x)).sum();
+    Ok(rows.iter().zip(tensors).map(sum).collect())
 }

@@ -55,7 +55,7 @@ impl Decoder {
         let normed = norm::forward(&last, self.norm(self.ids.last_norm))?;
         let mut dx = None;
         if let Some(saved) = saved {
-            let dweight = grads.weight(self.ids.head);
+            let dweight = grads.weight(self.ids.head)?;
             dx = Some(head::backward(dlogps, &normed, self.head(), &batch.targets, saved, dweight)?);
         }
         if !dscalars.is_empty() {
@@ -67,6 +67,7 @@ impl Decoder {
             let dy = Tensor::from_vec(by_row, (batch.rows.len(), 1), &self.device)?.to_dtype(self.dtype)?;
             // Frozen only as part of a model that was saved with it.
             let frozen = grads.frozen && self.adapter.as_ref().is_some_and(|a| a.scalar().is_none());
+            grads.clear_stale(index)?;
             if let Some(dweight) = grads.tensors.get_mut(index).filter(|_| !frozen) {
                 linear::backward_weight(&dy, &normed, dweight)?;
             }
@@ -83,13 +84,15 @@ impl Decoder {
         for (index, tape) in layers.into_iter().enumerate().rev() {
             dx = layer::backward(self, index, tape, dx, &batch, grads)?;
         }
-        if let Some(dtable) = grads.weight(self.ids.embedding) {
+        if let Some(dtable) = grads.weight(self.ids.embedding)? {
             embedding::backward(&dx, &ids, self.config.embedding_scale, dtable)?;
         }
-        if let Some(dtable) = self.ids.positions.and_then(|table| grads.weight(table)) {
+        if let Some(table) = self.ids.positions
+            && let Some(dtable) = grads.weight(table)?
+        {
             embedding::backward(&dx, &positions, 1.0, dtable)?;
         }
-        Ok(())
+        grads.settle()
     }
 
     /// base + dx of a normalisation.
@@ -107,6 +110,9 @@ impl Decoder {
             let mut bias = norm.bias.map(zeros_for).transpose()?;
             let unused = NormGrads { weight: &mut weight, bias: bias.as_mut() };
             return norm::backward(dy, x, norm, unused, base);
+        }
+        for index in std::iter::once(ids.weight).chain(ids.bias) {
+            grads.clear_stale(index)?;
         }
         let targets = match ids.bias {
             None => NormGrads { weight: &mut grads.tensors[ids.weight], bias: None },
