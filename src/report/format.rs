@@ -90,8 +90,11 @@ fn places(v: f64) -> usize {
     }
 }
 
-/// With an SI prefix and three significant digits: `1.25 M`, `830`, `3.1 T`.
+/// With an SI prefix and three significant digits: `1.25 M`, `830`, `3.1 T`; small amounts as `2.78e-5`.
 pub fn si(v: f64) -> String {
+    if v != 0.0 && v.abs() < 0.00995 {
+        return small(v);
+    }
     const PREFIXES: [(f64, &str); 6] =
         [(1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
     // 999,950 would be written "1000 k": such values take the next prefix.
@@ -99,6 +102,17 @@ pub fn si(v: f64) -> String {
     match found {
         Some((scale, prefix)) => format!("{}{prefix}", trimmed(v / scale)),
         None => trimmed(v),
+    }
+}
+
+/// Three significant digits with a power of ten: what a second of a cheap machine costs.
+fn small(v: f64) -> String {
+    let text = format!("{v:.2e}");
+    match text.split_once('e') {
+        Some((digits, power)) => {
+            format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.'))
+        }
+        None => text,
     }
 }
 
@@ -149,6 +163,7 @@ mod tests {
         assert_eq!(si(1_250_000.0), "1.25 M");
         assert_eq!(si(999_960.0), "1 M");
         assert_eq!(si(830.0), "830");
+        assert_eq!([si(2.778e-5), si(3.0 * 1e-5), si(0.0)], ["2.78e-5", "3e-5", "0"]);
         assert_eq!(plain(0.01234), "0.012");
         assert_eq!(decimals(f64::NAN, 2), "n/a");
         assert_eq!([Unit::Plain.spread(0.000_321), Unit::Plain.spread(0.0072)], ["0.0003", "0.007"]);

@@ -85,8 +85,15 @@ fn is_flat(c: &ComparisonRow) -> bool {
     c.low.abs().max(c.high.abs()) <= 0.05 * c.margin
 }
 
+/// Width of the names of a pair.
+const PAIR: f64 = 200.0;
+
+/// `kto − dpo`; where that does not fit, the two names are cut, each to its half or to what the other leaves.
 fn pair(c: &ComparisonRow) -> String {
-    format!("{} − {}", c.arm_a, c.arm_b)
+    let room = PAIR - text_width(" − ", LABEL);
+    let left = |other: &str| (room - text_width(other, LABEL)).max(room / 2.0);
+    let (a, b) = (fitted(&c.arm_a, left(&c.arm_b), LABEL), fitted(&c.arm_b, left(&c.arm_a), LABEL));
+    format!("{a} − {b}")
 }
 
 fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>, frame: Frame) {
@@ -111,7 +118,7 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
     canvas.text("verdict", (columns[2], frame.top - 10.0), head.right());
     for (i, (line, c)) in rows.iter().enumerate() {
         let y = frame.top + (i as f64 + 0.5) * ROW;
-        canvas.text(&fitted(&pair(c), 200.0, LABEL), (frame.left - 12.0, y), TextSpec::new(LABEL).right());
+        canvas.text(&pair(c), (frame.left - 12.0, y), TextSpec::new(LABEL).right());
         canvas.mark(&c.words, &format!("comparisons.csv:{line}"), |canvas| {
             panel.interval(canvas, (c.low, c.high), y, INK);
             verdict_mark(canvas, view, c, (panel.x.at(c.difference), y));

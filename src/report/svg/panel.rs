@@ -162,14 +162,16 @@ pub fn wrapped(text: &str, width: f64, size: f64) -> Vec<String> {
     lines
 }
 
-/// `text` cut to `width` px, with an ellipsis where something is missing.
+/// `text` cut to `width` px, with an ellipsis where something is missing: at the end, or, of a swept arm's name
+/// (`kto@learning_rate=0.0006`), before the value that tells it from the others.
 pub fn fitted(text: &str, width: f64, size: f64) -> String {
     if text_width(text, size) <= width {
         return text.to_owned();
     }
-    let mut kept: String = text.to_owned();
+    let end = text.rfind('=').filter(|_| text.contains('@')).map_or("", |at| &text[at..]);
+    let mut kept = text[..text.len() - end.len()].to_owned();
     while kept.pop().is_some() {
-        let candidate = format!("{kept}…");
+        let candidate = format!("{kept}…{end}");
         if text_width(&candidate, size) <= width {
             return candidate;
         }
@@ -193,5 +195,7 @@ mod tests {
         let text = fitted("a-very-long-arm-name-that-cannot-fit", 80.0, 12.0);
         assert!(text.ends_with('…') && text_width(&text, 12.0) <= 80.0);
         assert_eq!(fitted("kto", 80.0, 12.0), "kto");
+        let swept = fitted("kto-rate@learning_rate=0.0006", 130.0, 12.0);
+        assert!(swept.starts_with("kto-rate@") && swept.ends_with("…=0.0006"), "{swept}");
     }
 }
