@@ -59,6 +59,12 @@ pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
         .collect()
 }
 
+/// The verdict for a place beside a comparison's sentence, which begins with the arm ahead: it speaks of that one,
+/// whichever stands first in the pair.
+pub fn beside_words(c: &ComparisonRow) -> &'static str {
+    super::charts::verdict_word(if c.verdict == Verdict::Worse { Verdict::Better } else { c.verdict })
+}
+
 /// Verdicts in a few words, for alternative texts: `world, win rate against base: sft − dpo undecided (−4.8)`.
 pub fn verdicts_in_words(view: &View<'_>, rows: &[&ComparisonRow]) -> String {
     let same = |a: &&ComparisonRow, b: &&ComparisonRow| (&a.suite, &a.metric) == (&b.suite, &b.metric);

@@ -64,10 +64,8 @@ impl Sentence {
         Self { class, chip: class, words }
     }
 
-    /// The sentence begins with the arm ahead, so the chip speaks of that one, whichever stands first in the pair.
     fn of_pair(c: &ComparisonRow) -> Self {
-        let ahead = if c.verdict == Verdict::Worse { Verdict::Better } else { c.verdict };
-        Self::of(verdict_word(ahead), c.words.clone())
+        Self::of(content::beside_words(c), c.words.clone())
     }
 
     /// Here the chip speaks of the trained arm, whoever the sentence begins with.

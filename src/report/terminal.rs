@@ -1,6 +1,5 @@
 //! What `compare` prints at the end: the table of arms and the verdicts, aligned for a terminal.
 
-use super::charts::verdict_word;
 use super::content::{self, Cell};
 use super::figures::Figures;
 use super::input::Input;
@@ -29,9 +28,9 @@ pub fn terminal_summary(input: &Input) -> String {
     }
     out.push_str("verdicts\n");
     let rows = content::headlines(&view, &figures);
-    let wide = rows.iter().map(|r| verdict_word(r.verdict).len()).max().unwrap_or(0);
+    let wide = rows.iter().map(|r| content::beside_words(r).len()).max().unwrap_or(0);
     for row in rows {
-        out.push_str(&format!("  {:wide$}  {}\n", verdict_word(row.verdict), row.words));
+        out.push_str(&format!("  {:wide$}  {}\n", content::beside_words(row), row.words));
     }
     let base = content::base_lines(&view, &figures);
     if !base.is_empty() {
