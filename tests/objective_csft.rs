@@ -1,4 +1,5 @@
-//! Conditional SFT from end to end: control tokens in training, in scoring, in generation, in what is saved.
+//! Conditional SFT (and unlikelihood, its companion over tokens): the equations, and control tokens from end to end, in
+//! training, in scoring, in generation, in what is saved.
 
 mod cli;
 mod engine;
@@ -10,11 +11,66 @@ use kto_eval::data::world::World;
 use kto_eval::data::{Dataset, Sequence, Tokenizer};
 use kto_eval::model::generate::{Request, Text, generate};
 use kto_eval::model::{Decoder, Packed};
-use kto_eval::plan::{ControlSpec, DataSpec, WorldSpec};
+use kto_eval::objective::{LogProbs, StepContext, build, evaluate};
+use kto_eval::plan::{ControlSpec, DataSpec, Method, UnlikelihoodSpec, WorldSpec};
 use kto_eval::suite::{Metric, ScoreContext, find, score};
 
 fn logp(model: &Decoder, sequence: &Sequence) -> f64 {
     model.logps(&Packed::of([sequence])).unwrap().iter().sum()
+}
+
+/// The two objectives over tokens against their equations, written out token by token.
+#[test]
+fn conditional_sft_and_unlikelihood_are_their_equations() {
+    let tokens = ControlSpec { desirable_token: "<|good|>".into(), undesirable_token: "<|bad|>".into() };
+    let csft = || Method::Csft(tokens.clone());
+    let probabilities: [&[f64]; 4] = [&[0.5, 0.25], &[0.9, 0.1, 0.3], &[0.6], &[0.05, 0.7]];
+    let desirable = vec![true, false, false, true];
+    let sums = |f: &dyn Fn(f64) -> f64| -> Vec<f64> {
+        probabilities.iter().map(|p| p.iter().map(|&p| f(p)).sum()).collect()
+    };
+    let logps = LogProbs {
+        policy: sums(&f64::ln),
+        complement: sums(&|p| (1.0 - p).ln()),
+        tokens: probabilities.iter().map(|p| p.len()).collect(),
+        desirable: desirable.clone(),
+        ..LogProbs::default()
+    };
+    let step = StepContext { examples: 4, chosen_tokens: 4, rejected_tokens: 4, ..StepContext::default() };
+    let token = |alpha: Option<f64>, wanted: bool, p: f64| match alpha {
+        Some(alpha) if !wanted => -alpha * (1.0 - p).ln(),
+        _ => -p.ln(),
+    };
+    for (method, alpha) in [
+        (csft(), None),
+        (Method::Unlikelihood(UnlikelihoodSpec { alpha: 1.0 }), Some(1.0)),
+        (Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.25 }), Some(0.25)),
+    ] {
+        let got = evaluate(build(&method).unwrap().as_ref(), &logps, &step).unwrap();
+        let each: Vec<f64> = probabilities
+            .iter()
+            .zip(&desirable)
+            .map(|(p, &d)| p.iter().map(|&p| token(alpha, d, p)).sum())
+            .collect();
+        let mean = each.iter().sum::<f64>() / 8.0;
+        assert!((got.loss - mean).abs() < 1e-14, "{method:?}: {} and {mean}", got.loss);
+        for (i, (loss, sum)) in got.losses.iter().zip(&each).enumerate() {
+            assert!((loss - sum / probabilities[i].len() as f64).abs() < 1e-14, "{method:?} example {i}");
+        }
+        assert!(got.rewards.is_empty(), "neither has an implicit reward");
+    }
+    // α = 0 and no undesirable completion: SFT.
+    let only = |i: usize| LogProbs {
+        policy: vec![logps.policy[i]],
+        complement: vec![logps.complement[i]],
+        tokens: vec![logps.tokens[i]],
+        desirable: vec![true],
+        ..LogProbs::default()
+    };
+    let step = StepContext { examples: 1, chosen_tokens: 2, ..StepContext::default() };
+    let of = |method: &Method| evaluate(build(method).unwrap().as_ref(), &only(0), &step).unwrap().loss;
+    assert_eq!(of(&Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.0 })), of(&Method::Sft));
+    assert_eq!(of(&csft()), of(&Method::Sft));
 }
 
 const TRAIN: [&str; 21] = [
