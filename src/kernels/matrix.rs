@@ -76,13 +76,15 @@ pub fn product<T: Real>(a: View<'_, T>, b: View<'_, T>, threads: usize) -> Vec<T
 
 /// Where a product, or a piece of one, is written.
 #[derive(Clone, Copy)]
-struct Place<T> {
-    out: *mut T,
-    stride: usize,
-    accumulate: bool,
+pub(super) struct Place<T> {
+    pub out: *mut T,
+    pub stride: usize,
+    pub accumulate: bool,
 }
 // SAFETY: the pieces of a product are written at disjoint places.
 unsafe impl<T: Send> Send for Place<T> {}
+// SAFETY: as above.
+unsafe impl<T: Send> Sync for Place<T> {}
 
 impl<T> Place<T> {
     fn offset(self, by: usize) -> Self {

@@ -11,6 +11,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::cpu;
+use super::matrix::Place;
 use super::real::Real;
 
 #[cfg(target_arch = "x86_64")]
@@ -78,19 +79,6 @@ pub fn mixture<T: Real>(out: &mut [T], p: &[T], v: &[T], d: usize) {
         || portable::mixture(out, p, v, d),
     );
 }
-
-/// Where a product goes.
-#[derive(Clone, Copy)]
-struct Place<T> {
-    out: *mut T,
-    stride: usize,
-    accumulate: bool,
-}
-
-// SAFETY: `product` lets every task write elements that no other one touches.
-unsafe impl<T: Send> Send for Place<T> {}
-// SAFETY: as above.
-unsafe impl<T: Send> Sync for Place<T> {}
 
 impl<T: Real> Place<T> {
     /// Writes x·wᵀ at (`row`, `column`).
