@@ -17,6 +17,41 @@ fn usage_errors_exit_with_2_and_help_with_0() {
 }
 
 #[test]
+fn an_option_that_would_do_nothing_is_refused() {
+    let place = Place::empty();
+    for (line, says) in [
+        ("report x --set train.batch_size=8", "`kto-eval report` has no use for --set"),
+        ("gather x --out y", "`kto-eval gather` has no use for --out"),
+        ("gate --baseline a --candidate b --seed 1", "`kto-eval gate` has no use for --seed"),
+        ("winrate x --threads 2", "`kto-eval winrate` has no use for --threads"),
+        ("winrate x --model m", "of the options of all verbs it takes --seed, --json"),
+        ("suites list --data d", "`kto-eval suites` has no use for --data"),
+        ("merge x --out y --set train.batch_size=8", "`kto-eval merge` has no use for --set"),
+        ("verify --out y", "`kto-eval verify` has no use for --out"),
+        ("bench --out y", "`kto-eval bench` has no use for --out"),
+        ("plan list --device cpu", "`kto-eval plan list` has no use for --device"),
+        ("score --model m --data d --json", "`kto-eval score` has no use for --json"),
+        ("score --model m --data d --judge-url http://h --judge-model m", "--judge-url names a judge"),
+        ("score --model m --data d --force", "--suite"),
+        ("score --model m --suite heldout --set train.warmup=0", "has no use for --set train.warmup=0"),
+        (
+            "reward --model m --data d --set data.feedback.flip=0.1",
+            "has no use for --set data.feedback.flip=0.1",
+        ),
+        ("data inspect world --set budget.steps=3", "it takes keys that begin with data."),
+        ("data inspect world --set data.world.flip=0.7", "--set data.world.flip=0.7: "),
+        ("compare --launcher local --tensorboard", "--tensorboard"),
+        ("train --seed 1,2 --data d --model m", "hint: give one seed: --seed 1"),
+    ] {
+        place.line(line).fails(2, &[says]);
+    }
+    // What a verb reads of the data is what it takes of them.
+    let notes = |more: &str| place.line(&format!("data inspect world --json {more}")).succeeds().to_owned();
+    assert_ne!(notes(""), notes("--set data.world.flip=0.3"));
+    assert_eq!(notes("--split test"), notes("--set data.split=test"));
+}
+
+#[test]
 fn a_plan_that_is_wrong_is_refused_with_its_line() {
     let place = Place::empty();
     place.run(&["compare", "nosuch.toml"]).fails(2, &["reading plan nosuch.toml", "hint:"]);

@@ -92,14 +92,30 @@ fn verify_takes_a_step_of_each_stage_where_an_arm_has_two() {
 }
 
 #[test]
+fn bench_leaves_out_what_it_cannot_measure() {
+    let place = Place::new();
+    let arms = "\n[[arm]]\nmethod = \"rloo\"\nmax_new_tokens = 8\n\
+                \n[[arm]]\nname = \"theirs\"\n[arm.trainer]\ncommand = [\"true\", \"{out}\"]\n";
+    place.write("more.toml", &(place.read("plan.toml") + arms));
+    let ran = place.run(&["bench", "more.toml", "--seconds", "1", "--json"]);
+    let bench: serde_json::Value = serde_json::from_str(ran.succeeds()).unwrap();
+    let phases: Vec<&str> =
+        bench["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
+    assert_eq!(phases[2..5], ["steps of sft", "steps of dpo", "steps of kto"]);
+    assert!(phases.len() == 6 && phases[5].starts_with("sampling"), "{phases:?}");
+    assert!(ran.err.contains("arm rloo: not measured") && ran.err.contains("arm theirs: not"), "{}", ran.err);
+}
+
+#[test]
 fn plans_are_shown_with_every_default_and_dry_runs_spend_nothing() {
     let place = Place::new();
     let shown = place.run(&["plan", "show", "plan.toml"]);
     place.write("shown.toml", shown.succeeds());
     assert_eq!(place.run(&["plan", "show", "shown.toml"]).succeeds(), shown.out);
     let dry = place.run(&["compare", "plan.toml", "--dry-run", "--json", "--seed", "4,5,6"]);
-    let runs: serde_json::Value = serde_json::from_str(dry.succeeds()).unwrap();
-    assert_eq!(runs.as_array().map(Vec::len), Some(9));
+    let dry: serde_json::Value = serde_json::from_str(dry.succeeds()).unwrap();
+    assert_eq!(dry["runs"].as_array().map(Vec::len), Some(9));
+    assert!(dry["estimate"]["runs"] == 9 && dry["estimate"]["seconds"].as_f64().unwrap() > 0.0, "{dry}");
     assert!(!place.path("out").exists());
     let methods = place.run(&["methods"]);
     assert!(methods.succeeds().contains("lambda_undesirable = \"auto\""), "{}", methods.out);
@@ -162,4 +178,29 @@ fn train_writes_steps_and_a_model_that_score_reads() {
         assert_eq!(b[5], a[5]);
     }
     assert!(before.iter().zip(&after).any(|(b, a)| b[4] != a[4]), "training moved the policy");
+    saves_where_it_is_told(&place, &train);
+}
+
+/// A run that is there already is not said to be somewhere else, and no checkpoint that is read is written over.
+fn saves_where_it_is_told(place: &Place, train: &[&str]) {
+    let again: serde_json::Value =
+        serde_json::from_str(place.run(&[train, &["--json"]].concat()).succeeds()).unwrap();
+    assert!(again["model"] == "kept" && again["run"]["steps"] == 5, "{again}");
+    let to = |model: &str, more: &[&str]| {
+        let words: Vec<&str> = train.iter().map(|w| if *w == "kept" { model } else { *w }).collect();
+        place.run(&[&words, more].concat())
+    };
+    to("elsewhere", &[])
+        .fails(2, &["run holds this run already", "its model is not in elsewhere", "--force"]);
+    assert!(!place.path("elsewhere").exists());
+    std::fs::create_dir(place.path("other")).unwrap();
+    for entry in std::fs::read_dir(place.path("model")).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, place.path("other").join(path.file_name().unwrap())).unwrap();
+    }
+    for (model, more) in [("model", &[][..]), ("other", &["--reference", "other"])] {
+        let refused = to(model, &[&["--force"], more].concat());
+        refused.fails(2, &[&format!("--save-model is {model}, a checkpoint that is read from")]);
+        assert!(!refused.err.contains("step "), "before it is trained: {}", refused.err);
+    }
 }

@@ -135,6 +135,62 @@ fn wait_for(path: &Path, child: &mut std::process::Child) {
     }
 }
 
+/// Slurm's commands as scripts: `sbatch` does an array's tasks at once, one after another.
+fn pretended_slurm(place: &Place) {
+    use std::os::unix::fs::PermissionsExt;
+    let sbatch = r#"echo x >> submitted
+array=$(sed -n 's/^#SBATCH --array=\([^%]*\).*/\1/p' "$2")
+log=$(sed -n 's/^#SBATCH --output=//p' "$2")
+for task in $(echo "$array" | tr ',' ' '); do
+  for i in $(seq "${task%-*}" "${task#*-}"); do
+    SLURM_ARRAY_TASK_ID=$i bash "$2" >> "$(echo "$log" | sed "s/%a/$i/")" 2>&1
+  done
+done
+echo 7"#;
+    std::fs::create_dir(place.path("bin")).unwrap();
+    for (name, body) in [("sbatch", sbatch), ("squeue", ""), ("sacct", ""), ("srun", "shift\nexec \"$@\"")] {
+        let path = place.path("bin").join(name);
+        std::fs::write(&path, format!("#!/bin/bash\n{body}\n")).unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+}
+
+#[test]
+fn an_array_sets_up_its_environment_and_does_not_try_again_what_failed() {
+    let place = place();
+    pretended_slurm(&place);
+    place.write("fails.sh", "echo tried >> tried\nexit 3\n");
+    // As conda's and the modules' scripts do: a variable that is not set.
+    let slurm = "[slurm]\nenvironment = [\"export SET_UP=$NOT_SET_BY_ANYBODY\"]\n\n[[arm]]\nname = \"theirs\"\n\
+                 [arm.trainer]\ncommand = [\"sh\", \"fails.sh\", \"{out}\"]\n\n[[arm]]";
+    let plan = place.read("plan.toml").replacen("[[arm]]", slurm, 1).replacen("[1, 2]", "[1]", 1);
+    place.write("plan.toml", &plan);
+    let command = |out: &str| {
+        let arguments =
+            ["compare", "plan.toml", "--launcher", "slurm", "--jobs", "2", "--threads", "1", "--out", out];
+        let mut command = place.command(&arguments);
+        let path = std::env::var("PATH").unwrap();
+        ran(command.env("PATH", format!("{}:{path}", place.path("bin").display())).output().unwrap())
+    };
+    let first = command("array");
+    first.fails(1, &["submitted job 7: shards 1-2"]);
+    assert_eq!((place.read("submitted").lines().count(), place.read("tried").lines().count()), (1, 1));
+    let runs = kto_eval::record::Records::read(&place.path("array")).unwrap().runs;
+    let failed: Vec<&str> = runs
+        .iter()
+        .filter(|r| r.status == kto_eval::record::Status::Failed)
+        .map(|r| r.arm.as_str())
+        .collect();
+    assert_eq!((runs.len(), failed), (4, vec!["theirs"]));
+    // A later command tries it once more, and that shard alone.
+    let second = command("array");
+    second.fails(1, &["submitted job 7: shards 1\n"]);
+    assert_eq!((place.read("submitted").lines().count(), place.read("tried").lines().count()), (2, 2));
+    let json = place.line("compare plan.toml --threads 1 --out apart --shard 2/4 --json");
+    let shard: serde_json::Value = serde_json::from_str(json.succeeds()).unwrap();
+    assert!(shard["shard"] == "2/4" && shard["done"] == 1 && shard["lost"] == 0, "{shard}");
+}
+
 /// A Slurm of this machine's own; ended when dropped.
 struct Cluster<'a>(&'a Place);
 

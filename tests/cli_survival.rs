@@ -4,7 +4,7 @@
 
 mod cli;
 
-use std::io::Write;
+use std::io::{BufRead, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
@@ -274,4 +274,25 @@ fn two_processes_share_a_cache() {
     wait(b).succeeds();
     place.assert_same_rows("whole", "a");
     place.assert_same_rows("whole", "b");
+}
+
+/// Two verbs that leave nothing behind: what they print of a part is said to be one.
+#[test]
+fn an_interrupted_verify_or_bench_says_so() {
+    let place = Place::new();
+    let (sections, _) = cli::PLAN.split_once("[[arm]]").unwrap();
+    let arm = |i: usize| format!("[[arm]]\nname = \"kto-{i}\"\nmethod = \"kto\"\nbatch_size = 240\n");
+    place.write("plan.toml", &(sections.to_owned() + &(0..40).map(arm).collect::<String>()));
+    for verb in ["verify", "bench"] {
+        let stdout = std::fs::File::create(place.path("stdout")).unwrap();
+        let mut command = place.command(&[verb, "plan.toml", "--threads", "1"]);
+        let mut child = command.stdout(stdout).stderr(Stdio::piped()).spawn().unwrap();
+        let mut said = std::io::BufReader::new(child.stderr.take().unwrap()).lines();
+        assert!(said.by_ref().any(|line| line.unwrap().contains("of kto-0")), "{verb} begins with kto-0");
+        signal(&child, libc::SIGINT);
+        let rest: Vec<String> = said.map(Result::unwrap).collect();
+        assert_eq!(child.wait().unwrap().code(), Some(130), "{verb}: {rest:?}");
+        assert!(rest.iter().any(|line| line.contains("interrupted: the")), "{verb}: {rest:?}");
+        assert!(!place.read("stdout").contains("kto-39"), "{verb}");
+    }
 }

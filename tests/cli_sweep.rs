@@ -130,6 +130,19 @@ fn a_budget_may_be_swept_and_has_its_price() {
     assert_eq!(place.run(&["report", "a", "--check"]).code, 0);
 }
 
+#[test]
+fn seconds_that_are_swept_are_added_up() {
+    let place = Place::new();
+    let arms = "[[arm]]\nmethod = \"kto\"\n";
+    place.write(
+        "plan.toml",
+        &plan("", arms).replace("tokens = 6000", "seconds = [60, 600]").replace("[1, 2]", "[1]"),
+    );
+    let dry = place.run(&["compare", "plan.toml", "--dry-run", "--json"]);
+    let dry: serde_json::Value = serde_json::from_str(dry.succeeds()).unwrap();
+    assert_eq!(dry["estimate"]["seconds"], 660.0);
+}
+
 const TUNE: &str = r#"
 [tune]
 trials = 2
@@ -194,4 +207,41 @@ fn tuning_tries_the_same_number_for_every_arm_and_chooses_on_training_data() {
     let held_out = plan("", &TUNE.replace("trials = 2", "trials = 2\nsuite = \"world\""));
     place.write("wrong.toml", &held_out);
     place.run(&["compare", "wrong.toml", "--out", "c"]).fails(2, &["held out", "hint:"]);
+}
+
+#[test]
+fn an_arm_none_of_whose_trials_ended_well_does_not_stop_the_others() {
+    let place = Place::new();
+    let lost = TUNE
+        .replace("[1e-5, 3e-3]", "[1e29, 1e30]")
+        .replace("method = \"kto\"", "method = \"kto\"\nlearning_rate = 1e30\nwarmup = 0");
+    place.write("plan.toml", &plan("", &lost));
+    let ran = place.run(&["compare", "plan.toml", "--out", "a"]);
+    ran.fails(1, &["kto: none of its 3 trials ended well; it runs as the plan has it"]);
+    let records = Records::read(&place.path("a")).unwrap();
+    for run in &records.runs {
+        assert_eq!(
+            run.status,
+            if run.arm == "kto" { Status::Diverged } else { Status::Done },
+            "{}",
+            run.note
+        );
+    }
+    assert_eq!((records.runs.len(), records.trials.len()), (4, 6));
+    assert_eq!(place.run(&["report", "a", "--check"]).code, 0);
+}
+
+/// A cache that cannot be written is nobody's fault: no trial is lost over it.
+#[test]
+fn a_trial_is_not_to_blame_for_a_full_disk() {
+    let place = Place::new();
+    place.write("plan.toml", &plan("", TUNE));
+    place.write("full", "");
+    let arguments = ["compare", "plan.toml", "--out", "a", "--quiet"];
+    let mut command = place.command(&arguments);
+    command.env("KTO_EVAL_CACHE", place.path("full"));
+    cli::ran(command.output().unwrap()).fails(2, &["trial kto-trial0", "saving reference log-probs to"]);
+    assert!(!place.read("a/trials.csv").contains("kto"), "{}", place.read("a/trials.csv"));
+    place.run(&arguments).succeeds();
+    assert_eq!(Records::read(&place.path("a")).unwrap().trials.len(), 6);
 }

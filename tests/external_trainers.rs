@@ -169,6 +169,73 @@ fn an_interrupt_ends_the_trainer_too_and_the_same_command_goes_on() {
     assert_eq!(waits.status, Status::Done, "{}", waits.note);
 }
 
+/// What is swept is swept for a command too: its labels, its budget; its steps are told to those who watch.
+#[test]
+fn an_arm_of_a_sweep_gets_its_own_labels_and_budget() {
+    let place = Place::new();
+    let body = GOOD.to_owned()
+        + "wc -l < $2 > $3/labels\ngrep -c '\"label\":true' $2 >> $3/labels\necho $5 >> $3/labels\n";
+    plan(&place, &[("theirs", &body, "keep_model = true\ndata = \"trl-unpaired-jsonl\"")]);
+    let text = place.read("trainers.toml").replacen("[[arm]]\nmethod = \"sft\"\n", "", 1);
+    let text = text.replacen("tokens = 6000", "tokens = [3000, 5970]", 1);
+    let text =
+        text.replacen("[train]", "[data.feedback]\nfraction = [0.25, 1.0]\nimbalance = 0.5\n[train]", 1);
+    place.write("swept.toml", &text);
+    let ran = place.run(&["compare", "swept.toml", "--out", "out", "--quiet", "--tensorboard"]);
+    let records = Records::read(&place.path("out")).unwrap();
+    let told: Vec<(String, String)> = records
+        .runs
+        .iter()
+        .map(|run| {
+            assert_eq!(run.status, Status::Done, "{}{}", run.note, ran.err);
+            let events = std::fs::read_dir(place.path("out/tensorboard").join(&run.run)).unwrap();
+            let event = std::fs::read(events.into_iter().next().unwrap().unwrap().path()).unwrap();
+            assert!(event.windows(10).any(|w| w == b"train/loss"), "{}", run.run);
+            let labels = place.read(&format!("out/external/{}/labels", run.run));
+            (run.arm.clone(), labels.split_whitespace().collect::<Vec<_>>().join(" "))
+        })
+        .collect();
+    // 30 and 120 pairs; one desirable completion for two undesirable ones.
+    let point = |fraction: &str, tokens: &str, says: &str| {
+        let arm = told.iter().find(|(arm, _)| {
+            arm.contains(&format!("@fraction={fraction}")) && arm.contains(&format!("@tokens={tokens}"))
+        });
+        assert_eq!(arm.unwrap_or_else(|| panic!("{told:?}")).1, says);
+    };
+    for tokens in ["3000", "5970"] {
+        point("0.25", tokens, &format!("45 15 {tokens}"));
+        point("1", tokens, &format!("180 60 {tokens}"));
+    }
+}
+
+/// A trainer reads a folder with the whole model, and an adapter is none.
+#[test]
+fn a_command_cannot_start_from_an_adapter() {
+    let place = Place::new();
+    let train =
+        "train --model model --data data --steps 1 --set train.lora.rank=4 --save-model adapter --quiet";
+    place.line(train).succeeds();
+    plan(&place, &[("good", GOOD, "")]);
+    for verb in ["compare trainers.toml --out x", "verify trainers.toml"] {
+        let ran = place.line(&format!("{verb} --model adapter"));
+        ran.fails(2, &["arm good: the model is an adapter", "hint: merge it first (kto-eval merge)"]);
+    }
+}
+
+#[test]
+fn a_measurement_runs_under_the_seeds_that_are_asked_for() {
+    let place = Place::new();
+    let measure =
+        "gate measure plan.toml --set budget.tokens=600 --seed 4 --rounds 2 --out gate --quiet --json";
+    let ran = place.line(measure);
+    let sides: serde_json::Value = serde_json::from_str(ran.succeeds()).unwrap();
+    assert!(sides["baseline"].as_str().unwrap().ends_with("gate/baseline"), "{sides}");
+    for folder in ["baseline", "candidate/repeats/02"] {
+        let runs = Records::read(&place.path("gate").join(folder)).unwrap().runs;
+        assert!(runs.len() == 3 && runs.iter().all(|r| r.seed == 4), "{folder}");
+    }
+}
+
 #[test]
 fn a_trainer_that_is_not_there_is_refused_before_anything_is_spent() {
     let place = Place::new();

@@ -124,3 +124,19 @@ fn tensorboard_events_are_written_beside_the_records_or_where_they_are_asked_for
         }
     }
 }
+
+/// Of every stage of a run: SFT first, a reward model, and what learns from samples.
+#[test]
+fn tensorboard_has_the_steps_of_every_stage() {
+    let place = Place::new();
+    let (sections, _) = cli::PLAN.split_once("[[arm]]").unwrap();
+    let arms = "[[arm]]\nmethod = \"kto\"\nsft_first = 0.5\n[[arm]]\nmethod = \"rloo\"\nmax_new_tokens = 8\n";
+    place.write("plan.toml", &(sections.replace("[1, 2]", "[1]") + arms));
+    place.run(&["compare", "plan.toml", "--out", "out", "--tensorboard", "--quiet"]).succeeds();
+    let records = Records::read(&place.path("out")).unwrap();
+    for run in &records.runs {
+        let (_, bytes) = &files(&place.path("out/tensorboard").join(&run.run))[0];
+        let steps = bytes.windows(10).filter(|w| *w == b"train/loss").count();
+        assert!(run.steps > 5 && steps as u64 == run.steps, "{}: {steps} of {} steps", run.run, run.steps);
+    }
+}

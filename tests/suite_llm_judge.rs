@@ -287,6 +287,20 @@ fn what_was_judged(place: &Place) {
 }
 
 #[test]
+fn a_comparison_goes_on_with_a_judge_that_has_moved() {
+    let place = judged_place();
+    let first = serve(Box::new(|_, _| Answer::Status(500, "")));
+    compare_with(&place, &first.url, "out").fails(2, &["HTTP status 500"]);
+    let second = serve(Box::new(|_, body| verdict(body)));
+    let resume = ["compare", "--resume", "out", "--threads", "1", "--judge-url", &second.url];
+    place.run(&[&resume[..], &["--judge-model", "judge-1"]].concat()).succeeds();
+    assert!(second.requests.load(Ordering::SeqCst) > 0);
+    // Another judge makes another comparison.
+    place.run(&[&resume[..], &["--judge-model", "judge-2"]].concat()).fails(2, &["another plan", "judge-2"]);
+    place.run(&[&resume[..], &["--seed", "3"]].concat()).fails(2, &["goes on with the folder's own plan"]);
+}
+
+#[test]
 fn score_measures_any_model_on_any_suite() {
     let place = Place::new();
     let server = serve(Box::new(|_, body| verdict(body)));
@@ -341,6 +355,28 @@ fn score_measures_any_model_on_any_suite() {
     let samples = place.read("scored/samples.jsonl");
     assert_eq!(samples.lines().filter(|l| l.contains("\"run\":\"model\"")).count(), 16);
     assert!(place.read("scored/judgments.jsonl").contains("\"baseline\":\"chosen\""));
+
+    // What is there is not deleted unasked; where it is, its judge's questions are no longer counted.
+    let again = |more: &[&str]| place.run(&[&from[..], &suites, &judge, more].concat());
+    again(&[]).fails(2, &["scored holds scores.csv of an earlier scoring", "--out", "--force"]);
+    let usage = |_: ()| -> JudgeUsage { serde_json::from_str(&place.read("scored/judge.json")).unwrap() };
+    let first = usage(());
+    again(&["--force", "--quiet"]).succeeds();
+    assert!(first.asked > 0 && usage(()).matches == first.matches, "{:?}", usage(()));
+    // Models of two runs, each in a folder of its own.
+    for model in ["a/model", "b/model"] {
+        std::fs::create_dir_all(place.path(model)).unwrap();
+        for entry in std::fs::read_dir(place.path("model")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, place.path(model).join(path.file_name().unwrap())).unwrap();
+        }
+        place
+            .line(&format!("score --model {model} --data data --suite heldout --set data.max_examples=2"))
+            .succeeds();
+    }
+    for out in ["out/score-a-model", "out/score-b-model"] {
+        assert_eq!(place.read(&format!("{out}/logps.csv")).lines().count(), 1 + 2 * 2, "{out}");
+    }
 
     // Without a reference what needs one is left out, and nothing is made up.
     place

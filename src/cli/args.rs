@@ -9,7 +9,7 @@ use super::{
     baseline, bench, compare, data, gate, gather, init, merge, plan, report, reward, score, suites, train,
     verify, winrate,
 };
-use crate::base::error::{Context, Result};
+use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::launch;
 use crate::plan::{Overrides, Plan};
 
@@ -78,10 +78,15 @@ pub enum Verb {
     Plan(plan::Verb),
 }
 
+const AUTO: &str = "auto";
+
+/// Options that read a plan or change it.
+pub const PLANNED: [&str; 7] = ["--device", "--seed", "--json", "--set", "--model", "--data", "--threads"];
+
 #[derive(Clone, Debug, Default, Args)]
 pub struct Common {
     /// auto, cpu, cuda or cuda:N
-    #[arg(long, global = true, default_value = "auto", value_name = "DEVICE")]
+    #[arg(long, global = true, default_value = AUTO, value_name = "DEVICE")]
     pub device: String,
     /// Output folder (for score: file)
     #[arg(long, short, global = true, value_name = "PATH")]
@@ -118,6 +123,28 @@ impl Common {
     /// A plan by path or by shipped name, with the overrides in it.
     pub fn plan(&self, name: &str) -> Result<Plan> {
         Plan::open(name, &self.overrides())
+    }
+
+    /// Refuses what of these options is given and not among `used`: it would do nothing.
+    ///
+    /// # Errors
+    /// With the option, and those that the verb has a use for.
+    pub fn only(&self, verb: &str, used: &[&str]) -> Result<()> {
+        let given = [
+            ("--device", self.device != AUTO),
+            ("--out", self.out.is_some()),
+            ("--seed", !self.seed.is_empty()),
+            ("--json", self.json),
+            ("--set", !self.set.is_empty()),
+            ("--model", self.model.is_some()),
+            ("--data", self.data.is_some()),
+            ("--threads", self.threads.is_some()),
+        ];
+        let Some((name, _)) = given.iter().find(|(name, given)| *given && !used.contains(name)) else {
+            return Ok(());
+        };
+        Err(anyhow!("`kto-eval {verb}` has no use for {name}"))
+            .hint(format!("leave it away; of the options of all verbs it takes {}", used.join(", ")))
     }
 
     /// `--out`, else `out/<name>`.

@@ -36,6 +36,7 @@ pub enum Verb {
 }
 
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
+    common.only("baseline", &["--json"])?;
     match verb {
         Verb::Save { dir, name, to, force } => {
             let name = match name {

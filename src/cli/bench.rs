@@ -1,8 +1,10 @@
 //! `kto-eval bench [PLAN]`: how fast this machine trains and samples with a model and data.
 
+use std::sync::atomic::Ordering;
+
 use clap::Args;
 
-use super::args::Common;
+use super::args::{Common, PLANNED};
 use super::interrupt;
 use super::output::{figures, print, print_json};
 use super::screen::Screen;
@@ -22,6 +24,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("bench", &PLANNED)?;
     let plan = common.plan(&options.plan)?;
     let device = common.device()?;
     interrupt::listen();
@@ -33,6 +36,10 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         print_json(&bench)?;
     } else {
         print(&shown(&bench))?;
+    }
+    if interrupt::flag().load(Ordering::Relaxed) {
+        screen.say("interrupted: the phases that are missing were not measured");
+        return Ok(Exit::Interrupted);
     }
     Ok(Exit::Done)
 }

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 use serde::Serialize;
+use serde_json::json;
 
 use super::args::Common;
 use super::every::CheckpointOptions;
@@ -48,7 +49,7 @@ pub struct Options {
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let plan = match &options.resume {
-        Some(dir) => resumed(dir, common)?,
+        Some(dir) => resumed(dir, options, common)?,
         None => Plan::open(&options.plan, &options.judge.over(common.overrides()))?,
     };
     if options.dry_run {
@@ -78,7 +79,14 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     }
     if let Some(shard) = options.shard {
         let (done, lost) = (finished.done, finished.lost);
-        print(&format!("shard {shard}: {done} runs done, {lost} lost; rows: {}\n", out.display()))?;
+        match common.json {
+            true => {
+                print_json(&json!({"shard": shard.to_string(), "done": done, "lost": lost, "rows": out}))?
+            }
+            false => {
+                print(&format!("shard {shard}: {done} runs done, {lost} lost; rows: {}\n", out.display()))?;
+            }
+        }
         return Ok(if lost == 0 { Exit::Done } else { Exit::VerdictFailed });
     }
     let judged = launch::judge(&out)?;
@@ -87,9 +95,8 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
 }
 
 /// The plan of a folder that is to be gone on with.
-fn resumed(dir: &Path, common: &Common) -> Result<Plan> {
-    let overrides = common.overrides();
-    if overrides != Overrides::default() {
+fn resumed(dir: &Path, options: &Options, common: &Common) -> Result<Plan> {
+    if common.overrides() != Overrides::default() {
         return Err(anyhow!("--resume {} goes on with the folder's own plan", dir.display()))
             .hint("leave --set, --model, --data and --seed away, or name the plan in place of --resume");
     }
@@ -98,7 +105,8 @@ fn resumed(dir: &Path, common: &Common) -> Result<Plan> {
         return Err(anyhow!("--resume: {} holds no comparison (no {})", dir.display(), files::PLAN))
             .hint("name a folder that `kto-eval compare` wrote (its --out)");
     }
-    Plan::open(&path.display().to_string(), &overrides)
+    // A judge's server may have moved; one of another name is refused where the folder is opened.
+    Plan::open(&path.display().to_string(), &options.judge.over(Overrides::default()))
 }
 
 /// The table of arms and the verdicts (or all rows as JSON), and where the report is.
@@ -131,11 +139,11 @@ struct Summary<'a> {
 
 fn dry_run(plan: &Plan, common: &Common) -> Result<Exit> {
     let runs = plan.runs();
+    let cost = launch::estimate(plan, &common.device()?)?;
     if common.json {
-        print_json(&runs)?;
+        print_json(&json!({"runs": runs, "estimate": cost}))?;
         return Ok(Exit::Done);
     }
-    let cost = launch::estimate(plan, &common.device()?)?;
     let ids: Vec<&str> = runs.iter().map(|r| r.id.as_str()).collect();
     print(&format!("{}\n{}# runs: {}\n", plan.to_toml(), costs(plan, &cost), ids.join(", ")))?;
     Ok(Exit::Done)

@@ -4,6 +4,8 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::args::Common;
+use super::asked::asked;
+use super::judge::JudgeOptions;
 use super::output::{print, print_json, table};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
@@ -40,6 +42,9 @@ pub enum Verb {
 }
 
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
+    let taken: &[&str] =
+        if matches!(verb, Verb::Recipes) { &["--json"] } else { &["--json", "--set", "--model"] };
+    common.only("data", taken)?;
     let Verb::Inspect { source, split, config, show, max_length, suite } = verb else { return list(common) };
     let spec = DataSpec {
         source: source.clone(),
@@ -48,6 +53,8 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         max_length: *max_length,
         ..DataSpec::default()
     };
+    let spec = asked("data inspect", common, &JudgeOptions::default(), &spec, &["data."])?.data;
+    let (source, split) = (&spec.source.clone(), &spec.split.clone());
     let (loaded, found) = match &common.model {
         None if suite.is_empty() => (load(&spec, split)?, None),
         None => {

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
+use serde_json::json;
 
 use super::args::Common;
 use super::interrupt;
@@ -79,6 +80,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     if let Some(Verb::Measure(measure)) = &options.verb {
         return self::measure(measure, common);
     }
+    common.only("gate", &["--out", "--json"])?;
     let folder = |dir: &Option<PathBuf>, what: &str| {
         dir.clone().ok_or_else(|| anyhow!("gate takes --{what} DIR")).hint("see `kto-eval gate --help`")
     };
@@ -161,8 +163,9 @@ fn measure(options: &Measure, common: &Common) -> Result<Exit> {
         options: forwarded(common),
         // Scoring is not what is timed; a plan with no suite would be refused.
         round_options: vec![
-            "--seed".to_owned(),
-            plan.seeds[0].to_string(),
+            // Unlike --seed, a later one takes the place of an earlier one.
+            "--set".to_owned(),
+            format!("seeds=[{}]", plan.seeds[0]),
             "--set".to_owned(),
             "suites.max_examples=4".to_owned(),
         ],
@@ -178,6 +181,10 @@ fn measure(options: &Measure, common: &Common) -> Result<Exit> {
         return Ok(Exit::Interrupted);
     }
     let (baseline, candidate) = (out.join("baseline"), out.join("candidate"));
+    if common.json {
+        print_json(&json!({"baseline": baseline, "candidate": candidate}))?;
+        return Ok(Exit::Done);
+    }
     print(&format!(
         "measured; now: kto-eval gate --baseline {} --candidate {}\n",
         baseline.display(),

@@ -23,6 +23,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("gather", &["--json"])?;
     let (dir, shards) = (&options.dir, options.shards.clone());
     let shards = if shards.is_empty() { launch::shard_folders(dir)? } else { shards };
     let Some(first) = shards.first() else {

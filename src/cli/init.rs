@@ -3,9 +3,10 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
+use serde_json::json;
 
 use super::args::Common;
-use super::output::print;
+use super::output::{print, print_json};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::data;
@@ -33,6 +34,7 @@ struct Found {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("init", &["--json", "--model", "--data"])?;
     let mut found = look(&options.dir)?;
     found.data = common.data.clone().or(found.data);
     found.model = common.model.clone().or(found.model);
@@ -50,13 +52,14 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     Plan::parse(&files[0].1, "kto-eval.toml", &Overrides::default())
         .context("the plan that would be written")?;
     Config::parse(&files[1].1, "gate.toml")?;
-    let mut said = String::new();
+    let (mut said, mut wrote) = (String::new(), vec![]);
     for (name, text) in &files {
         let path = options.dir.join(name);
         let folder = path.parent().unwrap_or(&options.dir);
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
         said += &format!("wrote {}\n", path.display());
+        wrote.push(path);
     }
     said += &format!(
         "data: {}\nmodel: {}\ntrainer: {}\nnext: kto-eval verify kto-eval.toml\n",
@@ -64,7 +67,13 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         found.model.as_deref().unwrap_or("none found (--model names one)"),
         found.trainer.as_ref().map_or("this engine's kto, dpo and sft", |t| t.script.as_str()),
     );
-    print(&said)?;
+    let Found { data, model, trainer, .. } = &found;
+    match common.json {
+        true => print_json(&json!({
+            "wrote": wrote, "data": data, "model": model, "trainer": trainer.as_ref().map(|t| &t.script),
+        }))?,
+        false => print(&said)?,
+    }
     Ok(Exit::Done)
 }
 

@@ -20,6 +20,17 @@ pub struct JudgeOptions {
 }
 
 impl JudgeOptions {
+    /// The first of these options that is given.
+    pub fn given(&self) -> Option<&'static str> {
+        [
+            ("--judge-url", &self.judge_url),
+            ("--judge-model", &self.judge_model),
+            ("--judge-reward", &self.judge_reward),
+        ]
+        .into_iter()
+        .find_map(|(name, value)| value.as_ref().map(|_| name))
+    }
+
     pub fn over(&self, overrides: Overrides) -> Overrides {
         let Self { judge_url, judge_model, judge_reward } = self.clone();
         Overrides { judge_url, judge_model, judge_reward, ..overrides }

@@ -22,7 +22,7 @@ pub enum Launcher {
 #[derive(Clone, Copy, Debug, Args)]
 pub struct LauncherOptions {
     /// Run the plan's runs side by side
-    #[arg(long, value_name = "WHERE", conflicts_with = "dry_run")]
+    #[arg(long, value_name = "WHERE", conflicts_with_all = ["dry_run", "tensorboard"])]
     launcher: Option<Launcher>,
     /// Shards side by side [default: 2 locally, one a run on Slurm]
     #[arg(long, value_name = "N", requires = "launcher", value_parser = clap::value_parser!(u16).range(1..))]

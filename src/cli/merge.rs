@@ -1,9 +1,10 @@
 //! `kto-eval merge ADAPTER --out DIR`.
 
 use clap::Args;
+use serde_json::json;
 
 use super::args::Common;
-use super::output::print;
+use super::output::{print, print_json};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch;
@@ -23,10 +24,14 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("merge", &["--device", "--out", "--json", "--threads"])?;
     let out = common.out.as_deref();
     let out = out.ok_or_else(|| anyhow!("merge needs --out")).hint("a folder for the merged checkpoint")?;
     let device = common.device()?;
     launch::merge(&options.adapter, &options.revision, out, options.max_shard_size * 1_000_000, device)?;
-    print(&format!("model: {}\n", out.display()))?;
+    match common.json {
+        true => print_json(&json!({"model": out}))?,
+        false => print(&format!("model: {}\n", out.display()))?,
+    }
     Ok(Exit::Done)
 }

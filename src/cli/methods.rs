@@ -10,6 +10,7 @@ use crate::objective::{Feedback, info};
 use crate::plan::METHODS;
 
 pub fn run(common: &Common) -> Result<Exit> {
+    common.only("methods", &["--json"])?;
     if common.json {
         print_json(&listed()?)?
     } else {

@@ -3,6 +3,7 @@
 
 mod app;
 mod args;
+mod asked;
 mod baseline;
 mod bench;
 mod compare;

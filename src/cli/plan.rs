@@ -6,7 +6,7 @@ use super::args::Common;
 use super::output::{print, print_json, table};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
-use crate::plan::{DEFAULT_PLAN, Overrides, Plan, SHIPPED};
+use crate::plan::{DEFAULT_PLAN, Overrides, Plan, SHIPPED, ShippedPlan};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
@@ -23,21 +23,29 @@ pub enum Verb {
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
     match verb {
         Verb::Show { plan } => {
+            common.only("plan show", &["--seed", "--json", "--set", "--model", "--data"])?;
             let plan = common.plan(plan)?;
             if common.json { print_json(&plan)? } else { print(&plan.to_toml())? }
         }
-        Verb::List => print(&list()?)?,
+        Verb::List => {
+            common.only("plan list", &["--json"])?;
+            list(common)?;
+        }
     }
     Ok(Exit::Done)
 }
 
-fn list() -> Result<String> {
+fn list(common: &Common) -> Result<()> {
+    let open = |shipped: &ShippedPlan| Plan::open(shipped.name, &Overrides::default());
+    let plans: Vec<Plan> = SHIPPED.iter().map(open).collect::<Result<_>>()?;
+    if common.json {
+        return print_json(&plans);
+    }
     let mut rows = vec![];
-    for shipped in SHIPPED {
-        let plan = Plan::open(shipped.name, &Overrides::default())?;
+    for plan in plans {
         let arms: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
         let seeds = format!("{} seeds", plan.seeds.len());
         rows.push(vec![plan.name, arms.join(", "), seeds, plan.budget.to_string(), plan.data.source]);
     }
-    Ok(table(&rows))
+    print(&table(&rows))
 }

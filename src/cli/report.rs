@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::Common;
 use super::compare::show;
-use super::output::print;
+use super::output::{print, print_json};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch;
@@ -25,10 +25,14 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("report", &["--json"])?;
     if options.check {
         let differences = launch::check_report(&options.dir)?;
         let text: String = differences.iter().map(|d| format!("{d}\n")).collect();
-        print(if text.is_empty() { "every figure follows from the records\n" } else { &text })?;
+        match common.json {
+            true => print_json(&differences.iter().map(ToString::to_string).collect::<Vec<_>>())?,
+            false => print(if text.is_empty() { "every figure follows from the records\n" } else { &text })?,
+        }
         return Ok(if differences.is_empty() { Exit::Done } else { Exit::VerdictFailed });
     }
     let dir = options.without_texts.as_ref().unwrap_or(&options.dir);

@@ -3,6 +3,8 @@
 use clap::Args;
 
 use super::args::Common;
+use super::asked::asked;
+use super::judge::JudgeOptions;
 use super::output::{print, print_json};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
@@ -30,6 +32,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("reward", &["--device", "--out", "--json", "--set", "--model", "--data", "--threads"])?;
     let missing = |what: &str| anyhow!("reward needs --{what}");
     let model = common.model.clone().ok_or_else(|| missing("model")).hint("a hub id or a directory")?;
     let source =
@@ -42,6 +45,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         max_examples: options.max_examples,
         ..DataSpec::default()
     };
+    let data = asked("reward", common, &JudgeOptions::default(), &data, &["data."])?.data;
     let mut screen = Screen::new(common.quiet);
     let measured = launch::measure_reward_model(&model, &data, &common.device()?, &mut screen);
     screen.end();

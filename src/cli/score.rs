@@ -1,17 +1,16 @@
 //! `kto-eval score --model P [--reference R] (--data FILE | --suite NAME …)`.
 
-use std::path::PathBuf;
-
 use clap::Args;
 
 use super::args::Common;
+use super::asked::asked;
 use super::judge::JudgeOptions;
 use super::output::{print, print_json, table};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch::{self, ScoreRequest, SuiteRequest, SuiteScores};
-use crate::plan::{DataSpec, Dtype, Overrides, Plan, Quantize};
+use crate::plan::{DataSpec, Dtype, Plan, Quantize};
 use crate::record::ScoreRow;
 use crate::suite::{ALL, find_any};
 
@@ -19,7 +18,7 @@ use crate::suite::{ALL, find_any};
 /// completion_tokens, logp, reference_logp`. Sums are over completion tokens, EOS included, in nats.
 ///
 /// With --suite, scores the model on suites and writes a folder: scores.csv, examples.csv, logps.csv,
-/// samples.jsonl, judgments.jsonl. A reference makes implicit rewards, divergence and win rates against it.
+/// samples.jsonl, judgments.jsonl (default: out/score-MODEL). A reference makes implicit rewards, divergence and win rates against it.
 #[derive(Debug, Args)]
 pub struct Options {
     /// A suite by name (preference/world where two share one) or path; repeatable
@@ -46,28 +45,41 @@ pub struct Options {
     /// Keep the weights (an adapter's base) in blocks, as a plan's model.quantize does: none, q8_0, q6_k, q5_k, q4_k, q4_0
     #[arg(long, default_value = "none", value_name = "TYPE")]
     quantize: Quantize,
+    /// Delete the scores that the output folder holds (with --suite)
+    #[arg(long, requires = "suite")]
+    force: bool,
     #[command(flatten)]
     judge: JudgeOptions,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    let on_suites = !options.suite.is_empty();
+    let (more, keys): (&[&str], &[&str]) = match on_suites {
+        true => (&["--seed", "--json"], &["data.", "judge.", "seeds"]),
+        false => (&[], &["data."]),
+    };
+    let always = ["--device", "--out", "--set", "--model", "--data", "--threads"];
+    let verb = if on_suites { "score --suite" } else { "score" };
+    common.only(verb, &[&always, more].concat())?;
+    if !on_suites && let Some(name) = options.judge.given() {
+        return Err(anyhow!("{name} names a judge, and no suite asks one")).hint("name suites with --suite");
+    }
     let missing = |what: &str| anyhow!("score needs --{what}");
     let model = common.model.clone().ok_or_else(|| missing("model")).hint("a hub id or a directory")?;
-    if !options.suite.is_empty() {
-        return on_suites(options, common, model);
+    if !on_suites && common.data.is_none() {
+        return Err(missing("data")).hint("a hub id, a file or a directory; or name suites with --suite");
     }
-    let source = common
-        .data
-        .clone()
-        .ok_or_else(|| missing("data"))
-        .hint("a hub id, a file or a directory; or name suites with --suite")?;
+    let plan = asked(verb, common, &options.judge, &options.data(common), keys)?;
+    if on_suites {
+        return self::on_suites(options, common, model, plan);
+    }
     let request = ScoreRequest {
         model,
         reference: options.reference.clone(),
         revision: options.revision.clone(),
         dtype: Dtype::F32,
         quantize: options.quantize,
-        data: DataSpec { source, ..options.data() },
+        data: plan.data,
     };
     let csv = launch::score_data(&request, common.device()?)?;
     match &common.out {
@@ -78,8 +90,9 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
 }
 
 impl Options {
-    fn data(&self) -> DataSpec {
+    fn data(&self, common: &Common) -> DataSpec {
         DataSpec {
+            source: common.data.clone().unwrap_or_default(),
             config: self.config.clone(),
             split: self.split.clone(),
             max_length: self.max_length,
@@ -89,29 +102,20 @@ impl Options {
     }
 }
 
-/// Keys that --set takes here: those of [judge] and [data.world].
-const PLAN: &str = "name = \"score\"\nseeds = [0]\nbudget = { steps = 1 }\n[model]\nsource = \"-\"\n\
-                    [data]\nsource = \"world\"\n[[arm]]\nmethod = \"sft\"\n";
-
-fn on_suites(options: &Options, common: &Common, model: String) -> Result<Exit> {
-    let plain = Overrides { model: None, data: None, ..common.overrides() };
-    let plan = Plan::parse(PLAN, "score", &options.judge.over(plain))?;
-    let name = PathBuf::from(&model).file_name().map_or_else(|| model.clone(), |n| n.display().to_string());
+fn on_suites(options: &Options, common: &Common, model: String, plan: Plan) -> Result<Exit> {
     let request = SuiteRequest {
         reference: options.reference.clone(),
         revision: options.revision.clone(),
         dtype: Dtype::F32,
         quantize: options.quantize,
-        data: DataSpec {
-            source: common.data.clone().unwrap_or_default(),
-            world: plan.data.world,
-            ..options.data()
-        },
+        max_examples: plan.data.max_examples,
+        data: plan.data,
         suites: options.suite.iter().map(|s| find_any(s)).collect::<Result<_>>()?,
         judge: plan.judge,
         seeds: plan.seeds,
-        max_examples: options.max_examples,
-        out: common.folder(&format!("score-{name}")),
+        // The whole of its path: models of several runs end in `model`.
+        out: common.folder(&format!("score-{model}")),
+        force: options.force,
         model,
     };
     let mut screen = Screen::new(common.quiet);

@@ -51,9 +51,17 @@ struct Whole {
 impl Whole {
     /// Seconds left, once a twentieth of a run is done.
     fn left(&self, fraction: f64) -> Option<f64> {
-        let done = (self.done - self.first?) as f64 + fraction;
+        let done = self.done.saturating_sub(self.first?) as f64 + fraction;
         let rest = self.runs as f64 - self.done as f64 - fraction;
         (done > 0.05).then(|| self.started.elapsed().as_secs_f64() * rest / done)
+    }
+
+    /// Run `index` of `total` begins. Where it is not one after the last, the runs are others: after tuning, say.
+    fn begins(&mut self, index: usize, total: usize) {
+        if self.first.is_none() || index < self.done || total != self.runs {
+            (self.first, self.started) = (Some(index), Instant::now());
+        }
+        (self.runs, self.done) = (total, index);
     }
 }
 
@@ -157,12 +165,7 @@ impl Observer for Screen {
     }
 
     fn run_begins(&mut self, run: &RunSpec, index: usize, total: usize) {
-        self.whole.runs = total;
-        self.whole.done = index;
-        if self.whole.first.is_none() {
-            self.whole.first = Some(index);
-            self.whole.started = Instant::now();
-        }
+        self.whole.begins(index, total);
         if let Some(bars) = &self.bars {
             bars.whole.set_length(total as u64 * UNITS);
             bars.whole.set_prefix(format!("run {} of {total}", index + 1));
@@ -245,5 +248,19 @@ mod tests {
         assert_eq!(whole.left(0.0), None);
         let left = whole.left(0.5).expect("half a run is done");
         assert!((left - 30.0).abs() < 1.0, "{left}");
+    }
+
+    #[test]
+    fn the_time_of_trials_is_not_that_of_runs() {
+        let started = Instant::now() - Duration::from_secs(3600);
+        for runs in [4, 12] {
+            // Tuning that went on at trial 9 of 12, and then the first run.
+            let mut whole = Whole { started, runs: 12, first: Some(9), done: 12 };
+            whole.begins(0, runs);
+            assert_eq!((whole.first, whole.done, whole.runs), (Some(0), 0, runs));
+            assert!(whole.left(0.5).expect("half a run is done") < 60.0);
+            whole.begins(1, runs);
+            assert_eq!(whole.first, Some(0));
+        }
     }
 }

@@ -1,6 +1,9 @@
 //! `kto-eval suites list|show|check`.
 
+use std::path::PathBuf;
+
 use clap::Subcommand;
+use serde_json::json;
 
 use super::args::Common;
 use super::output::{print, print_json, table};
@@ -20,25 +23,36 @@ pub enum Verb {
     /// Parse suite files (all shipped ones where none is named)
     Check {
         /// Paths of suite files
-        files: Vec<std::path::PathBuf>,
+        files: Vec<PathBuf>,
     },
 }
 
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
+    common.only("suites", &["--json"])?;
     match verb {
         Verb::List => list(common)?,
+        Verb::Show { suite } if common.json => {
+            let shown = suite::show(suite)?;
+            let text = |(origin, text)| json!({"origin": origin, "text": text});
+            print_json(&shown.into_iter().map(text).collect::<Vec<_>>())?;
+        }
         Verb::Show { suite } => {
             for (origin, text) in suite::show(suite)? {
                 print(&format!("# {origin}\n{text}"))?;
             }
         }
-        Verb::Check { files } if files.is_empty() => {
+        Verb::Check { files } if files.is_empty() && !common.json => {
             print(&format!("{} shipped suites are sound\n", suite::shipped()?.len()))?;
         }
+        Verb::Check { files } if files.is_empty() => list(common)?,
         Verb::Check { files } => {
-            for file in files {
-                let suite = Suite::read(file)?;
-                print(&format!("{}: suite `{}` is sound\n", file.display(), suite.name))?;
+            let suites: Vec<Suite> = files.iter().map(|file| Suite::read(file)).collect::<Result<_>>()?;
+            let sound = |(file, suite): (&PathBuf, &Suite)| {
+                format!("{}: suite `{}` is sound\n", file.display(), suite.name)
+            };
+            match common.json {
+                true => print_json(&suites)?,
+                false => print(&files.iter().zip(&suites).map(sound).collect::<String>())?,
             }
         }
     }

@@ -3,18 +3,19 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use serde_json::json;
 
 use super::args::Common;
 use super::every::CheckpointOptions;
 use super::interrupt;
-use super::output::print;
+use super::output::{print, print_json};
 use super::screen::Screen;
 use super::tensorboard::Tensorboard;
-use crate::base::error::{Result, anyhow, bail};
+use crate::base::error::{HintExt, Result, anyhow, bail};
 use crate::base::exit::Exit;
 use crate::launch;
 use crate::plan::{Overrides, Plan};
-use crate::record::Status;
+use crate::record::{Status, files};
 
 /// Every option is short for a key of a plan; --set takes the keys that have none.
 #[derive(Debug, Args)]
@@ -86,7 +87,11 @@ const PLAN: &str = "name = \"train\"\nseeds = [0]\nbudget = { tokens = 100000 }\
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let plan = plan(options, common)?;
-    let [spec] = plan.runs().try_into().map_err(|_| anyhow!("train takes one seed"))?;
+    let [spec] = plan
+        .runs()
+        .try_into()
+        .map_err(|_| anyhow!("train makes one run, and the seeds are {:?}", plan.seeds))
+        .hint("give one seed: --seed 1")?;
     let (device, out) = (common.device()?, common.folder(&plan.name));
     let model = options.save_model.clone().unwrap_or_else(|| out.join("model"));
     interrupt::listen();
@@ -103,14 +108,19 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         screen.say(&format!("interrupted; the same command goes on from here ({})", out.display()));
         return Ok(Exit::Interrupted);
     };
+    if common.json && row.status != Status::Failed {
+        let model = (row.status == Status::Done).then_some(&model);
+        print_json(&json!({"run": row, "steps": out.join(files::STEPS), "model": model}))?;
+    }
     match row.status {
         Status::Failed => bail!("{}", row.note),
         Status::Diverged => {
             screen.say(&format!("diverged: {}", row.note));
             Ok(Exit::VerdictFailed)
         }
+        Status::Done if common.json => Ok(Exit::Done),
         Status::Done => {
-            print(&format!("steps: {}\nmodel: {}\n", out.join("steps.csv").display(), model.display()))?;
+            print(&format!("steps: {}\nmodel: {}\n", out.join(files::STEPS).display(), model.display()))?;
             Ok(Exit::Done)
         }
     }

@@ -1,8 +1,10 @@
 //! `kto-eval verify PLAN`.
 
+use std::sync::atomic::Ordering;
+
 use clap::Args;
 
-use super::args::Common;
+use super::args::{Common, PLANNED};
 use super::interrupt;
 use super::judge::JudgeOptions;
 use super::output::{print, print_json, table};
@@ -23,6 +25,7 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    common.only("verify", &PLANNED)?;
     let plan = Plan::open(&options.plan, &options.judge.over(common.overrides()))?;
     let device = common.device()?;
     interrupt::listen();
@@ -45,6 +48,10 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
             }
         }
         print(&table(&rows))?;
+    }
+    if interrupt::flag().load(Ordering::Relaxed) {
+        screen.say("interrupted: the arms that are missing were not verified");
+        return Ok(Exit::Interrupted);
     }
     let failed = verified.iter().flat_map(|a| &a.checks).any(|c| c.outcome == Outcome::Failed);
     Ok(if failed { Exit::VerdictFailed } else { Exit::Done })

@@ -30,6 +30,8 @@ pub struct Options {
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
+    let judged: &[&str] = if options.judge_reward.is_some() { &["--device", "--threads"] } else { &[] };
+    common.only("winrate", &[&["--seed", "--json"], judged].concat())?;
     ensure!(options.alpha > 0.0 && options.alpha < 1.0, "--alpha is {}; it must be in (0, 1)", options.alpha);
     let name = options.file.display();
     let text = std::fs::read_to_string(&options.file).with_context(|| format!("reading {name}"))?;

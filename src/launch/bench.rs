@@ -9,9 +9,10 @@ use serde::Serialize;
 
 use super::memory::PeakMemory;
 use super::observer::Observer;
+use super::pace::is_measured;
 use super::prepare::{Prepared, TrainingSet, prepare};
 use super::run::start;
-use crate::base::error::{Context, Result, bail};
+use crate::base::error::{Context, Result, ensure};
 use crate::data::Sequence;
 use crate::kernels::matrix::{View, matmul};
 use crate::kernels::{cpu, linear};
@@ -62,7 +63,8 @@ pub struct Bench {
     pub phases: Vec<Phase>,
 }
 
-/// Measures for about `seconds` in all. Suites of the plan are not read.
+/// Measures for about `seconds` in all, or until `abort` is raised. Suites of the plan are not read, and arms that sample or are another program are
+/// left out.
 ///
 /// # Errors
 /// What the plan names cannot be read; an arm fails its run-time checks.
@@ -76,24 +78,29 @@ pub fn bench(
     let suites = SuitesSpec { preference: vec![], generation: vec![], ..plan.suites.clone() };
     let plan = Plan { suites, ..plan.clone() };
     let prepared = prepare(&plan, device, observer)?;
-    let mut meter = Meter::new(&prepared, seconds / (plan.arms.len() + 3) as f64)?;
+    let (arms, others): (Vec<&Arm>, Vec<&Arm>) = plan.arms.iter().partition(|arm| is_measured(arm));
+    for arm in others {
+        observer.note(&format!("arm {}: not measured, since it samples or is another program", arm.name));
+    }
+    let mut meter = Meter::new(&prepared, seconds / (arms.len() + 3) as f64)?;
     let loaded_mib = PeakMemory::start().before_mib;
     let groups = groups(prepared.data.first());
-    let Some(first) = groups.first() else { bail!("{}: no training data", plan.data.source) };
+    ensure!(!groups.is_empty(), "{}: no training data", plan.data.source);
     let packed = pack(&groups);
     let mut phases = vec![];
     observer.stage("engine, forward");
     phases.push(meter.forward(&prepared, &packed)?);
     observer.stage("engine, forward and backward");
     phases.push(meter.backward(&prepared, &plan, &packed)?);
-    for arm in plan.arms.iter().filter(|_| !abort.load(Ordering::Relaxed)) {
+    for arm in arms.into_iter().filter(|_| !abort.load(Ordering::Relaxed)) {
         observer.stage(&format!("steps of {}", arm.name));
         phases.push(meter.arm(&prepared, &plan, arm, abort).with_context(|| format!("arm {}", arm.name))?);
     }
-    observer.stage("sampling");
-    let prompts: Vec<&[u32]> = groups.iter().take(SLOTS).map(|g| g[0].prompt()).collect();
-    phases
-        .push(meter.sampling(&prepared, if prompts.is_empty() { vec![first[0].prompt()] } else { prompts })?);
+    if !abort.load(Ordering::Relaxed) {
+        observer.stage("sampling");
+        let prompts = groups.iter().take(SLOTS).map(|g| g[0].prompt()).collect();
+        phases.push(meter.sampling(&prepared, prompts)?);
+    }
     Ok(Bench {
         model: plan.model.source.clone(),
         parameters: prepared.start.num_params(),
@@ -231,7 +238,7 @@ impl<'a> Meter<'a> {
             spec: &arm.train,
             budget: Budget::Seconds(self.allowed.as_secs_f64().max(0.5)),
             seed,
-            max_length: plan.data.max_length,
+            max_length: arm.data.max_length,
             data: data.as_data(),
             reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
         };

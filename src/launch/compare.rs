@@ -82,10 +82,10 @@ pub fn compare(
     let prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
         if let Some(trainer) = &arm.trainer {
-            external::check_program(&arm.name, trainer)?;
+            external::check_trainer(&prepared, &arm.name, trainer)?;
             continue;
         }
-        check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
+        check_arm(arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
     let elsewhere = done_elsewhere(out, conduct.shard)?;
@@ -187,7 +187,7 @@ fn score_base(
                     scored(prepared, plan, &prepared.start, None, seed, suite)
                 })?,
             };
-            if !writer.has_base_of(seed) {
+            if !writer.has_base_of(seed, &suite.name) {
                 write(writer, &Owner::base(seed), suite, &result)?;
             }
             if seed == seeds[0] {
@@ -281,8 +281,9 @@ fn counted(
 }
 
 fn write(writer: &mut RecordWriter, owner: &Owner, suite: &Suite, result: &ScoredSuite) -> Result<()> {
-    writer.scores(&rows::scores(owner, suite, result))?;
     writer.examples(&rows::examples(owner, suite, result))?;
     writer.samples(&rows::samples(owner, suite, result))?;
-    writer.judgments(&rows::judgments(owner, suite, result))
+    writer.judgments(&rows::judgments(owner, suite, result))?;
+    // The last: they say that the others are there.
+    writer.scores(&rows::scores(owner, suite, result))
 }

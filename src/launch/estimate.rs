@@ -65,8 +65,8 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
     let paced = paces.as_ref().ok();
     let tokens: Option<Vec<f64>> = plan.arms.iter().map(|arm| tokens(arm, paced)).collect();
     made.tokens = tokens.as_ref().map(|t| shares * t.iter().sum::<f64>());
-    if let Budget::Seconds(seconds) = plan.budget {
-        made.seconds = Some(seconds * shares * plan.arms.len() as f64);
+    if matches!(plan.budget, Budget::Seconds(_)) {
+        made.seconds = Some(shares * plan.arms.iter().map(|arm| arm.budget.amount()).sum::<f64>());
     }
     match &paces {
         Ok(paces) => {

@@ -1,5 +1,6 @@
 //! A plan's runs as items of work for other processes: each does a shard, and the records are gathered.
 
+use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
@@ -7,7 +8,7 @@ use super::compare::Finished;
 use super::observer::Observer;
 use crate::base::error::{Context, Result};
 use crate::plan::{Plan, Shard};
-use crate::record::{Gathered, RecordWriter, files, finished_runs};
+use crate::record::{Gathered, RecordWriter, files, finished_runs, recorded_runs};
 
 /// How items are run; results depend on the number of threads alone.
 #[derive(Clone, Debug)]
@@ -64,8 +65,17 @@ impl<'a> Board<'a> {
 
     /// Whether every run of the shard is done or diverged, in the folder or in the shard's own.
     pub fn is_finished(&self, shard: Shard) -> Result<bool> {
-        let own = self.out.join(files::SHARDS).join(shard.folder());
-        let (here, there) = (finished_runs(&self.out)?, finished_runs(&own)?);
+        self.holds(shard, finished_runs)
+    }
+
+    /// As [`Self::is_finished`], where runs that failed in the shard's own folder are no longer waited for.
+    pub fn has_rows(&self, shard: Shard) -> Result<bool> {
+        self.holds(shard, recorded_runs)
+    }
+
+    fn holds(&self, shard: Shard, own: fn(&Path) -> Result<BTreeSet<String>>) -> Result<bool> {
+        let folder = self.out.join(files::SHARDS).join(shard.folder());
+        let (here, there) = (finished_runs(&self.out)?, own(&folder)?);
         let ours = self.plan.runs().into_iter().enumerate().filter(|(place, _)| shard.takes(*place));
         Ok(ours.into_iter().all(|(_, run)| here.contains(&run.id) || there.contains(&run.id)))
     }
@@ -74,7 +84,7 @@ impl<'a> Board<'a> {
     pub fn count(&self) -> usize {
         let folders = shard_folders(&self.out).unwrap_or_default().into_iter().chain([self.out.clone()]);
         let runs = folders.filter_map(|f| finished_runs(&f).ok()).flatten();
-        runs.collect::<std::collections::BTreeSet<_>>().len()
+        runs.collect::<BTreeSet<_>>().len()
     }
 
     /// What an item is called with, the program first.
@@ -132,7 +142,7 @@ pub fn gather(plan: &Plan, out: &Path, shards: &[PathBuf]) -> Result<Gathered> {
 }
 
 /// Where items of an earlier division, or another shard's folder, have done a run, it is not done again.
-pub(super) fn done_elsewhere(out: &Path, shard: Option<Shard>) -> Result<std::collections::BTreeSet<String>> {
+pub(super) fn done_elsewhere(out: &Path, shard: Option<Shard>) -> Result<BTreeSet<String>> {
     // <out>/shards/<i>-of-<n>
     match shard.and_then(|_| out.parent()?.parent()) {
         Some(whole) => finished_runs(whole),

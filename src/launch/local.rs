@@ -135,13 +135,19 @@ fn start(board: &Board<'_>, items: &Items, shard: Shard, attempt: u32) -> Result
 /// One GPU an item, in turn, where items run on GPUs.
 fn device_of(device: &str, index: usize, gpus: usize) -> String {
     match device {
-        "cuda" if gpus > 1 => format!("cuda:{}", index % gpus),
+        "auto" | "cuda" if gpus > 1 => format!("cuda:{}", index % gpus),
         other => other.to_owned(),
     }
 }
 
-/// GPUs of this machine, as NVIDIA's driver lists them.
+/// GPUs that this program can compute on: those that its environment leaves it, of those that NVIDIA's driver lists.
 fn gpus() -> usize {
+    if !candle_core::utils::cuda_is_available() {
+        return 0;
+    }
+    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
+        return visible.split(',').filter(|device| !device.trim().is_empty()).count();
+    }
     std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
 }
 
@@ -182,8 +188,11 @@ mod tests {
 
     #[test]
     fn items_take_the_gpus_in_turn() {
-        let devices: Vec<String> = (0..3).map(|i| device_of("cuda", i, 2)).collect();
-        assert_eq!(devices, ["cuda:0", "cuda:1", "cuda:0"]);
+        for device in ["cuda", "auto"] {
+            let devices: Vec<String> = (0..3).map(|i| device_of(device, i, 2)).collect();
+            assert_eq!(devices, ["cuda:0", "cuda:1", "cuda:0"]);
+        }
+        assert_eq!(device_of("auto", 1, 0), "auto");
         assert_eq!(device_of("cpu", 1, 2), "cpu");
         assert_eq!(device_of("cuda", 1, 1), "cuda");
         assert_eq!(device_of("cuda:1", 0, 2), "cuda:1");

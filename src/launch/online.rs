@@ -13,7 +13,7 @@ use crate::base::error::{HintExt, Result, anyhow};
 use crate::data::world::gold_reward;
 use crate::model::Decoder;
 use crate::model::generate::Text;
-use crate::plan::{Arm, Budget, Method, Plan, RewardFrom, RunSpec, WORLD};
+use crate::plan::{Arm, Budget, Method, RewardFrom, RunSpec, WORLD};
 use crate::record::{PhaseRow, RolloutRow};
 use crate::train::online::{
     GoldReward, KEEP_BYTES, Keeping, Kept, OnlineHooks, OnlineJob, Phases, RolloutMetrics, prompts,
@@ -30,7 +30,7 @@ pub(super) fn is_online(method: &Method) -> bool {
 ///
 /// # Errors
 /// Single completions where pairs are needed, a gold reward outside the world, a reward model as an arm.
-pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()> {
+pub(super) fn check_arm(arm: &Arm, data: &TrainingSet) -> Result<()> {
     let method = &arm.method;
     if arm.sft_first > 0.0 && is_online(method) {
         return Err(anyhow!("{} has no SFT stage of its own", method.name()))
@@ -52,9 +52,9 @@ pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()
             .hint("set reward = \"gold\" for the arm, or take a budget in flops, tokens or steps");
     }
     match (online.reward, data) {
-        (RewardFrom::Gold, _) if plan.data.source != WORLD => Err(anyhow!(
+        (RewardFrom::Gold, _) if arm.data.source != WORLD => Err(anyhow!(
             "reward = \"gold\" needs the planted-truth world, and data.source is {}",
-            plan.data.source
+            arm.data.source
         ))
         .hint("set reward = \"model\" for the arm"),
         (RewardFrom::Model, TrainingSet::Unpaired(_)) => Err(anyhow!(
@@ -111,7 +111,11 @@ pub(super) fn trained(
     // Hooks and stages tell one keeper and one observer.
     let (keeper, observer) = (RefCell::new(keeper), RefCell::new(observer));
     let mut hooks = OnlineHooks {
-        step: &mut |metrics| keeper.borrow_mut().step(&rows::step(&owner, metrics)),
+        step: &mut |metrics| {
+            let row = rows::step(&owner, metrics);
+            observer.borrow_mut().step(&row);
+            keeper.borrow_mut().step(&row)
+        },
         rollout: &mut |metrics| {
             rollouts.push(rollout(&owner, metrics));
             Ok(())

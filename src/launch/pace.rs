@@ -110,7 +110,7 @@ impl Paces {
 }
 
 /// Not where another program trains, nor where most of the time goes into sampling.
-fn is_measured(arm: &Arm) -> bool {
+pub(super) fn is_measured(arm: &Arm) -> bool {
     arm.trainer.is_none() && arm.method.rollouts().is_none()
 }
 

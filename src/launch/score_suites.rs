@@ -39,6 +39,8 @@ pub struct SuiteRequest {
     pub seeds: Vec<u64>,
     pub max_examples: usize,
     pub out: PathBuf,
+    /// Delete the scores that the folder holds.
+    pub force: bool,
 }
 
 /// What was found.
@@ -68,7 +70,7 @@ pub fn score_suites(
     for suite in &mut suites {
         without_reference(suite, request.reference.is_some())?;
     }
-    let mut folder = ScoreFolder::open(&request.out)?;
+    let mut folder = ScoreFolder::open(&request.out, request.force)?;
     let models = Models::load(request, &device)?;
     let heldout = heldout(request, &suites, &models.tokenizer)?;
     let mut found = SuiteScores::default();

@@ -1,7 +1,7 @@
 //! `--launcher slurm`: a job array, a shard a task.
 //!
 //! The records decide what is done: an array is followed until none of its tasks is left in the queue, then
-//! the shards whose runs are not all on disk are submitted again. `sacct`, where a cluster has accounting,
+//! the shards with a run that has left no row are submitted again. `sacct`, where a cluster has accounting,
 //! only says why a task ended.
 
 use std::path::{Path, PathBuf};
@@ -65,7 +65,10 @@ pub fn compare_slurm(
         board.gather(observer)?;
         let mut left = vec![];
         for index in 1..=of {
-            if !board.is_finished(Shard { index, of })? {
+            let shard = Shard { index, of };
+            // A run that failed in an array of this command would fail in the next one too.
+            let ended = if attempt > 0 { board.has_rows(shard)? } else { board.is_finished(shard)? };
+            if !ended {
                 left.push(index);
             }
         }
@@ -139,8 +142,10 @@ fn script(board: &Board<'_>, plan: &Plan, items: &Items, shards: &[usize], of: u
         option(format!("--{key}={value}"));
     }
     options.iter().for_each(|text| option(text.clone()));
-    out += "set -eu\n";
+    // Scripts that set up an environment (conda, modules) read variables that are not set.
+    out += "set -e\n";
     environment.iter().for_each(|line| out += &format!("{line}\n"));
+    out += "set -u\n";
     let threads = if plan.slurm.cpus > 0 { plan.slurm.cpus } else { items.threads };
     let items = Items { threads, ..items.clone() };
     let words: Vec<String> = board

@@ -50,9 +50,15 @@ pub(super) fn sft_first(
     };
     let saved = keeper.resume(Stage::SftFirst, &fingerprint(policy, &job)?, observer)?;
     let checkpoints = keeper.checkpoints(Stage::SftFirst);
+    // Both hooks tell the one observer.
+    let observer = std::cell::RefCell::new(observer);
     let mut hooks = Hooks {
-        step: &mut |metrics| keeper.step(&rows::step(&owner, metrics)),
-        progress: &mut |progress| observer.training(progress),
+        step: &mut |metrics| {
+            let row = rows::step(&owner, metrics);
+            observer.borrow_mut().step(&row);
+            keeper.step(&row)
+        },
+        progress: &mut |progress| observer.borrow_mut().training(progress),
         abort,
     };
     let outcome =

@@ -11,7 +11,8 @@ use super::observer::Observer;
 use super::prepare::{Prepared, prepare};
 use super::reward_model::{margins, reward_quality};
 use super::run::trained_in;
-use crate::base::error::{HintExt, Result, anyhow, bail};
+use crate::base::error::{HintExt, Result, anyhow};
+use crate::model::peft::is_adapter;
 use crate::model::{Decoder, RewardModel};
 use crate::plan::{DataSpec, Method, Plan, RunSpec, WORLD};
 use crate::record::{RecordWriter, RunRow, Status};
@@ -42,9 +43,14 @@ pub fn train_one(
 ) -> Result<Option<RunRow>> {
     let mut writer = RecordWriter::open(folder.records, plan, folder.force)?;
     let prepared = prepare(plan, device, observer)?;
-    check_saveable(&prepared, run)?;
+    check_saveable(&prepared, run, folder.model)?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
+        if row.status == Status::Done && !holds_model(folder.model) {
+            let (records, model) = (folder.records.display(), folder.model.display());
+            return Err(anyhow!("{records} holds this run already, and its model is not in {model}"))
+                .hint("name the folder that it was saved in, or train again: another --out, or --force");
+        }
         forget(folder.records, &run.id)?;
         observer.note(&format!("{} holds this run already", folder.records.display()));
         return Ok(Some(row.clone()));
@@ -94,10 +100,6 @@ fn measure(
 
 /// Weights and configuration, or the adapter, and the tokenizer beside them.
 fn save(policy: &Decoder, prepared: &Prepared, source: &str, dir: &Path) -> Result<()> {
-    // Overwriting the checkpoint that is mapped into memory would change it under us.
-    if same_folder(dir, &prepared.start_dir) {
-        bail!("--save-model names the starting checkpoint's own folder, {}", dir.display());
-    }
     if policy.adapter().is_some() {
         policy.save_adapter(dir, &base_name(prepared, source))?;
     } else {
@@ -115,8 +117,18 @@ fn base_name(prepared: &Prepared, source: &str) -> String {
     full.map_or_else(|| source.to_owned(), |path| path.display().to_string())
 }
 
-/// An adapter names one base; what it was trained on must be that one.
-fn check_saveable(prepared: &Prepared, run: &RunSpec) -> Result<()> {
+fn holds_model(dir: &Path) -> bool {
+    is_adapter(dir) || dir.join("config.json").is_file()
+}
+
+/// An adapter names one base; what it was trained on must be that one. Overwriting a checkpoint that is mapped into
+/// memory would change it under us.
+fn check_saveable(prepared: &Prepared, run: &RunSpec, dir: &Path) -> Result<()> {
+    let read = [prepared.start_dir.as_path(), Path::new(&run.model.source), Path::new(&run.model.reference)];
+    if let Some(same) = read.into_iter().find(|from| same_folder(from, dir)) {
+        return Err(anyhow!("--save-model is {}, a checkpoint that is read from", same.display()))
+            .hint("name another folder");
+    }
     if prepared.adapted && run.arm.train.lora.is_on() {
         return Err(anyhow!(
             "{} is an adapter itself, so a new one would have no base on disk",

@@ -6,8 +6,8 @@ use super::observer::Observer;
 use super::prepare::{TrainingSet, tokenized};
 use crate::base::error::{Context, Result};
 use crate::base::hash::Hasher;
-use crate::data::{Dataset, Loaded, Tokenizer, load_with, split_prompts, treat};
-use crate::plan::{DataSpec, FeedbackSpec, Plan};
+use crate::data::{Dataset, Loaded, Tokenizer, Treated, load_with, split_prompts, treat};
+use crate::plan::{DataSpec, FeedbackSpec, Plan, TuneSpec};
 
 /// A tokenized set for each treatment of the data that an arm has.
 pub struct TrainingSets {
@@ -45,12 +45,10 @@ impl TrainingSets {
                 read.push((untreated.clone(), loaded));
             }
             let loaded = &read.iter().find(|(spec, _)| *spec == untreated).expect("read above").1;
-            let mut dataset = loaded.dataset.clone();
-            if let Some(tune) = &plan.tune {
-                (dataset, made.validation) = split_prompts(dataset, tune.validation, tune.seed)
-                    .context("tune.validation: a validation split of the training data")?;
-            }
-            let treated = treat(dataset, &arm.data.feedback).with_context(|| format!("arm {}", arm.name))?;
+            let (treated, validation) =
+                for_training(loaded.dataset.clone(), &arm.data.feedback, plan.tune.as_ref())
+                    .with_context(|| format!("arm {}", arm.name))?;
+            made.validation = validation;
             if !treated.notes.is_empty() {
                 observer.note(&format!("{}: {}", arm.name, treated.notes.join("; ")));
             }
@@ -88,6 +86,24 @@ impl TrainingSets {
     pub fn of(&self, spec: &DataSpec) -> &TrainingSet {
         &self.sets.iter().find(|(known, _)| known == spec).expect("every arm's data is read").1
     }
+}
+
+/// A data set as an arm is trained on it, by this engine or another: less the prompts that the choice between trials
+/// is made on (given second; empty where nothing is tuned), then treated.
+///
+/// # Errors
+/// Data too few to split, or that cannot be treated so.
+pub(super) fn for_training(
+    dataset: Dataset,
+    feedback: &FeedbackSpec,
+    tune: Option<&TuneSpec>,
+) -> Result<(Treated, Dataset)> {
+    let (dataset, validation) = match tune {
+        None => (dataset, Dataset::Paired(vec![])),
+        Some(tune) => split_prompts(dataset, tune.validation, tune.seed)
+            .context("tune.validation: a validation split of the training data")?,
+    };
+    Ok((treat(dataset, feedback)?, validation))
 }
 
 fn prompts(dataset: &Dataset) -> Box<dyn Iterator<Item = &str> + '_> {

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
+use super::keep::is_out_of_room;
 use super::observer::Observer;
 use super::prepare::Prepared;
 use super::rows::direction;
@@ -15,7 +16,8 @@ use crate::record::{RecordWriter, RunRow, Status, TrialRow};
 use crate::stats::tuning::best;
 use crate::suite::{self, ALL, ScoredSuite, Suite};
 
-/// The configuration of each arm that the trials chose; empty where nothing was tuned.
+/// The configuration of each arm that the trials chose; none of an arm that was not tuned, or no trial of which ended
+/// well.
 #[derive(Default)]
 pub(super) struct Chosen(BTreeMap<String, Arm>);
 
@@ -30,7 +32,7 @@ impl Chosen {
 /// Runs the trials of `arms` that the folder does not hold yet, and chooses. `None`: aborted.
 ///
 /// # Errors
-/// A suite that is no use for validation, an arm none of whose trials ended well.
+/// A suite that is no use for validation; a place that has given out.
 pub(super) fn tune(
     prepared: &Prepared,
     plan: &Plan,
@@ -115,6 +117,8 @@ fn one(
     let result = match trained(prepared, run, abort, &mut |_| Ok(()), observer) {
         Ok(trained) if trained.aborted => return Ok(None),
         Ok(trained) => trained,
+        // A full disk says nothing of the configuration: the trial is made up for by the same command.
+        Err(error) if is_out_of_room(&error) => return Err(error.context(format!("trial {}", run.id))),
         // A configuration that cannot be trained is a trial that lost, not the end of the comparison.
         Err(error) => {
             let note = render(&error).replace('\n', "; ");
@@ -176,9 +180,15 @@ fn choose(arms: &[&Arm], spec: &TuneSpec, rows: &[TrialRow], observer: &mut dyn 
     let mut chosen = Chosen::default();
     for arm in arms {
         let of_arm: Vec<&TrialRow> = rows.iter().filter(|r| r.arm == arm.name).collect();
-        let row = best(&of_arm)
-            .ok_or_else(|| anyhow!("arm {}: none of its {} trials ended well", arm.name, of_arm.len()));
-        let row = row.hint("narrow its ranges, or see the notes in trials.csv")?;
+        // It runs as planned, and is recorded as lost where it diverges again; the others are compared.
+        let Some(row) = best(&of_arm) else {
+            let n = of_arm.len();
+            observer.note(&format!(
+                "{}: none of its {n} trials ended well; it runs as the plan has it",
+                arm.name
+            ));
+            continue;
+        };
         let trials = arm.trials(spec)?;
         let trial = trials.iter().find(|t| t.index as u64 == row.trial).expect("its row was written for it");
         let said = if trial.values.is_empty() { "as the plan has it".to_owned() } else { trial.text() };

@@ -1,10 +1,11 @@
 //! Everything read, and one step with each arm: what would fail late fails now.
 
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use candle_core::Device;
 use serde::Serialize;
 
+use super::external::check_trainer;
 use super::observer::Observer;
 use super::online::check_arm;
 use super::prepare::prepare;
@@ -21,7 +22,7 @@ pub struct Verified {
     pub checks: Vec<Check>,
 }
 
-/// Takes one step with each arm, under the plan's first seed.
+/// Takes one step with each arm, under the plan's first seed, until `abort` is raised.
 ///
 /// # Errors
 /// Whatever does not fit, with the arm's name.
@@ -32,15 +33,22 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Verified>> {
     let prepared = prepare(plan, device, observer)?;
-    // What an external trainer can use is its own affair.
-    for arm in plan.arms.iter().filter(|arm| arm.trainer.is_none()) {
-        check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
+    for arm in &plan.arms {
+        // What an external trainer can use of the data is its own affair.
+        match &arm.trainer {
+            Some(trainer) => check_trainer(&prepared, &arm.name, trainer)?,
+            None => {
+                check_arm(arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?
+            }
+        }
     }
     let mut verified = vec![];
     let runs = plan.runs();
     for run in runs.into_iter().filter(|r| r.seed == plan.seeds[0]) {
-        if let Some(trainer) = &run.arm.trainer {
-            super::external::check_program(&run.arm.name, trainer)?;
+        if abort.load(Ordering::Relaxed) {
+            break;
+        }
+        if run.arm.trainer.is_some() {
             observer.note(&format!("arm {}: an external trainer; its program is there", run.arm.name));
             continue;
         }
@@ -48,7 +56,10 @@ pub fn verify(
         let run = one_step(run)?;
         let result = trained(&prepared, &run, abort, &mut |_| Ok(()), observer)
             .with_context(|| format!("arm {}", run.arm.name))?;
-        if result.row.status != Status::Done && !result.aborted {
+        if result.aborted {
+            break;
+        }
+        if result.row.status != Status::Done {
             bail!("arm {}: {}", run.arm.name, result.row.note);
         }
         verified.push(Verified { arm: run.arm.name, checks: result.checks });

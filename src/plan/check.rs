@@ -33,7 +33,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
         check_train(arm, source)?;
         check_quantize(plan, arm, source)?;
         if let Some(trainer) = &arm.trainer {
-            check_trainer(plan, arm, trainer, source)?;
+            check_trainer(arm, trainer, plan.seeds[0], source)?;
         }
         check_feedback(arm, source)?;
         check_world(&arm.data, &format!("arm.{}.", arm.template()), source)?;
@@ -46,8 +46,8 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     check_tune(plan, source)
 }
 
-fn check_trainer(plan: &Plan, arm: &Arm, trainer: &TrainerSpec, source: &Source) -> Result<()> {
-    let path = |key: &str| format!("arm.{}.trainer.{key}", arm.name);
+fn check_trainer(arm: &Arm, trainer: &TrainerSpec, seed: u64, source: &Source) -> Result<()> {
+    let path = |key: &str| format!("arm.{}.trainer.{key}", arm.template());
     within(source, &path("timeout_seconds"), trainer.timeout_seconds, Range::Positive)?;
     within(source, &path("log_mib"), trainer.log_mib, Range::NonNegative)?;
     let command = path("command");
@@ -56,13 +56,19 @@ fn check_trainer(plan: &Plan, arm: &Arm, trainer: &TrainerSpec, source: &Source)
             "such as command = [\"python\", \"train.py\", \"--data\", \"{data}\", \"--out\", \"{out}\"]",
         );
     }
-    let known = super::trainer::values(plan, arm, plan.seeds[0]);
+    let known = super::trainer::values(arm, seed);
     for word in &trainer.command {
         super::trainer::fill(word, &known).map_err(|e| source.error(&command, e))?;
     }
     if !trainer.command.iter().any(|w| w.contains("{out}")) {
         return Err(source.error(&command, "has no {out}: the model that it leaves could not be found"))
             .hint("pass the folder for the trained model to it, such as \"--out\", \"{out}\"");
+    }
+    if arm.sft_first > 0.0 {
+        let path = format!("arm.{}.sft_first", arm.template());
+        let message = format!("is {}; this arm is a command, and SFT first is this engine's", arm.sft_first);
+        return Err(source.error(&path, message))
+            .hint("leave it out, and have the command train in two stages");
     }
     Ok(())
 }
@@ -259,7 +265,7 @@ fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
     Ok(())
 }
 
-fn check_train(arm: &Arm, source: &Source) -> Result<()> {
+pub(super) fn check_train(arm: &Arm, source: &Source) -> Result<()> {
     let train = &arm.train;
     // A value that the arm does not give itself stands in [train].
     let place = |key: &str| {

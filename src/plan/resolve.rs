@@ -124,9 +124,11 @@ fn budget(given: Option<&Value>, source: &Source) -> Result<Budget> {
 fn arms(source: &Source, expanded: &[Expanded], data: &DataSpec, budget: Budget) -> Result<Vec<Arm>> {
     let train: TrainSpec = section(&TrainSpec::default(), source, "train")?;
     match source.values.get("arm") {
-        Some(Value::Array(_)) => {}
-        Some(_) => return Err(source.error("arm", "is one table; write [[arm]], once for each arm")),
-        None => {
+        Some(Value::Array(arms)) if !arms.is_empty() => {}
+        Some(other) if !other.is_array() => {
+            return Err(source.error("arm", "is one table; write [[arm]], once for each arm"));
+        }
+        _ => {
             return Err(anyhow!("{}: no arms", source.at(""))).hint(format!(
                 "add [[arm]] with `method = \"kto\"` (methods: {})",
                 method_names().join(", ")

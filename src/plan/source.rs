@@ -11,7 +11,7 @@ use crate::base::error::{HintExt, Result, anyhow};
 /// Values by key, and the place of each by dotted path (`train.batch_size`, `arm.kto.beta`).
 #[derive(Clone, Debug)]
 pub(super) struct Source {
-    /// Path of the plan file, or `<shipped plan>`; stands before the line number in messages.
+    /// Path of the plan file, of a shipped one as `suites/plans/NAME.toml`; stands before the line number in messages.
     origin: String,
     pub values: Table,
     lines: BTreeMap<String, usize>,

@@ -169,6 +169,9 @@ fn what_is_wrong_in_a_file_is_said_with_its_line_and_what_would_do() {
             assert!(text.contains(part), "{to}\n  says: {text}\n  lacks: {part}");
         }
     }
+    let head = SMALL.split("[[arm]]").next().unwrap();
+    let none = refusal(&format!("arm = []\n{head}"), &[]);
+    assert!(none.contains("no arms") && none.contains("add [[arm]]"), "{none}");
     let pairs = refusal(&SMALL.replace("\"sft\"", "\"dpo\""), &["train.batch_size=7"]);
     assert!(pairs.contains("--set train.batch_size=7") && pairs.contains("must be even"), "{pairs}");
 }
@@ -213,4 +216,19 @@ fn runs_go_seed_by_seed_and_ids_change_with_whatever_determines_the_run() {
     }
     assert_eq!(plan.hash(), parse(SMALL, &["analysis=y"]).hash());
     assert_ne!(plan.hash(), other.hash());
+}
+
+#[test]
+fn the_readmes_plans_are_plans() {
+    let head = "seeds = [1]\nbudget = { tokens = 1000 }\n[model]\nsource = \"m\"\n[data]\nsource = \"d\"\n";
+    let readme = include_str!("../../README.md");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap()).collect();
+    assert!(blocks.len() >= 4, "plan, sweep, tuning, trainer");
+    for block in blocks {
+        let text = if block.contains("seeds =") { block.to_owned() } else { head.to_owned() + block };
+        if let Err(error) = Plan::parse(&text, "README.md", &Overrides::default()) {
+            panic!("{}\n{block}", render(&error));
+        }
+    }
 }

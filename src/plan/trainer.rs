@@ -7,13 +7,13 @@ use crate::base::error::{Result, anyhow};
 const PATHS: [&str; 4] = ["model", "data", "out", "metrics"];
 
 /// What an arm's placeholders stand for, by name. Paths are empty until a run fills them.
-pub fn values(plan: &Plan, arm: &Arm, seed: u64) -> Vec<(String, String)> {
+pub fn values(arm: &Arm, seed: u64) -> Vec<(String, String)> {
     let mut values: Vec<(String, String)> = PATHS.map(|p| (p.to_owned(), String::new())).into();
     let mut put = |name: &str, value: String| values.push((name.to_owned(), value));
     put("seed", seed.to_string());
-    put("budget", plan.budget.amount().to_string());
-    put(&format!("budget.{}", plan.budget.currency()), plan.budget.amount().to_string());
-    put("max_length", plan.data.max_length.to_string());
+    put("budget", arm.budget.amount().to_string());
+    put(&format!("budget.{}", arm.budget.currency()), arm.budget.amount().to_string());
+    put("max_length", arm.data.max_length.to_string());
     let train = toml::Table::try_from(&arm.train).expect("every section is a table");
     for (key, value) in train {
         put(&key, plain(&value));
@@ -88,7 +88,7 @@ command = ["python", "t.py", "--out={out}", "{{x}}", "{seed}", "{budget.tokens}"
         let plan = parse(PLAN).unwrap();
         assert_eq!(parse(&plan.to_toml()).unwrap(), plan);
         let arm = &plan.arms[0];
-        let values = values(&plan, arm, 3);
+        let values = values(arm, 3);
         let command = &arm.trainer.as_ref().unwrap().command;
         let filled: Vec<String> = command.iter().map(|w| fill(w, &values).unwrap()).collect();
         assert_eq!(filled[2..], ["--out=", "{x}", "3", "5000", "0.2", "0.000005"].map(str::to_owned));
@@ -118,6 +118,35 @@ command = ["python", "t.py", "--out={out}", "{{x}}", "{seed}", "{budget.tokens}"
             "seeds=[1]\nbudget={steps=1}\n[model]\nsource=\"m\"\n[data]\nsource=\"d\"\n[[arm]]\nmethod=\"external\"\n",
         );
         assert!(render(&error.unwrap_err()).contains("unknown method `external`"));
+    }
+
+    #[test]
+    fn an_arm_of_a_sweep_is_told_its_own_budget_and_length() {
+        let swept = PLAN.replacen("tokens = 5000", "tokens = [1000, 5000]", 1).replacen(
+            "source = \"d\"",
+            "source = \"d\"\nmax_length = [64, 128]",
+            1,
+        );
+        let plan = parse(&swept).unwrap();
+        let told: Vec<String> = plan
+            .arms
+            .iter()
+            .map(|arm| fill("{budget.tokens} {budget} {max_length}", &values(arm, 3)).unwrap())
+            .collect();
+        assert_eq!(told, ["1000 1000 64", "5000 5000 64", "1000 1000 128", "5000 5000 128"]);
+    }
+
+    #[test]
+    fn what_an_external_arm_could_not_do_is_refused() {
+        let error = render(&parse(&PLAN.replacen("beta = 0.2", "sft_first = 0.4", 1)).unwrap_err());
+        assert!(
+            error.contains("p.toml:11: `arm.trl.sft_first` is 0.4") && error.contains("hint: "),
+            "{error}"
+        );
+        let tuned = PLAN.replacen("[[arm]]", "[tune]\ntrials = 1\n[[arm]]", 1);
+        let tuned = tuned.replacen("beta = 0.2", "tune = { beta = [0.1] }", 1);
+        let error = render(&parse(&tuned).unwrap_err());
+        assert!(error.contains("p.toml:13: `arm.trl.tune`") && error.contains("a command"), "{error}");
     }
 
     #[test]

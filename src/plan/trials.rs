@@ -5,6 +5,7 @@ use rand::RngExt;
 use serde::Deserialize;
 use toml::{Table, Value};
 
+use super::check::check_train;
 use super::source::Source;
 use super::sweep::text;
 use super::types::*;
@@ -31,11 +32,12 @@ impl Trial {
 /// What a searched key may be.
 enum Space<'a> {
     Values(&'a [Value]),
-    /// Uniform in x, or in log x.
+    /// Uniform in x, or in log x; of whole numbers where the key takes no others.
     Range {
         from: f64,
         to: f64,
         log: bool,
+        whole: bool,
     },
 }
 
@@ -45,8 +47,7 @@ impl Arm {
     /// # Errors
     /// A key that it does not have, a value that the key does not take.
     pub fn with(&self, values: &[(String, Value)]) -> Result<Arm> {
-        let mut method: Table = self.method.values().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
-        let mut train = Table::try_from(&self.train).expect("a section is a table");
+        let (mut method, mut train) = self.tables();
         for (key, value) in values {
             if let Some(slot) = method.get_mut(key).or(train.get_mut(key)) {
                 *slot = value.clone();
@@ -62,13 +63,21 @@ impl Arm {
         Ok(Arm { method, train, ..self.clone() })
     }
 
+    /// What the arm has of its method's keys, and of those of its training.
+    fn tables(&self) -> (Table, Table) {
+        let method = self.method.values().into_iter().map(|(k, v)| (k.to_owned(), v)).collect();
+        (method, Table::try_from(&self.train).expect("a section is a table"))
+    }
+
     /// The arm's trials: its own configuration, then `spec.trials` others.
     ///
     /// # Errors
     /// A range that is none, or a list without values.
     pub fn trials(&self, spec: &TuneSpec) -> Result<Vec<Trial>> {
+        let (method, train) = self.tables();
+        let whole = |key: &String| method.get(key).or(train.get(key)).is_some_and(Value::is_integer);
         let spaces: Vec<(&String, Space<'_>)> =
-            self.tune.iter().map(|(k, v)| Ok((k, space(k, v)?))).collect::<Result<_>>()?;
+            self.tune.iter().map(|(k, v)| Ok((k, space(k, v, whole(k))?))).collect::<Result<_>>()?;
         let own = Trial { index: 0, values: vec![] };
         let tried = match spec.search {
             Search::Grid => grid(&spaces)?,
@@ -82,10 +91,13 @@ impl Arm {
             let mut rng = seed::rng_at(spec.seed, &format!("tune/{}/{key}", self.name), index as u64);
             let value = match space {
                 Space::Values(values) => values[rng.random_range(0..values.len())].clone(),
-                Space::Range { from, to, log } => {
+                Space::Range { from, to, log, whole } => {
                     let u: f64 = rng.random();
                     let x = if *log { from * (to / from).powf(u) } else { from + u * (to - from) };
-                    Value::Float(three_digits(x).clamp(*from, *to))
+                    match whole {
+                        true => Value::Integer(x.round() as i64),
+                        false => Value::Float(three_digits(x).clamp(*from, *to)),
+                    }
                 }
             };
             ((*key).clone(), value)
@@ -99,7 +111,7 @@ fn three_digits(x: f64) -> f64 {
     format!("{x:.2e}").parse().unwrap_or(x)
 }
 
-fn space<'v>(key: &str, value: &'v Value) -> Result<Space<'v>> {
+fn space<'v>(key: &str, value: &'v Value, whole: bool) -> Result<Space<'v>> {
     let number = |v: &Value| v.as_float().or(v.as_integer().map(|i| i as f64));
     let shape =
         "a list of values, or a range such as { from = 1e-5, to = 1e-3 } (log = false: not logarithmic)";
@@ -118,7 +130,7 @@ fn space<'v>(key: &str, value: &'v Value) -> Result<Space<'v>> {
             let log = range.get("log").is_none_or(|l| l.as_bool() == Some(true));
             match (end("from"), end("to")) {
                 (Some(from), Some(to)) if from < to && (!log || from > 0.0) => {
-                    Ok(Space::Range { from, to, log })
+                    Ok(Space::Range { from, to, log, whole })
                 }
                 (Some(_), Some(_)) => Err(anyhow!(
                     "`{key}` is {value}; `from` must be below `to`, and above 0 on a logarithmic scale"
@@ -178,6 +190,10 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
                 "under [tune] every arm searches, with the same number of trials; give it [arm.tune] with a key",
             );
         }
+        if arm.trainer.is_some() {
+            return Err(source.error(&place, "is searched by this engine, and the arm is a command"))
+                .hint("tune the command by itself, and write what it found into a plan without [tune]");
+        }
         if arm.data.feedback != FeedbackSpec::default() {
             return Err(source.error(&place, "stands beside data.feedback: the validation split would hold labels \
                                              that the arm is not to have"))
@@ -201,11 +217,24 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
             );
             return Err(source.error(&place, message));
         }
-        for (key, value) in &arm.tune {
-            for end in ends(value) {
-                arm.with(&[(key.clone(), end)])
-                    .map_err(|e| e.context(source.at(&format!("{place}.{key}"))))?;
-            }
+        check_values(arm, source, &place)?;
+        // Values that are sound one by one may contradict each other, and a draw lies between the ends of its range.
+        for trial in &trials {
+            let checked = arm.with(&trial.values).and_then(|arm| check_train(&arm, source));
+            checked.map_err(|e| e.context(format!("{}: trial {}", source.at(&place), trial.text())))?;
+        }
+    }
+    Ok(())
+}
+
+/// Every listed value, and both ends of a range, by itself.
+fn check_values(arm: &Arm, source: &Source, place: &str) -> Result<()> {
+    for (key, value) in &arm.tune {
+        for end in ends(value) {
+            let with = [(key.clone(), end)];
+            let checked = arm.with(&with).and_then(|arm| check_train(&arm, source));
+            let said = format!("{}: {key} = {}", source.at(&format!("{place}.{key}")), with[0].1);
+            checked.map_err(|e| e.context(said))?;
         }
     }
     Ok(())
@@ -280,6 +309,19 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
     }
 
     #[test]
+    fn whole_numbers_are_drawn_where_the_key_takes_no_others() {
+        let kto = trials(&TUNED.replace("beta = [0.1, 0.5]", "batch_size = { from = 8, to = 64 }"), 0);
+        for trial in &kto[1..] {
+            let [(b, size), (_, rate)] = trial.values.as_slice() else { panic!("{trial:?}") };
+            assert!(b == "batch_size" && (8..=64).contains(&size.as_integer().unwrap()), "{trial:?}");
+            assert!(rate.is_float());
+        }
+        // A key with a fraction is drawn with one, though both ends are written without.
+        let beta = trials(&TUNED.replace("beta = [0.1, 0.5]", "beta = { from = 1, to = 3 }"), 0);
+        assert!(beta[1..].iter().all(|t| t.values[0].1.is_float()), "{beta:?}");
+    }
+
+    #[test]
     fn a_trial_is_an_arm_with_its_values() {
         let plan = parse(TUNED).unwrap();
         let arm = plan.arms[0]
@@ -313,6 +355,20 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
             (TUNED.replace("from = 1e-5", "form = 1e-5"), "did you mean `from`"),
             (TUNED.replace("learning_rate =", "learning_rat ="), "unknown key to tune `learning_rat`"),
             (TUNED.replace("[0.1, 0.5]", "[0.1, -0.5]"), "above 0"),
+            (TUNED.replace("from = 1e-5, to = 1e-3", "from = -1e-4, to = 1e-4, log = false"), "is -0.0001"),
+            (TUNED.replace("beta = [0.1, 0.5]", "warmup = [0.1, 1.5]"), "p.toml:12: warmup = 1.5: "),
+            (TUNED.replace("beta = [0.1, 0.5]", "batch_size = [0, 32]"), "is 0"),
+            (
+                TUNED.replace("beta = { from = 0.1, to = 1.0, log = false }", "batch_size = [32, 31]"),
+                "batch_size = 31: ",
+            ),
+            (
+                TUNED.replace(
+                    "beta = { from = 0.1, to = 1.0, log = false }",
+                    "batch_size = { from = 8, to = 64 }",
+                ),
+                "must be even",
+            ),
             (TUNED.replace("trials = 5", "trials = 0"), "at least 1"),
             (TUNED.replace("trials = 5", "trials = 9223372036854775807"), "at most 10000"),
             (TUNED.replace("trials = 5", "trials = 5\nvalidation = 1.0"), "(0, 1)"),

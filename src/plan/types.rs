@@ -97,7 +97,7 @@ pub struct PricesSpec {
     pub currency: String,
 }
 
-/// A trainer that is a command. Its words may hold placeholders such as `{model}` (`plan::placeholders`).
+/// A trainer that is a command. Its words may hold placeholders such as `{model}` (`plan::values`).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TrainerSpec {
     /// Program and arguments; run as they are, by no shell.

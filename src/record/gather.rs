@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::folder::files;
 use super::schema::{RunRow, SENTINEL, Status};
-use super::table::row_file;
+use super::table::{Rank, RowOf, row_file};
 use super::trials::{TrialRow, read_trials};
 use super::usage::JudgeUsage;
 use super::writer::{RecordWriter, read_environment};
@@ -33,6 +33,30 @@ struct Choice {
     base: BTreeMap<u64, usize>,
 }
 
+/// The order of the starting checkpoint's rows: one machine scores it suite by suite, and within it seed by seed.
+pub(super) struct BaseOrder {
+    seeds: BTreeMap<u64, usize>,
+    suites: Vec<String>,
+}
+
+impl BaseOrder {
+    /// `seeds` in the plan's order.
+    pub fn new(seeds: &[u64]) -> Self {
+        let seeds = seeds.iter().enumerate().map(|(i, &seed)| (seed, i)).collect();
+        Self { seeds, suites: vec![] }
+    }
+
+    /// Before every run's.
+    pub fn rank(&mut self, row: RowOf<'_>) -> Rank {
+        let known = self.suites.iter().position(|suite| suite == row.suite);
+        let suite = known.unwrap_or_else(|| {
+            self.suites.push(row.suite.to_owned());
+            self.suites.len() - 1
+        });
+        (0, suite, self.seeds.get(&row.seed).copied().unwrap_or(usize::MAX))
+    }
+}
+
 impl RecordWriter {
     /// Replaces this folder's rows with those of `shards` (and its own), in the plan's order.
     ///
@@ -48,7 +72,6 @@ impl RecordWriter {
         let folders: Vec<PathBuf> = std::iter::once(own.clone()).chain(shards.iter().cloned()).collect();
         let (environment, notes) = environments(&folders)?;
         let choice = choose(plan, &folders)?;
-        let seeds: BTreeMap<u64, usize> = plan.seeds.iter().enumerate().map(|(i, &s)| (s, i)).collect();
         let order: BTreeMap<String, usize> =
             plan.runs().into_iter().enumerate().map(|(i, r)| (r.id, i + 1)).collect();
         for name in [
@@ -62,7 +85,7 @@ impl RecordWriter {
             files::ROLLOUTS,
             files::PHASES,
         ] {
-            let mut suites: Vec<String> = vec![];
+            let mut base = BaseOrder::new(&plan.seeds);
             let paths: Vec<PathBuf> = folders.iter().map(|f| f.join(name)).collect();
             self.replace_rows(name, &paths, &mut |folder, row| {
                 if !belongs_to_base(row.run) {
@@ -72,13 +95,7 @@ impl RecordWriter {
                 if choice.base.get(&row.seed) != Some(&folder) {
                     return None;
                 }
-                // One machine scores the starting checkpoint suite by suite, and within it seed by seed.
-                let known = suites.iter().position(|s| s == row.suite);
-                let suite = known.unwrap_or_else(|| {
-                    suites.push(row.suite.to_owned());
-                    suites.len() - 1
-                });
-                Some((0, suite, *seeds.get(&row.seed)?))
+                Some(base.rank(row))
             })?;
         }
         gather_trials(plan, &folders)?;
@@ -150,8 +167,20 @@ pub fn plan_of(dir: &Path) -> Result<Plan> {
 /// # Errors
 /// Rows that cannot be read.
 pub fn finished_runs(dir: &Path) -> Result<BTreeSet<String>> {
+    runs_where(dir, |row| row.status != Status::Failed)
+}
+
+/// Ids of the runs that a folder has a row of, those that failed among them.
+///
+/// # Errors
+/// Rows that cannot be read.
+pub fn recorded_runs(dir: &Path) -> Result<BTreeSet<String>> {
+    runs_where(dir, |_| true)
+}
+
+fn runs_where(dir: &Path, is_so: impl Fn(&RunRow) -> bool) -> Result<BTreeSet<String>> {
     let rows: Vec<RunRow> = row_file(dir, files::RUNS).read()?;
-    Ok(rows.into_iter().filter(|r| r.status != Status::Failed).map(|r| r.run).collect())
+    Ok(rows.into_iter().filter(is_so).map(|r| r.run).collect())
 }
 
 fn check_plan(shard: &Path, plan: &Plan) -> Result<()> {

@@ -28,7 +28,7 @@ pub struct LogpRow {
     pub reward: Option<f64>,
 }
 
-/// The folder, held for this process. Rows of an earlier scoring are deleted.
+/// The folder, held for this process.
 pub struct ScoreFolder {
     dir: PathBuf,
     scores: RowFile,
@@ -42,17 +42,25 @@ pub struct ScoreFolder {
 const LOGPS: &str = "logps.csv";
 
 impl ScoreFolder {
+    /// With `force`, what an earlier scoring left is deleted.
+    ///
     /// # Errors
-    /// A folder that cannot be written to, that another process holds, or that holds a comparison.
-    pub fn open(dir: &Path) -> Result<Self> {
+    /// A folder that cannot be written to, that another process holds, that holds a comparison or, without `force`,
+    /// scores.
+    pub fn open(dir: &Path, force: bool) -> Result<Self> {
         folder::create(dir)?;
         let lock = folder::lock(dir)?;
         if dir.join(files::PLAN).exists() {
             return Err(anyhow!("{} holds a comparison", dir.display()))
                 .hint("name another folder with --out");
         }
-        for file in [files::SCORES, files::EXAMPLES, files::SAMPLES, files::JUDGMENTS, LOGPS] {
-            folder::remove(&dir.join(file))?;
+        for file in [files::SCORES, files::EXAMPLES, files::SAMPLES, files::JUDGMENTS, files::JUDGE, LOGPS] {
+            let path = dir.join(file);
+            if !force && path.exists() {
+                return Err(anyhow!("{} holds {file} of an earlier scoring", dir.display()))
+                    .hint("name another folder with --out, or give --force to delete what is there");
+            }
+            folder::remove(&path)?;
         }
         let file = |name| row_file(dir, name);
         Ok(Self {

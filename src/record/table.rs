@@ -93,17 +93,10 @@ impl RowFile {
         }
     }
 
-    /// Keeps the rows for which `rank` of their run is `Some`, in order of rank; rows of one run keep theirs.
-    pub fn arrange(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        let Some(text) = self.text()? else { return Ok(()) };
+    /// Keeps the rows that `rank` gives a place, in order of it; rows of one place keep theirs.
+    pub fn arrange(&mut self, rank: &mut dyn FnMut(RowOf<'_>) -> Option<Rank>) -> Result<()> {
         self.file = None;
-        let sorted = match self.form {
-            Form::JsonLines => arrange_lines(&text, rank),
-            Form::Csv => arrange_csv(&text, rank),
-        }
-        .with_context(|| format!("reading {}", self.path.display()))?;
-        let unchanged = fs::read(&self.path).is_ok_and(|old| old == sorted);
-        if unchanged { Ok(()) } else { replace(&self.path, &sorted) }
+        merge(&self.path, std::slice::from_ref(&self.path), &mut |_, row| rank(row))
     }
 
     /// Drops the rows of `run` whose `step` is `from` or later. CSV only.
@@ -196,29 +189,6 @@ fn csv_error(e: &csv::Error, place: impl Fn(u64) -> String) -> anyhow::Error {
     }
 }
 
-fn arrange_csv(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec<u8>> {
-    let mut reader = csv::Reader::from_reader(text.as_bytes());
-    let header = reader.headers()?.clone();
-    let run = header.iter().position(|h| h == "run").ok_or_else(|| anyhow!("no column `run`"))?;
-    let mut rows = vec![];
-    for row in reader.records() {
-        let row = row?;
-        if let Some(rank) = row.get(run).and_then(&rank) {
-            rows.push((rank, row));
-        }
-    }
-    rows.sort_by_key(|(rank, _)| *rank);
-    if rows.is_empty() {
-        return Ok(vec![]);
-    }
-    let mut writer = csv::Writer::from_writer(vec![]);
-    writer.write_record(&header)?;
-    for (_, row) in &rows {
-        writer.write_record(row)?;
-    }
-    writer.into_inner().map_err(|e| anyhow!("{e}"))
-}
-
 fn cut_csv(text: &str, run: &str, from: u64) -> Result<Vec<u8>> {
     let mut reader = csv::Reader::from_reader(text.as_bytes());
     let header = reader.headers()?.clone();
@@ -235,22 +205,6 @@ fn cut_csv(text: &str, run: &str, from: u64) -> Result<Vec<u8>> {
         }
     }
     writer.into_inner().map_err(|e| anyhow!("{e}"))
-}
-
-fn arrange_lines(text: &str, rank: impl Fn(&str) -> Option<usize>) -> Result<Vec<u8>> {
-    #[derive(serde::Deserialize)]
-    struct Run {
-        run: String,
-    }
-    let mut rows = vec![];
-    for (i, line) in text.lines().enumerate() {
-        let row: Run = serde_json::from_str(line).map_err(|e| anyhow!("line {}: {e}", i + 1))?;
-        if let Some(rank) = rank(&row.run) {
-            rows.push((rank, line));
-        }
-    }
-    rows.sort_by_key(|(rank, _)| *rank);
-    Ok(rows.iter().flat_map(|(_, line)| line.bytes().chain([b'\n'])).collect())
 }
 
 /// What a row says of itself, wherever it is kept.
@@ -286,10 +240,11 @@ pub(super) fn merge(
     rows.sort_by_key(|(rank, _)| *rank);
     let mut bytes = if rows.is_empty() { vec![] } else { header.unwrap_or_default() };
     rows.into_iter().for_each(|(_, row)| bytes.extend(row));
-    if bytes.is_empty() && !to.exists() {
-        return Ok(());
-    }
-    replace(to, &bytes)
+    let unchanged = match fs::read(to) {
+        Ok(there) => there == bytes,
+        Err(_) => bytes.is_empty() && !to.exists(),
+    };
+    if unchanged { Ok(()) } else { replace(to, &bytes) }
 }
 
 type RankedRows = Vec<(Rank, Vec<u8>)>;

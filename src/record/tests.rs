@@ -167,6 +167,46 @@ fn a_comparison_cut_short_anywhere_goes_on_to_the_same_bytes() {
     assert!(bytes(early.path()) == bytes(whole.path()));
 }
 
+/// Shards that were gathered hold the starting checkpoint's rows of some seeds only; a process that is killed while it
+/// adds another's leaves some of its suites.
+#[test]
+fn base_rows_that_are_missing_or_torn_are_written_again_in_their_place() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1, 2]"]));
+    let scored = |suite: &str, seed| ScoreRow { suite: suite.into(), ..score_row("base", "base", seed) };
+    let sampled = |suite: &str, seed| SampleRow { suite: suite.into(), seed, ..sample_row("base") };
+    let mut writer = RecordWriter::open(dir.path(), &plan, false).unwrap();
+    for suite in ["world", "heldout"] {
+        writer.samples(&[sampled(suite, 1)]).unwrap();
+        writer.scores(&[scored(suite, 1)]).unwrap();
+    }
+    record(&mut writer, &plan.runs()[0], Some(Status::Done));
+    writer.samples(&[sampled("world", 2)]).unwrap();
+    writer.scores(&[scored("world", 2)]).unwrap();
+    // Killed before the scores of this one.
+    writer.samples(&[sampled("heldout", 2)]).unwrap();
+    drop(writer);
+
+    let mut writer = RecordWriter::open(dir.path(), &plan, false).unwrap();
+    let has = |suite: &str, seed| writer.has_base_of(seed, suite);
+    assert_eq!(
+        [has("world", 1), has("heldout", 1), has("world", 2), has("heldout", 2)],
+        [true, true, true, false]
+    );
+    writer.samples(&[sampled("heldout", 2)]).unwrap();
+    writer.scores(&[scored("heldout", 2)]).unwrap();
+    writer.arrange().unwrap();
+    let records = Records::read(dir.path()).unwrap();
+    let base = |rows: Vec<(&str, &str, u64)>| -> Vec<(String, u64)> {
+        rows.into_iter().filter(|r| r.0 == "base").map(|(_, suite, seed)| (suite.to_owned(), seed)).collect()
+    };
+    let whole =
+        [("world", 1), ("world", 2), ("heldout", 1), ("heldout", 2)].map(|(s, seed)| (s.to_owned(), seed));
+    let scores = records.scores.iter().map(|r| (r.run.as_str(), r.suite.as_str(), r.seed));
+    let samples = records.samples.iter().map(|r| (r.run.as_str(), r.suite.as_str(), r.seed));
+    assert_eq!(base(scores.collect()), whole);
+    assert_eq!(base(samples.collect()), whole);
+}
+
 #[test]
 fn a_folder_belongs_to_one_plan_and_one_process() {
     let (dir, first) = (tempfile::tempdir().unwrap(), plan(&[]));

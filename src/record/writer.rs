@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::folder::{self, files};
-use super::gather::belongs_to_base;
+use super::gather::{BaseOrder, belongs_to_base};
 use super::schema::*;
 use super::table::{Rank, RowFile, RowOf, merge, packed, row_file};
 use super::trials::TrialWriter;
@@ -29,10 +29,12 @@ pub struct RecordWriter {
     finished: BTreeMap<String, RunRow>,
     /// Run → how many of its first steps have their rows, for runs that an earlier process left unfinished.
     begun: BTreeMap<String, u64>,
-    /// Seeds that the starting checkpoint has been scored under.
-    base_seeds: BTreeSet<u64>,
+    /// The suites that the starting checkpoint has been scored on, with the seed.
+    base: BTreeSet<(u64, String)>,
     /// Run → its place in the plan; the starting checkpoint stands first.
     order: BTreeMap<String, usize>,
+    /// Seeds in the plan's order.
+    seeds: Vec<u64>,
     /// Released when the writer is dropped or the process ends.
     _lock: File,
 }
@@ -69,8 +71,9 @@ impl RecordWriter {
             trainers: file(files::TRAINERS),
             finished: BTreeMap::new(),
             begun: BTreeMap::new(),
-            base_seeds: BTreeSet::new(),
+            base: BTreeSet::new(),
             order,
+            seeds: plan.seeds.clone(),
             _lock: lock,
         };
         writer.drop_unfinished()?;
@@ -92,9 +95,9 @@ impl RecordWriter {
         !self.finished.is_empty()
     }
 
-    /// Whether its scores under this seed are on disk from an earlier process.
-    pub fn has_base_of(&self, seed: u64) -> bool {
-        self.base_seeds.contains(&seed)
+    /// Whether its rows on this suite, under this seed, are on disk from an earlier process.
+    pub fn has_base_of(&self, seed: u64, suite: &str) -> bool {
+        self.base.contains(&(seed, suite.to_owned()))
     }
 
     /// Writes `environment.json`, keeping the start time of a folder that goes on.
@@ -192,10 +195,8 @@ impl RecordWriter {
 
     /// Puts all rows into the plan's order, whatever the order in which the runs ended.
     pub fn arrange(&mut self) -> Result<()> {
-        let order = std::mem::take(&mut self.order);
-        self.keep(|run| place(&order, run))?;
-        self.order = order;
-        Ok(())
+        let (order, seeds) = (self.order.clone(), self.seeds.clone());
+        self.files().into_iter().try_for_each(|file| keep(file, &order, &seeds, &|_| true))
     }
 
     /// Replaces a file's rows by those of `paths` that `rank` gives a place, in order of it.
@@ -215,17 +216,21 @@ impl RecordWriter {
         let ended =
             rows.into_iter().filter(|r| r.status != Status::Failed && self.order.contains_key(&r.run));
         self.finished = ended.map(|r| (r.run.clone(), r)).collect();
-        let (finished, order) = (self.finished.clone(), self.order.clone());
-        self.steps.arrange(|run| place(&order, run))?;
+        let (finished, order, seeds) = (self.finished.clone(), self.order.clone(), self.seeds.clone());
+        keep(&mut self.steps, &order, &seeds, &|_| true)?;
         self.begun = self.count_begun()?;
-        let kept = |run: &str| finished.contains_key(run) || (belongs_to_base(run) && !finished.is_empty());
-        let [runs, _, others @ ..] = self.files();
-        for file in std::iter::once(runs).chain(others) {
-            file.arrange(|run| place(&order, run).filter(|_| kept(run)))?;
+        if !finished.is_empty() {
+            // A suite's scores are the last of its rows: where they are missing, the others may be torn.
+            let scores = self.scores.read::<ScoreRow>()?.into_iter().filter(|s| s.run == BASE_ARM);
+            self.base = scores.map(|s| (s.seed, s.suite)).collect();
         }
-        let scores = self.scores.read::<ScoreRow>()?;
-        self.base_seeds = scores.into_iter().filter(|s| s.run == BASE_ARM).map(|s| s.seed).collect();
-        Ok(())
+        let base = self.base.clone();
+        let wanted = |row: &RowOf<'_>| match belongs_to_base(row.run) {
+            true => base.contains(&(row.seed, row.suite.to_owned())),
+            false => finished.contains_key(row.run),
+        };
+        let [runs, _, others @ ..] = self.files();
+        std::iter::once(runs).chain(others).try_for_each(|file| keep(file, &order, &seeds, &wanted))
     }
 
     /// Steps from the first on that have a row, for each run that is not finished.
@@ -239,17 +244,21 @@ impl RecordWriter {
         }
         Ok(begun)
     }
-
-    fn keep(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        for file in self.files() {
-            file.arrange(&rank)?;
-        }
-        Ok(())
-    }
 }
 
-fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {
-    order.get(if belongs_to_base(run) { BASE_ARM } else { run }).copied()
+/// Keeps the rows that are wanted, in the plan's order: the starting checkpoint's, then those of the plan's runs.
+fn keep(
+    file: &mut RowFile,
+    order: &BTreeMap<String, usize>,
+    seeds: &[u64],
+    wanted: &dyn Fn(&RowOf<'_>) -> bool,
+) -> Result<()> {
+    let mut base = BaseOrder::new(seeds);
+    file.arrange(&mut |row| match belongs_to_base(row.run) {
+        _ if !wanted(&row) => None,
+        true => Some(base.rank(row)),
+        false => Some((*order.get(row.run)?, 0, 0)),
+    })
 }
 
 /// Writes `comparisons.csv` anew; the other records stay as they are.

@@ -9,13 +9,20 @@ use serde_json::{Value, json};
 use crate::base::error::{Context, Result};
 use crate::data::{Dataset, load_with, write_rows};
 use crate::launch::prepare::Prepared;
-use crate::plan::{DataSpec, TrainerData};
+use crate::launch::training_sets::for_training;
+use crate::plan::{DataSpec, TrainerData, TuneSpec};
 
-/// Writes the split once a folder; the name says what is in it.
+/// Writes the split as a run's arm is trained on it: anew for each run, since arms may differ in what they are given.
 ///
 /// # Errors
-/// Data that cannot be read, a folder that cannot be written to.
-pub fn write(prepared: &Prepared, spec: &DataSpec, form: TrainerData, folder: &Path) -> Result<PathBuf> {
+/// Data that cannot be read or treated, a folder that cannot be written to.
+pub fn write(
+    prepared: &Prepared,
+    spec: &DataSpec,
+    tune: Option<&TuneSpec>,
+    form: TrainerData,
+    folder: &Path,
+) -> Result<PathBuf> {
     let name = match form {
         TrainerData::TrlJsonl => "train.jsonl",
         TrainerData::TrlUnpairedJsonl => "train-unpaired.jsonl",
@@ -25,7 +32,7 @@ pub fn write(prepared: &Prepared, spec: &DataSpec, form: TrainerData, folder: &P
     };
     let loaded = load_with(spec, &spec.split, &prepared.tokenizer.template())?;
     let path = folder.join(name);
-    let data = &loaded.dataset;
+    let data = &for_training(loaded.dataset, &spec.feedback, tune)?.0.dataset;
     let written = match form {
         TrainerData::TrlJsonl => lines(&path, trl(data)),
         TrainerData::TrlUnpairedJsonl => lines(&path, unpaired(data)),

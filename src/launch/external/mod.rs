@@ -15,4 +15,4 @@ mod tree;
 
 pub use metrics::read as read_trainer_metrics;
 pub use process::{Ended, Limits, Ran, Usage, run_tree};
-pub(super) use train::{check_program, trained};
+pub(super) use train::{check_trainer, trained};

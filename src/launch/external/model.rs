@@ -27,8 +27,7 @@ pub fn load(dir: &Path, prepared: &Prepared) -> Result<Decoder> {
             .hint("it must save a Hugging Face directory there: config.json and *.safetensors");
     }
     let start = &prepared.start;
-    let adapter = is_adapter(dir) && !left.iter().any(|f| f == "config.json");
-    let policy = match adapter {
+    let policy = match is_adapter(dir) && !dir.join("config.json").is_file() {
         // Merged, so that it is held to the starting checkpoint's own shapes, tensor by tensor.
         true => start.load_adapter(dir).and_then(|p| p.merged()),
         false => Decoder::load(dir, start.dtype(), start.device()),

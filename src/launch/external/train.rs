@@ -40,8 +40,8 @@ pub fn trained(
     // What an earlier attempt left must not be taken for this one's.
     std::fs::remove_dir_all(&out).ok();
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let split = data::write(prepared, &run.data, trainer.data, &folder)?;
-    let mut command = command(prepared, plan, run, trainer, &split, &out)?;
+    let split = data::write(prepared, &run.data, plan.tune.as_ref(), trainer.data, &folder)?;
+    let mut command = command(prepared, run, trainer, &split, &out)?;
     let log = folder.join(format!("{}.log", run.id));
     let limits =
         Limits { seconds: trainer.timeout_seconds, log_bytes: (trainer.log_mib * f64::from(1 << 20)) as u64 };
@@ -71,6 +71,7 @@ pub fn trained(
     }
     let steps = metrics::read(&out.join(METRICS), &row)?;
     for step in &steps {
+        observer.step(step);
         writer.step(step)?;
     }
     metrics::spend(&mut row, &steps);
@@ -87,13 +88,12 @@ pub fn trained(
 
 fn command(
     prepared: &Prepared,
-    plan: &Plan,
     run: &RunSpec,
     trainer: &TrainerSpec,
     split: &Path,
     out: &Path,
 ) -> Result<Command> {
-    let mut known = values(plan, &run.arm, run.seed);
+    let mut known = values(&run.arm, run.seed);
     let paths = [
         ("model", absolute(&prepared.start_dir)?),
         ("data", split.to_owned()),
@@ -145,11 +145,21 @@ fn failure(what: &str, trainer: &TrainerSpec, ended: Ended, log: &Path, ran: &Ra
     anyhow!("the trainer `{}` {what}{limit}; {said} (whole log: {})", trainer.command[0], log.display())
 }
 
-/// Whether the program of a command is there, before anything is spent.
+/// Refuses, before anything is spent, an arm that could not be trained from where the others start.
 ///
 /// # Errors
-/// Where it is neither a file nor on the PATH.
-pub fn check_program(arm: &str, trainer: &TrainerSpec) -> Result<()> {
+/// A starting checkpoint that lies in no folder; a program that is neither a file nor on the PATH.
+pub fn check_trainer(prepared: &Prepared, arm: &str, trainer: &TrainerSpec) -> Result<()> {
+    if prepared.adapted {
+        return Err(anyhow!(
+            "arm {arm}: the model is an adapter, and a trainer is given the folder of a whole one"
+        ))
+        .hint("merge it first (kto-eval merge), and name the merged model");
+    }
+    check_program(arm, trainer)
+}
+
+fn check_program(arm: &str, trainer: &TrainerSpec) -> Result<()> {
     let program = Path::new(&trainer.command[0]);
     // A program named by a placeholder is known only when it runs.
     if trainer.command[0].contains('{') {
