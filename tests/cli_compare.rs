@@ -193,14 +193,34 @@ fn saves_where_it_is_told(place: &Place, train: &[&str]) {
     to("elsewhere", &[])
         .fails(2, &["run holds this run already", "its model is not in elsewhere", "--force"]);
     assert!(!place.path("elsewhere").exists());
-    std::fs::create_dir(place.path("other")).unwrap();
-    for entry in std::fs::read_dir(place.path("model")).unwrap() {
-        let path = entry.unwrap().path();
-        std::fs::copy(&path, place.path("other").join(path.file_name().unwrap())).unwrap();
-    }
+    copy(place, "model", "other");
     for (model, more) in [("model", &[][..]), ("other", &["--reference", "other"])] {
         let refused = to(model, &[&["--force"], more].concat());
         refused.fails(2, &[&format!("--save-model is {model}, a checkpoint that is read from")]);
         assert!(!refused.err.contains("step "), "before it is trained: {}", refused.err);
+    }
+}
+
+/// Models of two runs have folders of their own, and what lies in one is not deleted unasked.
+#[test]
+fn scores_of_one_model_stay_where_another_is_scored() {
+    let place = Place::new();
+    for model in ["a/model", "b/model"] {
+        copy(&place, "model", model);
+        let line = format!("score --model {model} --data data --suite heldout --set data.max_examples=2");
+        place.line(&line).succeeds();
+        place.line(&line).fails(2, &["holds scores.csv of an earlier scoring", "--out", "--force"]);
+        place.line(&format!("{line} --force")).succeeds();
+    }
+    for out in ["out/score-a-model", "out/score-b-model"] {
+        assert_eq!(place.read(&format!("{out}/logps.csv")).lines().count(), 1 + 2 * 2, "{out}");
+    }
+}
+
+fn copy(place: &Place, from: &str, to: &str) {
+    std::fs::create_dir_all(place.path(to)).unwrap();
+    for entry in std::fs::read_dir(place.path(from)).unwrap() {
+        let path = entry.unwrap().path();
+        std::fs::copy(&path, place.path(to).join(path.file_name().unwrap())).unwrap();
     }
 }

@@ -304,29 +304,10 @@ fn a_comparison_goes_on_with_a_judge_that_has_moved() {
 fn score_measures_any_model_on_any_suite() {
     let place = Place::new();
     let server = serve(Box::new(|_, body| verdict(body)));
-    let suites = [
-        "--suite",
-        "heldout",
-        "--suite",
-        "preference/world",
-        "--suite",
-        "generation/world",
-        "--suite",
-        "heldout-judged",
-    ];
-    let from = [
-        "score",
-        "--model",
-        "model",
-        "--data",
-        "data",
-        "--max-examples",
-        "8",
-        "--set",
-        "data.world.heldout_pairs=30",
-    ];
-    let judge = ["--judge-url", &server.url, "--judge-model", "m", "--reference", "model", "--out", "scored"];
-    let ran = place.run(&[&from[..], &suites, &judge].concat());
+    let asked = "score --model model --data data --max-examples 8 --set data.world.heldout_pairs=30 --suite heldout \
+                 --suite preference/world --suite generation/world --suite heldout-judged";
+    let judge = format!("--judge-url {} --judge-model m --reference model --out scored", server.url);
+    let ran = place.line(&format!("{asked} {judge}"));
     let table = ran.succeeds();
     for part in ["heldout ", "preference/world ", "generation/world ", "heldout-judged ", "judge m:"] {
         assert!(table.contains(part), "lacks {part}: {table}");
@@ -356,27 +337,12 @@ fn score_measures_any_model_on_any_suite() {
     assert_eq!(samples.lines().filter(|l| l.contains("\"run\":\"model\"")).count(), 16);
     assert!(place.read("scored/judgments.jsonl").contains("\"baseline\":\"chosen\""));
 
-    // What is there is not deleted unasked; where it is, its judge's questions are no longer counted.
-    let again = |more: &[&str]| place.run(&[&from[..], &suites, &judge, more].concat());
-    again(&[]).fails(2, &["scored holds scores.csv of an earlier scoring", "--out", "--force"]);
-    let usage = |_: ()| -> JudgeUsage { serde_json::from_str(&place.read("scored/judge.json")).unwrap() };
-    let first = usage(());
-    again(&["--force", "--quiet"]).succeeds();
-    assert!(first.asked > 0 && usage(()).matches == first.matches, "{:?}", usage(()));
-    // Models of two runs, each in a folder of its own.
-    for model in ["a/model", "b/model"] {
-        std::fs::create_dir_all(place.path(model)).unwrap();
-        for entry in std::fs::read_dir(place.path("model")).unwrap() {
-            let path = entry.unwrap().path();
-            std::fs::copy(&path, place.path(model).join(path.file_name().unwrap())).unwrap();
-        }
-        place
-            .line(&format!("score --model {model} --data data --suite heldout --set data.max_examples=2"))
-            .succeeds();
-    }
-    for out in ["out/score-a-model", "out/score-b-model"] {
-        assert_eq!(place.read(&format!("{out}/logps.csv")).lines().count(), 1 + 2 * 2, "{out}");
-    }
+    // Scored anew, the judge's earlier questions are no longer counted.
+    let matches =
+        || -> u64 { serde_json::from_str::<JudgeUsage>(&place.read("scored/judge.json")).unwrap().matches };
+    let first = matches();
+    place.line(&format!("{asked} {judge} --force")).succeeds();
+    assert!(first > 0 && matches() == first);
 
     // Without a reference what needs one is left out, and nothing is made up.
     place

@@ -18,7 +18,8 @@ use crate::suite::{ALL, find_any};
 /// completion_tokens, logp, reference_logp`. Sums are over completion tokens, EOS included, in nats.
 ///
 /// With --suite, scores the model on suites and writes a folder: scores.csv, examples.csv, logps.csv,
-/// samples.jsonl, judgments.jsonl (default: out/score-MODEL). A reference makes implicit rewards, divergence and win rates against it.
+/// samples.jsonl, judgments.jsonl (default: out/score-MODEL). A reference makes implicit rewards, divergence and
+/// win rates against it.
 #[derive(Debug, Args)]
 pub struct Options {
     /// A suite by name (preference/world where two share one) or path; repeatable

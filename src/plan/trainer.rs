@@ -144,9 +144,10 @@ command = ["python", "t.py", "--out={out}", "{{x}}", "{seed}", "{budget.tokens}"
             "{error}"
         );
         let tuned = PLAN.replacen("[[arm]]", "[tune]\ntrials = 1\n[[arm]]", 1);
-        let tuned = tuned.replacen("beta = 0.2", "tune = { beta = [0.1] }", 1);
-        let error = render(&parse(&tuned).unwrap_err());
-        assert!(error.contains("p.toml:13: `arm.trl.tune`") && error.contains("a command"), "{error}");
+        for own in ["tune = { beta = [0.1] }", "beta = 0.3"] {
+            let error = render(&parse(&tuned.replacen("beta = 0.2", own, 1)).unwrap_err());
+            assert!(error.contains("p.toml:14: `arm.trl.trainer` is a command"), "{error}");
+        }
     }
 
     #[test]

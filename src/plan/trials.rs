@@ -185,14 +185,15 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
     }
     for arm in &plan.arms {
         let place = format!("arm.{}.tune", arm.template());
+        if arm.trainer.is_some() {
+            let place = format!("arm.{}.trainer", arm.template());
+            return Err(source.error(&place, "is a command, and under [tune] this engine trains every arm"))
+                .hint("tune the command by itself, and write what it found into a plan without [tune]");
+        }
         if arm.tune.is_empty() {
             return Err(anyhow!("{}: arm `{}` has no `tune`", source.at(&place), arm.name)).hint(
                 "under [tune] every arm searches, with the same number of trials; give it [arm.tune] with a key",
             );
-        }
-        if arm.trainer.is_some() {
-            return Err(source.error(&place, "is searched by this engine, and the arm is a command"))
-                .hint("tune the command by itself, and write what it found into a plan without [tune]");
         }
         if arm.data.feedback != FeedbackSpec::default() {
             return Err(source.error(&place, "stands beside data.feedback: the validation split would hold labels \
