@@ -142,6 +142,7 @@ pub(super) fn start(prepared: &Prepared, arm: &Arm, seed: u64) -> Result<Decoder
         _ if arm.train.lora.is_on() => prepared.start.with_adapter(&arm.train.lora, seed)?,
         _ => prepared.start.duplicate()?,
     };
+    policy.set_checkpointing(arm.train.gradient_checkpointing);
     if let Method::Csft(control) = &arm.method {
         policy.set_control(control);
     }
@@ -185,9 +186,10 @@ pub(super) fn scored_on(
 ) -> Result<ScoredSuite> {
     let width = if suite.kind == Kind::Preference { 2 } else { 1 };
     let mut logps = |sequences: &[Sequence]| prepared.heldout_logps(sequences, width);
+    let is_reference = std::ptr::eq(policy, prepared.reference());
     let mut context = ScoreContext {
         policy,
-        reference: &mut logps,
+        reference: if is_reference { None } else { Some(&mut logps) },
         tokenizer: &prepared.tokenizer,
         data: &plan.data,
         heldout,
