@@ -140,6 +140,7 @@ pub(super) fn start(prepared: &Prepared, arm: &Arm, seed: u64) -> Result<Decoder
         }
         // With an adapter the weights stay as they are, and stay shared with the reference.
         _ if arm.train.lora.is_on() => prepared.start.with_adapter(&arm.train.lora, seed)?,
+        _ if prepared.spare_start => prepared.start.shared(),
         _ => prepared.start.duplicate()?,
     };
     policy.set_checkpointing(arm.train.gradient_checkpointing);
