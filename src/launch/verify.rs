@@ -33,13 +33,13 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Verified>> {
     let prepared = prepare(plan, device, observer)?;
+    let context = prepared.start.config().max_positions;
     for arm in &plan.arms {
         // What an external trainer can use of the data is its own affair.
         match &arm.trainer {
             Some(trainer) => check_trainer(&prepared, &arm.name, trainer)?,
-            None => {
-                check_arm(arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?
-            }
+            None => check_arm(arm, prepared.data.of(&arm.data), context)
+                .with_context(|| format!("arm {}", arm.name))?,
         }
     }
     let mut verified = vec![];
