@@ -179,7 +179,7 @@ mod tests {
             unmatched(&plan, &runs)
         };
         assert_eq!(spent([5000, 5060], [5000, 5030]), None);
-        assert_eq!(spent([10_000, 10_000], [10_100, 10_100]), None);
+        assert_eq!(spent([10_000, 10_000], [10_099, 10_099]), None);
         let said = spent([10_000, 10_000], [10_101, 10_102]).unwrap();
         assert!(said.contains("kto spent 10000 tokens a run, dpo 10102, 1.0 % apart"), "{said}");
         assert_eq!(spent([10_000, 10_000], [0, 0]), None, "an arm that does not say is held to nothing");
