@@ -136,7 +136,8 @@ fn full<'b>(bench: &Bench<'b>, arm: &str, seed: u64) -> [Vec<&'b StepRow>; 2] {
     let mut c = first_steps(&candidate.steps, arm, seed, if cut { b.len() } else { asked });
     if matches!(baseline.plan.budget, Budget::Seconds(_)) {
         let both = b.len().min(c.len());
-        (b.truncate(both), c.truncate(both));
+        b.truncate(both);
+        c.truncate(both);
     }
     [b, c]
 }

@@ -12,13 +12,14 @@ const MOST_SEEDS: usize = 200;
 const MOST_PROMPTS: usize = 10_000_000;
 
 /// Smallest true difference found with probability [`POWER`] at two-sided level `alpha`:
-/// (c_α + t_{0.8, f}) se, c_α the critical value of the p-value that verdicts use. NaN where nothing varied: then the
-/// rows say nothing of the differences that other rows would show.
-pub fn detectable(law: &Law, alpha: f64) -> f64 {
+/// (c_α + t_{0.8, f}) se, c_α the critical value of the p-value that verdicts use. `None` where nothing varied: then
+/// the rows say nothing of the differences that other rows would show.
+pub fn detectable(law: &Law, alpha: f64) -> Option<f64> {
     if law.variance() <= 0.0 {
-        return f64::NAN;
+        return None;
     }
-    (law.critical(alpha) + t_quantile(1.0 - POWER, law.degrees_of_freedom())) * law.standard_error()
+    let standard_errors = law.critical(alpha) + t_quantile(1.0 - POWER, law.degrees_of_freedom());
+    Some(standard_errors * law.standard_error())
 }
 
 /// What would settle an undecided comparison, if the difference seen is the true one.
@@ -42,7 +43,7 @@ pub fn settling(parts: &Components, difference_alpha: f64, equivalence_alpha: f6
         }
         let one_sided = law.critical(2.0 * equivalence_alpha);
         let slack = t_quantile(1.0 - POWER, law.degrees_of_freedom());
-        detectable(&law, difference_alpha) <= effect
+        detectable(&law, difference_alpha).is_some_and(|d| d <= effect)
             || (one_sided + slack) * law.standard_error() <= margin - effect
     };
     let seeds_enough = |s: usize| enough(parts.forecast(s, parts.clusters), parts.clusters);
@@ -96,6 +97,6 @@ mod tests {
         // 0.98^149 = 0.0493, 0.98^228 = 0.0100; one prompt fewer does not do.
         assert_eq!(settled(0.05), Settling { seeds: None, prompts: Some(149) });
         assert_eq!(settled(0.01), Settling { seeds: None, prompts: Some(228) });
-        assert!(detectable(&same.forecast(3, 100), 0.05).is_nan());
+        assert_eq!(detectable(&same.forecast(3, 100), 0.05), None);
     }
 }

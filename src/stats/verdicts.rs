@@ -284,7 +284,7 @@ fn unmeasured(draft: &Draft, spec: &VerdictSpec, reason: &str) -> ComparisonRow 
         seeds: 0,
         examples: 0,
         clusters: 0,
-        detectable: f64::NAN,
+        detectable: None,
         variance_seed: None,
         variance_prompt: None,
         variance_judge: None,
