@@ -56,7 +56,7 @@ pub fn withhold_texts(from: &Path, to: &Path) -> Result<usize> {
     environment.texts = Texts::Withheld;
     let text = serde_json::to_string_pretty(&environment)? + "\n";
     folder::replace(&to.join(files::ENVIRONMENT), text.as_bytes())?;
-    let mut samples: Vec<SampleRow> = row_file(from, files::SAMPLES).read()?;
+    let mut samples: Vec<SampleRow> = row_file(from, files::SAMPLES).read_to_end()?;
     for sample in &mut samples {
         sample.prompt.clear();
         sample.completion.clear();
