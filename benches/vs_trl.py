@@ -9,7 +9,8 @@ Install TRL first:
     python3 -m venv target/peers && target/peers/bin/pip install torch==2.15.0 transformers==5.23.0 trl==1.16.0 peft==0.21.2 datasets==5.2.0 accelerate==1.15.0
 
 The runner prints one JSON line (tokens_per_s_median, peak_rss_mib, rss_with_model_mib, losses). Useful tokens are
-those that are not padding, of the sequences trained on. Both sides take rows in order, constant learning rate
+those that are not padding, of the sequences trained on. Memory is counted from the process with its model loaded
+once (fp32): gradients, moments, activations, and the reference's copy of the weights. Both sides take rows in order, constant learning rate
 5e-5, AdamW without decay, clip 1.0, length 512. The batch is TRL's: pairs for DPO, sequences for SFT and KTO.
 
 `dpo`: the reference is precomputed on both sides (here by an untimed run that fills the cache). `kto`: both compute
@@ -43,6 +44,8 @@ def ours(args, method, known):
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, KTO_EVAL_CACHE=cache))
     if done.returncode != 0:
         sys.exit(f"kto-eval failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
+    # Training starts with the reference, where there is one, beside the policy: a second copy of the loaded model.
+    copies, weights_mib = int(method != "sft"), os.path.getsize(os.path.join(args.model, "model.safetensors")) / 2**20
     with open(os.path.join(out, "steps.csv")) as file:
         steps = list(csv.DictReader(file))[args.warm:]
     with open(os.path.join(out, "runs.csv")) as file:
@@ -51,7 +54,8 @@ def ours(args, method, known):
     shutil.rmtree(fresh, ignore_errors=True)
     return {
         "tokens_per_second_median": statistics.median(float(s["policy_tokens"]) / float(s["seconds"]) for s in steps),
-        "beyond_mib": float(run["peak_host_mib"]) - float(run["start_host_mib"]),
+        "peak_mib": float(run["peak_host_mib"]),
+        "beyond_mib": float(run["peak_host_mib"]) - float(run["start_host_mib"]) + copies * weights_mib,
     }
 
 
@@ -79,8 +83,8 @@ def main():
     parser.add_argument("--bf16", action="store_true")
     args = parser.parse_args()
 
-    print("| method | kto-eval tokens/s | TRL tokens/s | ratio, median (min to max) | memory beyond the model, MiB: kto-eval / TRL | ratio |")
-    print("| --- | --- | --- | --- | --- | --- |")
+    print("| method | kto-eval tokens/s | TRL tokens/s | ratio, median (min to max) | memory beyond the model, MiB: kto-eval / TRL | ratio | peak of the process, MiB |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
     for method in args.methods.split(","):
         mine, peer, known = [], [], tempfile.mkdtemp(prefix="kto-eval-known-")
         if method in KNOWN:
@@ -95,7 +99,8 @@ def main():
         row = lambda values: statistics.median(values)
         print(f"| {method} | {row([a['tokens_per_second_median'] for a in mine]):.0f} | {row([b['tokens_per_s_median'] for b in peer]):.0f} "
               f"| {row(speed):.2f} ({min(speed):.2f} to {max(speed):.2f}) | {row(beyond):.0f} / {row(beyond_peer):.0f} "
-              f"| {row(beyond) / row(beyond_peer):.2f} |", flush=True)
+              f"| {row(beyond) / row(beyond_peer):.3f} | {row([a['peak_mib'] for a in mine]):.0f} / {row([b['peak_rss_mib'] for b in peer]):.0f} |",
+              flush=True)
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ fn spec(hyper: &Value) -> TrainSpec {
     TrainSpec {
         batch_size: number("batch_size") as usize,
         micro_tokens: 700,
+        gradient_checkpointing: false,
         order: Order::Sequential,
         learning_rate: number("lr"),
         schedule: Schedule::Constant,

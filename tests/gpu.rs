@@ -56,6 +56,12 @@ fn linear_maps_and_sums() {
 
 #[test]
 #[ignore = "needs a GPU"]
+fn low_rank_paths() {
+    on_both(gpu_cases::low_rank_paths);
+}
+
+#[test]
+#[ignore = "needs a GPU"]
 fn log_probs() {
     on_both(gpu_cases::log_probs);
 }

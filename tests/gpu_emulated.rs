@@ -53,6 +53,11 @@ fn linear_maps_and_sums() {
 }
 
 #[test]
+fn low_rank_paths() {
+    on_both(gpu_cases::low_rank_paths);
+}
+
+#[test]
 fn log_probs() {
     on_both(gpu_cases::log_probs);
 }

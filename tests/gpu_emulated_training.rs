@@ -98,7 +98,6 @@ fn tokens_one_by_one_give_the_logits_of_the_whole() {
 }
 
 #[test]
-#[ignore = "takes minutes: every thread of every block is emulated"]
 fn thirty_steps_are_those_of_the_cpu() {
     let Some(emulator) = emulator() else { return };
     let wanted = trajectory::trained(DType::F32, 30, &Device::Cpu);

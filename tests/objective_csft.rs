@@ -122,7 +122,7 @@ fn suites_ask_a_conditioned_policy_after_its_token_and_the_reference_without() {
     let mut logps = |s: &[Sequence]| Ok(s.iter().map(|s| logp(&reference, s)).collect());
     let mut context = ScoreContext {
         policy: &policy,
-        reference: &mut logps,
+        reference: Some(&mut logps),
         tokenizer: &tokenizer,
         data: &spec,
         heldout: &heldout,

@@ -62,7 +62,7 @@ impl Setting {
         let mut reference = |s: &[Sequence]| Ok(s.iter().map(|s| logp(&self.reference, s)).collect());
         let mut ctx = ScoreContext {
             policy,
-            reference: &mut reference,
+            reference: Some(&mut reference),
             tokenizer: &self.tokenizer,
             data: &self.spec,
             heldout: &self.heldout,
@@ -130,6 +130,29 @@ fn a_policy_that_equals_its_reference_and_its_base_ties_with_both() {
     assert!(again.sentinels.is_empty() && base.sentinels.len() == 7, "sentinels play once");
     let texts = |s: &ScoredSuite| s.samples.iter().map(|s| s.completion.clone()).collect::<Vec<_>>();
     assert_eq!(texts(&base), texts(&again));
+
+    // Where it is known that the policy is the reference, nothing is computed twice, and the zeros are exact.
+    for (suite, metric) in
+        [(find("world", "preference").unwrap(), Metric::Margin), (suite, Metric::KlSequence)]
+    {
+        let mut ctx = ScoreContext {
+            policy: &s.reference,
+            reference: None,
+            tokenizer: &s.tokenizer,
+            data: &s.spec,
+            heldout: &s.heldout,
+            base: None,
+            seed: 9,
+            max_examples: 0,
+            beta: 0.1,
+            slots: 8,
+        };
+        let own = score(&mut ctx, &suite).unwrap();
+        assert_eq!(
+            (all(&own, metric), texts(&own).len()),
+            (0.0, s.score(&s.reference, None, &suite).unwrap().samples.len())
+        );
+    }
 }
 
 #[test]
@@ -292,7 +315,7 @@ fn templates_make_pairs_of_rows_with_a_form_of_their_own() {
     };
     let mut ctx = ScoreContext {
         policy: &s.policy,
-        reference: &mut reference,
+        reference: Some(&mut reference),
         tokenizer: &s.tokenizer,
         data: &s.spec,
         heldout: &s.heldout,

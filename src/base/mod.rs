@@ -1,6 +1,7 @@
-//! What every room may use: errors with a remedy, exit codes, named seeds, content hashes, the
+//! What every room may use: files written whole, errors with a remedy, exit codes, named seeds, content hashes, the
 //! process group in front.
 
+pub mod atomic;
 pub mod cache;
 pub mod caught;
 pub mod error;

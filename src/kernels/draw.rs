@@ -40,6 +40,13 @@ pub fn weigh(row: &mut [f32], max: f32, factor: f32) -> Vec<f64> {
     sums
 }
 
+/// log softmax of the row at `place`, in nats; the row is used up.
+pub fn logp(row: &mut [f32], place: usize) -> f64 {
+    let (x, max) = (row[place], reduce::max(row));
+    let sums = weigh(row, max, 1.0);
+    f64::from(x - max) - sums.iter().sum::<f64>().ln()
+}
+
 /// The place in whose stretch of the summed weights the number `u` in [0, 1) falls, as [`weigh`] left them.
 pub fn place(weights: &[f32], sums: &[f64], u: f64) -> usize {
     let mut left = u * sums.iter().sum::<f64>();
@@ -75,6 +82,17 @@ mod tests {
         row[999] = f32::NAN;
         assert_eq!(argmax(&row), None);
         assert_eq!(argmax(&[]), None);
+    }
+
+    #[test]
+    fn a_log_prob_is_that_of_the_softmax() {
+        let row: Vec<f32> = (0..300).map(|i| ((i * 37) % 101) as f32 * 0.3 - 7.0).collect();
+        let normaliser = row.iter().map(|x| f64::from(*x).exp()).sum::<f64>().ln();
+        for place in [0, 1, 30, 299] {
+            let wanted = f64::from(row[place]) - normaliser;
+            let found = logp(&mut row.clone(), place);
+            assert!((found - wanted).abs() < 1e-5, "{found} against {wanted}");
+        }
     }
 
     #[test]

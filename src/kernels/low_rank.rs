@@ -7,7 +7,8 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{self, dispatch};
-use super::linear::{Products, rows_product};
+use super::cuda;
+use super::linear::{self, Products, rows_product};
 use super::real::Real;
 use super::{plain, rowwise};
 use crate::base::error::Result;
@@ -27,12 +28,12 @@ pub struct LowRank<'a> {
 
 /// x (t, k), y (t, ≥ start + n) → y with the side path added, overwriting y on the CPU.
 pub fn forward_onto(y: Tensor, x: &Tensor, path: LowRank<'_>, products: Products) -> Result<Tensor> {
-    if cpu::applies(&y) {
+    if cpu::applies(&y) && cuda::of(&y).is_none() {
         dispatch!(y.dtype(), forward_cpu(&y, x, path, products))?;
         return Ok(y);
     }
-    let u = (x.matmul(&path.a.t()?)? * path.scale)?;
-    add_columns(y, &u.matmul(&path.b.t()?)?, path.start)
+    let u = (linear::forward(x, path.a, None)? * path.scale)?;
+    add_columns(y, &linear::forward(&u, path.b, None)?, path.start)
 }
 
 /// dx (t, k) with the side path's part of the gradient added, overwriting dx on the CPU; dy as y.
@@ -55,14 +56,14 @@ pub fn backward_weights(
     db: &mut Tensor,
 ) -> Result<()> {
     let du = rows_gradient(dy, path)?;
-    super::linear::backward_weight(&du, x, da)?;
-    let u = (super::linear::forward(x, path.a, None)? * path.scale)?;
-    super::linear::backward_weight(&columns(dy, path)?, &u, db)
+    linear::backward_weight(&du, x, da)?;
+    let u = (linear::forward(x, path.a, None)? * path.scale)?;
+    linear::backward_weight(&columns(dy, path)?, &u, db)
 }
 
 /// s·dy\[:, start..start + n\]·B (t, r).
 fn rows_gradient(dy: &Tensor, path: LowRank<'_>) -> Result<Tensor> {
-    Ok((super::linear::backward_input(&columns(dy, path)?, path.b)? * path.scale)?)
+    Ok((linear::backward_input(&columns(dy, path)?, path.b)? * path.scale)?)
 }
 
 /// The columns of dy that the path adds to, (t, n).
@@ -105,8 +106,8 @@ fn forward_cpu<T: Real>(y: &Tensor, x: &Tensor, path: LowRank<'_>, products: Pro
 
 /// A dropout mask (rows, width): 0 with probability p, else 1/(1 − p).
 ///
-/// An element depends on the key, its row's number and its column alone, so that a step's masks are the same
-/// however the step is cut into micro-batches.
+/// An element depends on the key, its row's number and its column alone, so that a step's masks are the same however
+/// the step is cut into micro-batches, but for prompts that neighbours of one micro-batch share.
 pub fn mask(
     key: u64,
     p: f64,

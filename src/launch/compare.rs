@@ -85,7 +85,8 @@ pub fn compare(
             external::check_program(&arm.name, trainer)?;
             continue;
         }
-        check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
+        check_arm(plan, arm, prepared.data.of(&arm.data), prepared.start.config().max_positions)
+            .with_context(|| format!("arm {}", arm.name))?;
     }
     writer.environment(&prepared.environment)?;
     let elsewhere = done_elsewhere(out, conduct.shard)?;

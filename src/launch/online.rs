@@ -29,8 +29,8 @@ pub(super) fn is_online(method: &Method) -> bool {
 /// Refuses, before anything is spent, an arm that the data cannot feed or that is no contestant.
 ///
 /// # Errors
-/// Single completions where pairs are needed, a gold reward outside the world, a reward model as an arm.
-pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()> {
+/// Single completions where pairs are needed, prompts that fill the model's `context`, a gold reward outside the world, a reward model as an arm.
+pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet, context: usize) -> Result<()> {
     let method = &arm.method;
     if arm.sft_first > 0.0 && is_online(method) {
         return Err(anyhow!("{} has no SFT stage of its own", method.name()))
@@ -61,7 +61,7 @@ pub(super) fn check_arm(plan: &Plan, arm: &Arm, data: &TrainingSet) -> Result<()
             "its reward model learns from pairs, and the data has single completions with labels"
         ))
         .hint("take data with pairs"),
-        _ => prompts(data.as_data(), usize::MAX, &|_| Ok(String::new())).map(drop),
+        _ => prompts(data.as_data(), context, &|_| Ok(String::new())).map(drop),
     }
 }
 

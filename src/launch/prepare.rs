@@ -67,6 +67,8 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The starting checkpoint, as it stays.
     pub start: Decoder,
+    /// Nobody asks for the start again: a method without a reference trains it in place, one copy less in memory.
+    pub spare_start: bool,
     /// Where it came from (the base's folder, where the plan names an adapter).
     pub start_dir: PathBuf,
     /// The plan names an adapter: the start is its base with the adapter merged.
@@ -213,6 +215,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         device,
         tokenizer,
         start,
+        spare_start: false,
         start_dir,
         adapted,
         reference,

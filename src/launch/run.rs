@@ -140,8 +140,10 @@ pub(super) fn start(prepared: &Prepared, arm: &Arm, seed: u64) -> Result<Decoder
         }
         // With an adapter the weights stay as they are, and stay shared with the reference.
         _ if arm.train.lora.is_on() => prepared.start.with_adapter(&arm.train.lora, seed)?,
+        _ if prepared.spare_start => prepared.start.shared(),
         _ => prepared.start.duplicate()?,
     };
+    policy.set_checkpointing(arm.train.gradient_checkpointing);
     if let Method::Csft(control) = &arm.method {
         policy.set_control(control);
     }
@@ -185,9 +187,10 @@ pub(super) fn scored_on(
 ) -> Result<ScoredSuite> {
     let width = if suite.kind == Kind::Preference { 2 } else { 1 };
     let mut logps = |sequences: &[Sequence]| prepared.heldout_logps(sequences, width);
+    let is_reference = std::ptr::eq(policy, prepared.reference());
     let mut context = ScoreContext {
         policy,
-        reference: &mut logps,
+        reference: if is_reference { None } else { Some(&mut logps) },
         tokenizer: &prepared.tokenizer,
         data: &plan.data,
         heldout,

@@ -211,9 +211,10 @@ impl Job<'_> {
                 policy_logps(reference, &self.models.tokenizer, &groups)
             }
         };
+        let is_reference = self.models.reference.as_ref().is_some_and(|r| std::ptr::eq(policy, r));
         let mut context = ScoreContext {
             policy,
-            reference: &mut logps,
+            reference: if is_reference { None } else { Some(&mut logps) },
             tokenizer: &self.models.tokenizer,
             data: &self.request.data,
             heldout: self.heldout,

@@ -8,13 +8,15 @@ use candle_core::Device;
 use super::keep::forget;
 use super::merge::{copy_files, same_folder};
 use super::observer::Observer;
+use super::online::is_online;
 use super::prepare::{Prepared, prepare, tokenized};
 use super::reward_model::{margins, reward_quality};
 use super::run::trained_in;
 use crate::base::error::{HintExt, Result, anyhow, bail};
 use crate::data::load_heldout;
 use crate::model::{Decoder, RewardModel};
-use crate::plan::{DataSpec, Method, Plan, RunSpec, WORLD};
+use crate::objective;
+use crate::plan::{Arm, DataSpec, Method, Plan, RunSpec, WORLD};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::train::{Interval, Outcome};
 
@@ -42,7 +44,8 @@ pub fn train_one(
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
     let mut writer = RecordWriter::open(folder.records, plan, folder.force)?;
-    let prepared = prepare(plan, device, observer)?;
+    let mut prepared = prepare(plan, device, observer)?;
+    prepared.spare_start = learns_alone(&run.arm)?;
     check_saveable(&prepared, run)?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
@@ -75,6 +78,12 @@ pub fn train_one(
     forget(folder.records, &run.id)?;
     observer.run_ends(&trained.row);
     Ok(Some(trained.row))
+}
+
+/// Whether an arm's training never looks at the checkpoint that it started from.
+fn learns_alone(arm: &Arm) -> Result<bool> {
+    let online = is_online(&arm.method) || arm.method == Method::Reward;
+    Ok(!online && arm.sft_first == 0.0 && !objective::build(&arm.method)?.needs_reference())
 }
 
 /// Says how a new reward model does on the held-out split, where the data have one.

@@ -34,7 +34,8 @@ pub fn verify(
     let prepared = prepare(plan, device, observer)?;
     // What an external trainer can use is its own affair.
     for arm in plan.arms.iter().filter(|arm| arm.trainer.is_none()) {
-        check_arm(plan, arm, prepared.data.of(&arm.data)).with_context(|| format!("arm {}", arm.name))?;
+        check_arm(plan, arm, prepared.data.of(&arm.data), prepared.start.config().max_positions)
+            .with_context(|| format!("arm {}", arm.name))?;
     }
     let mut verified = vec![];
     let runs = plan.runs();

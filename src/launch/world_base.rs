@@ -25,6 +25,7 @@ fn recipe() -> TrainSpec {
     TrainSpec {
         batch_size: 64,
         micro_tokens: 2048,
+        gradient_checkpointing: false,
         order: Order::Shuffled,
         learning_rate: 2e-3,
         schedule: Schedule::Cosine,

@@ -11,6 +11,7 @@ use super::decoder::Decoder;
 use super::params::{Param, Piece, Spec, layout};
 use super::quantize::projections;
 use super::shards::{self, SHARD_BYTES};
+use crate::base::atomic;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure};
 use crate::plan::Quantize;
 
@@ -84,7 +85,7 @@ impl Decoder {
         // Read by transformers 4, which knows only this name.
         source.insert("torch_dtype".to_owned(), dtype);
         let text = serde_json::to_string_pretty(&source)? + "\n";
-        write_whole(&dir.join("config.json"), text.as_bytes())?;
+        atomic::write(&dir.join("config.json"), text.as_bytes())?;
         let mut tensors = Vec::new();
         for param in self.params() {
             for piece in &param.pieces {
@@ -100,13 +101,6 @@ impl Decoder {
 pub(super) fn piece_tensor(param: &Param, piece: &Piece) -> Result<Tensor> {
     let rows = param.tensor.narrow(0, piece.rows.start, piece.rows.len())?.contiguous()?;
     Ok(piece.stored.write(&rows)?)
-}
-
-/// Writes beside the target and renames, so that no reader ever sees half a file.
-pub(super) fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let beside = path.with_extension("part");
-    std::fs::write(&beside, bytes).with_context(|| format!("writing {}", beside.display()))?;
-    std::fs::rename(&beside, path).with_context(|| format!("writing {}", path.display()))
 }
 
 pub(super) fn torch_name(dtype: DType) -> &'static str {

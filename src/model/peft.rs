@@ -6,8 +6,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::Path as FilePath;
 
 use super::adapter::{Path, Target, last_names};
-use super::checkpoint::{torch_name, write_whole};
+use super::checkpoint::torch_name;
 use super::decoder::Decoder;
+use crate::base::atomic;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure};
 use crate::plan::LoraSpec;
 
@@ -31,6 +32,10 @@ const UNSUPPORTED: [(&str, &str); 14] = [
     ("kasa_config", "null"),
     ("arrow_config", "null"),
 ];
+
+/// Ways to begin (`init_lora_weights`) that leave the base as it is. The others (`pissa`, `olora`, `loftq`, …) change it,
+/// and PEFT changes it again whenever such an adapter is loaded.
+const PLAIN_STARTS: [&str; 5] = ["gaussian", "eva", "orthogonal", "mica", "lora_ga"];
 
 /// `adapter_config.json` of a new adapter; the base's name is filled in on saving.
 pub(super) fn new_config(spec: &LoraSpec, modules: &[String], transposed: bool) -> Map<String, Value> {
@@ -80,6 +85,13 @@ pub fn read_adapter_config(dir: &FilePath) -> Result<Map<String, Value>> {
             return Err(anyhow!("{shown}: {key} is {stated}, which is not supported (only {off})"))
                 .hint("merge it into its base with PEFT: model.merge_and_unload().save_pretrained(dir)");
         }
+    }
+    let begun = config.get("init_lora_weights").and_then(Value::as_str);
+    if let Some(other) = begun.filter(|name| !PLAIN_STARTS.contains(name)) {
+        return Err(anyhow!(
+            "{shown}: init_lora_weights is \"{other}\": it was trained beside a changed base"
+        ))
+        .hint("save it with PEFT's path_initial_model_for_weight_conversion, or merge it with PEFT");
     }
     Ok(config)
 }
@@ -183,8 +195,8 @@ impl Decoder {
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let bytes = safetensors::serialize(&tensors, Some(metadata))
             .with_context(|| format!("writing {} tensors of {}", tensors.len(), torch_name(self.dtype())))?;
-        write_whole(&dir.join(WEIGHTS), &bytes)?;
-        write_whole(&dir.join(CONFIG), (serde_json::to_string_pretty(&config)? + "\n").as_bytes())
+        atomic::write(&dir.join(WEIGHTS), &bytes)?;
+        atomic::write(&dir.join(CONFIG), (serde_json::to_string_pretty(&config)? + "\n").as_bytes())
     }
 }
 

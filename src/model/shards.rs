@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use super::checkpoint::{INDEX, WHOLE, write_whole};
+use super::checkpoint::{INDEX, WHOLE};
+use crate::base::atomic;
 use crate::base::error::{Context, Result};
 
 /// Most bytes of tensors in one file, unless another limit is asked for: transformers' long-standing 5 GB.
@@ -13,7 +14,8 @@ pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Writes `tensors` (Hugging Face names, sorted) to `dir`: one `model.safetensors` where they fit into
 /// `max_bytes`, else `model-00001-of-0000n.safetensors` with `model.safetensors.index.json`. A tensor is never
-/// cut. Weights that the folder held before are removed once the new ones are whole.
+/// cut. Weights that the folder held before are removed. Whenever that ends, by a kill too, the folder holds the old
+/// model, the new one, or none that can be loaded: never a mixture.
 ///
 /// # Errors
 /// The folder cannot be written, or the disk is full.
@@ -24,6 +26,8 @@ pub(super) fn write(tensors: &[(String, Tensor)], dir: &Path, max_bytes: u64) ->
         write_file(tensors, &dir.join(WHOLE))?;
         written.push(WHOLE.to_owned());
     } else {
+        // Without an index the shards are no model until the last one is there.
+        remove_others(dir, &[])?;
         let mut map = BTreeMap::new();
         for (i, shard) in shards.iter().enumerate() {
             let name = format!("model-{:05}-of-{:05}.safetensors", i + 1, shards.len());
@@ -33,7 +37,7 @@ pub(super) fn write(tensors: &[(String, Tensor)], dir: &Path, max_bytes: u64) ->
         }
         let total: u64 = tensors.iter().map(|(_, t)| bytes(t)).sum();
         let index = json!({"metadata": {"total_size": total}, "weight_map": map});
-        write_whole(&dir.join(INDEX), (serde_json::to_string_pretty(&index)? + "\n").as_bytes())?;
+        atomic::write(&dir.join(INDEX), (serde_json::to_string_pretty(&index)? + "\n").as_bytes())?;
         written.push(INDEX.to_owned());
     }
     remove_others(dir, &written)
@@ -42,7 +46,7 @@ pub(super) fn write(tensors: &[(String, Tensor)], dir: &Path, max_bytes: u64) ->
 fn write_file(tensors: &[(String, Tensor)], path: &Path) -> Result<()> {
     let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
     let bytes = safetensors::serialize(tensors.iter().map(|(n, t)| (n, t)), Some(metadata))?;
-    write_whole(path, &bytes)
+    atomic::write(path, &bytes)
 }
 
 fn bytes(tensor: &Tensor) -> u64 {
@@ -65,8 +69,11 @@ fn cut(tensors: &[(String, Tensor)], max: u64) -> Vec<&[(String, Tensor)]> {
 
 /// Removes the folder's other weights, which would be read in place of these or beside them.
 fn remove_others(dir: &Path, written: &[String]) -> Result<()> {
-    for entry in std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))? {
-        let path = entry?.path();
+    let listing = std::fs::read_dir(dir).with_context(|| format!("listing {}", dir.display()))?;
+    let mut paths = listing.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+    // What makes them a model goes first.
+    paths.sort_by_key(|path| !(path.ends_with(INDEX) || path.ends_with(WHOLE)));
+    for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shard = name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors");
         if (name == WHOLE || name == INDEX || shard) && !written.contains(&name) {

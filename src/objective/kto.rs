@@ -10,7 +10,7 @@
 use super::batch::{Batch, ClassCounts, StepContext, Terms};
 use super::ops;
 use super::registry::{Feedback, Objective, positive, weight};
-use crate::base::error::{Result, ensure};
+use crate::base::error::{HintExt, Result, anyhow};
 use crate::plan::{KtoSpec, Lambda, Z0};
 
 pub struct Kto {
@@ -22,9 +22,12 @@ pub struct Kto {
 impl Kto {
     pub(super) fn new(spec: &KtoSpec) -> Result<Self> {
         if let Lambda::Fixed { desirable, undesirable } = spec.lambda {
-            weight("kto", "lambda.desirable", desirable)?;
-            weight("kto", "lambda.undesirable", undesirable)?;
-            ensure!(desirable + undesirable > 0.0, "kto: both weights λ are 0: nothing would be learned");
+            weight("kto", "lambda_desirable", desirable)?;
+            weight("kto", "lambda_undesirable", undesirable)?;
+            if desirable + undesirable == 0.0 {
+                return Err(anyhow!("kto: both weights λ are 0: nothing would be learned"))
+                    .hint("set lambda_desirable or lambda_undesirable above 0");
+            }
         }
         Ok(Self { beta: positive("kto", "beta", spec.beta)?, lambda: spec.lambda, z0: spec.z0 })
     }

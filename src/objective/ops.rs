@@ -53,14 +53,19 @@ pub fn relu(x: &Tensor) -> Result<Tensor> {
     apply(x, "relu", |x| x.max(0.0), |x| f64::from(x > 0.0))
 }
 
-/// log(1 − eˣ) for x < 0 (Mächler 2012: each form where the other loses digits). A log-prob of 0 is taken
-/// as −ε, below which the value and the slope would be infinite.
+/// log(1 − eˣ) for x < 0; from −ε on, beyond which the value and the slope would be infinite, along the tangent there.
 pub fn log1m_exp(x: &Tensor) -> Result<Tensor> {
-    fn f(x: f64) -> f64 {
-        let x = x.min(-f64::EPSILON);
-        if x > -std::f64::consts::LN_2 { (-x.exp_m1()).ln() } else { (-x.exp()).ln_1p() }
-    }
-    apply(x, "log1m_exp", f, |x| -1.0 / (-x.min(-f64::EPSILON)).exp_m1())
+    const EDGE: f64 = -f64::EPSILON;
+    apply(x, "log1m_exp", |x| log1m_exp_at(x, EDGE).0, |x| log1m_exp_at(x, EDGE).1)
+}
+
+/// log(1 − eˣ) and its derivative (Mächler 2012: each form where the other loses digits), both finite: from `edge` < 0
+/// on, along the tangent there.
+pub fn log1m_exp_at(x: f64, edge: f64) -> (f64, f64) {
+    let at = x.min(edge);
+    let value = if at > -std::f64::consts::LN_2 { (-at.exp_m1()).ln() } else { (-at.exp()).ln_1p() };
+    let slope = -1.0 / (-at).exp_m1();
+    (value + slope * (x - at), slope)
 }
 
 fn sigmoid_at(x: f64) -> f64 {

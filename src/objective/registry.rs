@@ -222,6 +222,6 @@ pub(super) fn weight(method: &str, what: &str, value: f64) -> Result<f64> {
 
 /// A flip probability: in [0, 0.5).
 pub(super) fn smoothing(method: &str, value: f64) -> Result<f64> {
-    ensure!((0.0..0.5).contains(&value), "{method}: `label-smoothing` is {value}; it must lie in [0, 0.5)");
+    ensure!((0.0..0.5).contains(&value), "{method}: `label_smoothing` is {value}; it must lie in [0, 0.5)");
     Ok(value)
 }

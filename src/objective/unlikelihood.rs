@@ -7,6 +7,7 @@
 //! code clamps (and has no gradient), log(1 − π) goes on along its tangent: see [`log_complement`].
 
 use super::batch::{Batch, StepContext, Terms};
+use super::ops;
 use super::registry::{Feedback, Objective, weight};
 use crate::base::error::{Context, Result};
 use crate::plan::UnlikelihoodSpec;
@@ -57,12 +58,7 @@ const LEAST: f64 = 1e-5;
 
 /// log(1 − p) and its derivative in log p, both finite: from p = 1 − 10⁻⁵ on, along the tangent there.
 pub fn log_complement(logp: f64) -> (f64, f64) {
-    let edge = (-LEAST).ln_1p();
-    let at = logp.min(edge);
-    // e^x − 1 keeps the digits that 1 − p would lose near p = 1; ln(1 + x) those near p = 0.
-    let value = if at > -std::f64::consts::LN_2 { (-at.exp_m1()).ln() } else { (-at.exp()).ln_1p() };
-    let slope = -1.0 / (-at).exp_m1();
-    (value + slope * (logp - at), slope)
+    ops::log1m_exp_at(logp, (-LEAST).ln_1p())
 }
 
 #[cfg(test)]

@@ -210,6 +210,10 @@ fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) 
         }
         return Ok(());
     }
+    if arm.method == Method::Reward {
+        return Err(source.error(&place("lora"), "is an adapter, and a reward model trains all weights"))
+            .hint("leave `lora` out");
+    }
     within(source, &place("lora.alpha"), lora.alpha, Range::Positive)?;
     within(source, &place("lora.dropout"), lora.dropout, Range::Share)?;
     if lora.target_modules.is_empty() || lora.target_modules.iter().any(String::is_empty) {
@@ -228,8 +232,10 @@ fn check_quantize(plan: &Plan, arm: &Arm, source: &Source) -> Result<()> {
     let frozen = format!("model.quantize = \"{}\" freezes the base", plan.model.quantize.name());
     let (why, remedy) = if arm.trainer.is_some() {
         ("is an external trainer, which reads the checkpoint as it is", "leave `quantize` out of [model]")
-    } else if arm.method == Method::Reward || arm.method.rollouts().is_some() {
+    } else if arm.method == Method::Reward {
         ("trains all weights: its method takes no adapter", "leave `quantize` out of [model]")
+    } else if arm.method.rollouts().is_some() {
+        ("samples, which a quantised base does not yet do in training", "leave `quantize` out of [model]")
     } else if !arm.train.lora.is_on() {
         ("trains all weights", "give it an adapter: lora = { rank = 16 }")
     } else {

@@ -44,6 +44,7 @@ impl Default for TrainSpec {
         Self {
             batch_size: 32,
             micro_tokens: 512,
+            gradient_checkpointing: false,
             order: Order::Shuffled,
             learning_rate: 5e-6,
             schedule: Schedule::Linear,

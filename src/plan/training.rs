@@ -10,6 +10,9 @@ pub struct TrainSpec {
     /// longer sequence goes alone). Bounds activation memory; does not change the update. 512 keeps two cores as
     /// busy as 4,096 in a third less memory (27 M parameters); a GPU wants more.
     pub micro_tokens: usize,
+    /// Keep the input of each layer only and compute the rest again in backward: a third more work for a part of the
+    /// activation memory. Does not change a bit of the update.
+    pub gradient_checkpointing: bool,
     pub order: Order,
     pub learning_rate: f64,
     pub schedule: Schedule,

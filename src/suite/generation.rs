@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::definition::{JudgeKind, OpponentKind, Suite};
 use super::estimate::{self, Estimate};
 use super::judge::{ExactMatch, Gold, Grade, Instructions, Judge, Match, Task};
-use super::logps::{Policy, control_ids, policy_logps};
+use super::logps::{Policy, control_ids};
 use super::metric::{Aggregation, Metric};
 use super::score::{ScoreContext, tasks};
 use super::scored::{ALL, ExampleScore, Exclusion, MetricScore, Opponent, Sample, ScoredSuite};
 use super::sentinel;
 use super::side_effects::{distinct, repetition};
-use crate::base::error::{HintExt, Result, anyhow, ensure};
+use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::base::seed;
 use crate::data::Sequence;
 use crate::data::world::World;
@@ -168,16 +168,18 @@ fn summary(excluded: &[Exclusion]) -> String {
     reasons.into_iter().take(3).collect::<Vec<_>>().join("; ")
 }
 
-/// log π − log π_ref of each sample; zeros where no metric asks for it.
+/// log π − log π_ref of each sample; zeros where no metric asks for it, or the policy is its own reference.
+///
+/// log π is that of the distribution which the sample was drawn from: the prompt goes through the policy once.
 fn log_ratios<P: Policy>(
     ctx: &mut ScoreContext<P>,
     suite: &Suite,
     generations: &[Generation],
 ) -> Result<Vec<f64>> {
     let asked = [Metric::KlSequence, Metric::KlPerToken].iter().any(|m| suite.metrics.contains(m));
-    if !asked {
+    let Some(reference) = ctx.reference.as_mut().filter(|_| asked) else {
         return Ok(vec![0.0; generations.len()]);
-    }
+    };
     // The policy's control tokens say nothing to the reference.
     let control = control_ids(ctx.policy, ctx.tokenizer)?.len();
     let sequence = |g: &Generation| {
@@ -185,16 +187,14 @@ fn log_ratios<P: Policy>(
         Sequence { ids: prompt.iter().chain(&g.tokens).copied().collect(), prompt_len: prompt.len() }
     };
     let sequences: Vec<Sequence> = generations.iter().map(sequence).collect();
-    let groups: Vec<Vec<&Sequence>> = sequences.iter().map(|s| vec![s]).collect();
-    let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
-    let reference = (ctx.reference)(&sequences)?;
+    let reference = reference(&sequences).context("log-probs of the reference")?;
     ensure!(
-        reference.len() == policy.len(),
+        reference.len() == generations.len(),
         "{} reference log-probs for {} samples",
         reference.len(),
-        policy.len()
+        generations.len()
     );
-    Ok(policy.iter().zip(reference).map(|(p, r)| p - r).collect())
+    Ok(generations.iter().zip(reference).map(|(g, r)| g.logp - r).collect())
 }
 
 fn base_samples(base: Option<&ScoredSuite>) -> BTreeMap<&str, &str> {

@@ -21,7 +21,8 @@ pub type Reference<'a> = dyn FnMut(&[Sequence]) -> Result<Vec<f64>> + 'a;
 /// What scoring a policy needs, beside the suite.
 pub struct ScoreContext<'a, P: Policy> {
     pub policy: &'a P,
-    pub reference: &'a mut Reference<'a>,
+    /// `None`: the policy is its own reference, so that its rewards and its divergence are 0.
+    pub reference: Option<&'a mut Reference<'a>>,
     pub tokenizer: &'a Tokenizer,
     /// The plan's data: the options of its world, and where sequences are cut.
     pub data: &'a DataSpec,
@@ -118,7 +119,10 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
     let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
     let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
     let flat: Vec<Sequence> = tokenized.iter().flat_map(|p| [p.chosen.clone(), p.rejected.clone()]).collect();
-    let reference = (ctx.reference)(&flat).context("log-probs of the reference")?;
+    let reference = match &mut ctx.reference {
+        Some(reference) => reference(&flat).context("log-probs of the reference")?,
+        None => policy.clone(),
+    };
     ensure!(
         reference.len() == flat.len(),
         "{} reference log-probs for {} sequences",

@@ -38,18 +38,10 @@ pub enum Interval {
 }
 
 impl Interval {
-    /// Whether a checkpoint is due after `step`, `since` the last one.
-    pub(super) fn due(self, step: u64, since: Duration) -> bool {
+    /// Whether a checkpoint is due, `steps` and `since` after the last one.
+    pub(super) fn due(self, steps: u64, since: Duration) -> bool {
         match self {
-            Self::Steps(every) => step.is_multiple_of(every.max(1)),
-            Self::Seconds(every) => since.as_secs_f64() >= every,
-        }
-    }
-
-    /// Whether one is due where it cannot be written after every step: `steps` after the last one.
-    pub(super) fn passed(self, steps: u64, since: Duration) -> bool {
-        match self {
-            Self::Steps(every) => steps >= every,
+            Self::Steps(every) => steps >= every.max(1),
             Self::Seconds(every) => since.as_secs_f64() >= every,
         }
     }

@@ -6,6 +6,7 @@ use super::step::StepResult;
 use super::units::Unit;
 use crate::base::error::{HintExt, Result, anyhow, bail};
 use crate::objective::{ClassCounts, Objective, StepContext};
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,6 +42,9 @@ pub const HEALTHY: &str = "loss neither explodes nor dies";
 /// How far a policy's log-prob sum may lie from an equal reference's: two batches of different shape round
 /// differently. In nats, and per 100 nats of the sum.
 const IDENTITY_TOLERANCE: f64 = 1e-3;
+/// As [`IDENTITY_TOLERANCE`] for 16-bit parameters, whose activations keep two to three digits: nats times the root of
+/// the completion's tokens, whose errors are independent.
+const HALF_TOLERANCE: f64 = 0.05;
 /// A smoothed loss of this many times the first steps' mean (plus one) is an explosion.
 const EXPLOSION: f64 = 4.0;
 /// Steps that make up the first steps' mean.
@@ -88,7 +92,9 @@ impl Watch {
         units: &[&Unit],
         result: &StepResult,
         classes: ClassCounts,
+        dtype: DType,
     ) -> Result<()> {
+        let half = matches!(dtype, DType::BF16 | DType::F16);
         let ids = units.iter().flat_map(|u| u.sequences.iter().map(|_| u.id.as_str()));
         let refuse = |what: String| -> Result<()> {
             Err(anyhow!("before the first update policy and reference must be equal, but {what}")).hint(
@@ -98,17 +104,24 @@ impl Watch {
         };
         let logps = &result.logps;
         let mut furthest = 0.0f64;
-        for ((id, policy), reference) in ids.zip(&logps.policy).zip(&logps.reference) {
+        for (((id, policy), reference), &tokens) in
+            ids.zip(&logps.policy).zip(&logps.reference).zip(&logps.tokens)
+        {
             let off = (policy - reference).abs();
             furthest = furthest.max(off);
-            if exceeds(off, IDENTITY_TOLERANCE * (policy.abs() / 100.0).max(1.0)) {
+            let tolerance = match half {
+                true => HALF_TOLERANCE * (tokens.max(1) as f64).sqrt(),
+                false => IDENTITY_TOLERANCE * (policy.abs() / 100.0).max(1.0),
+            };
+            if exceeds(off, tolerance) {
                 return refuse(format!(
                     "example {id} has log-prob {policy} under the policy and {reference} under the reference"
                 ));
             }
         }
+        let of_step = if half { 5.0 * HALF_TOLERANCE } else { 10.0 * IDENTITY_TOLERANCE };
         if let Some((raw, _)) = result.z0
-            && exceeds(raw, 10.0 * IDENTITY_TOLERANCE)
+            && exceeds(raw, of_step)
         {
             return refuse(format!("z0 is {raw}, not 0"));
         }
@@ -116,7 +129,7 @@ impl Watch {
         for (i, loss) in result.losses.iter().enumerate() {
             let desirable = units.get(i).is_none_or(|u| u.desirable);
             let Some(want) = objective.identity_loss(desirable, &step) else { continue };
-            if exceeds(loss - want, 10.0 * IDENTITY_TOLERANCE * want.max(1.0)) {
+            if exceeds(loss - want, of_step * want.max(1.0)) {
                 return refuse(format!("the loss of example {i} is {loss}, not {want}"));
             }
         }

@@ -18,10 +18,7 @@ pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Resul
     let takes = mismatched(units.len(), z0);
     let of = |i: usize| -> Result<Sequence> {
         // Where an epoch ends within a step, an example may stand in it twice; it must not get its own.
-        let mut j = takes[i];
-        while j != i && units[j] == units[i] {
-            j = takes[j];
-        }
+        let j = next_that_differs(&takes, i, |j| units[j] != units[i]);
         ensure!(
             j != i,
             "z0: a step that holds one example {} times has no mismatched completion",
@@ -30,6 +27,33 @@ pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Resul
         Ok(joined(units[i], units[j], max_length))
     };
     (0..units.len()).map(of).collect()
+}
+
+/// As [`mismatched_sequences`] for samples, of which neighbours answer one prompt: the completion is that of the next
+/// (or previous) example with another prompt. A step of one prompt takes another sample of it.
+///
+/// # Errors
+/// As [`mismatched_sequences`].
+pub fn of_other_prompts(units: &[&Unit], z0: Z0, max_length: usize) -> Result<Vec<Sequence>> {
+    let prompt = |i: usize| units[i].sequences[0].prompt();
+    if units.iter().all(|unit| unit.sequences[0].prompt() == prompt(0)) {
+        return mismatched_sequences(units, z0, max_length);
+    }
+    let takes = mismatched(units.len(), z0);
+    let of = |i: usize| {
+        let j = next_that_differs(&takes, i, |j| prompt(j) != prompt(i));
+        joined(units[i], units[j], max_length)
+    };
+    Ok(if matches!(z0, Z0::Zero | Z0::Reversed) { vec![] } else { (0..units.len()).map(of).collect() })
+}
+
+/// The first place after `i`, in the order of `takes`, that `differs`; `i` where none does.
+fn next_that_differs(takes: &[usize], i: usize, differs: impl Fn(usize) -> bool) -> usize {
+    let mut j = takes[i];
+    while j != i && !differs(j) {
+        j = takes[j];
+    }
+    j
 }
 
 /// (n,) the prompt of each drawn unit with the completion of its fixed partner among `all` ([`reversed`]).
@@ -64,6 +88,24 @@ mod tests {
         assert_eq!(ids(&step, Z0::Previous, 9), [[10, 11, 32, 33], [20, 21, 12, 13], [30, 31, 22, 23]]);
         assert_eq!(ids(&step, Z0::Next, 3), [[10, 11, 22], [20, 21, 32], [30, 31, 12]], "cut as the data is");
         assert!(ids(&step, Z0::Zero, 9).is_empty());
+    }
+
+    #[test]
+    fn samples_take_the_completion_of_another_prompt() {
+        let sample = |tag: u32, last: u32| {
+            let sequences = vec![Sequence { ids: [tag, tag + 1, last].into(), prompt_len: 2 }];
+            Unit { id: tag.to_string(), sequences, desirable: true }
+        };
+        let [a, b, c, d] = [sample(10, 1), sample(10, 2), sample(20, 3), sample(20, 4)];
+        let of = |units: &[&Unit], z0| -> Vec<Vec<u32>> {
+            of_other_prompts(units, z0, 9).unwrap().iter().map(|s| s.ids.to_vec()).collect()
+        };
+        let step = [&a, &b, &c, &d];
+        assert_eq!(of(&step, Z0::Next), [[10, 11, 3], [10, 11, 3], [20, 21, 1], [20, 21, 1]]);
+        assert_eq!(of(&step, Z0::Previous), [[10, 11, 4], [10, 11, 4], [20, 21, 2], [20, 21, 2]]);
+        assert_eq!(of(&[&a, &b], Z0::Next), [[10, 11, 2], [10, 11, 1]], "one prompt: its own other sample");
+        assert!(of(&step, Z0::Zero).is_empty());
+        assert!(of_other_prompts(&[&a, &a], Z0::Next, 9).is_err());
     }
 
     #[test]

@@ -1,13 +1,13 @@
 //! Log-probs under the reference: computed once, shared by all arms and seeds, kept for the next time.
 
 use super::micro::{packs, sums};
+use crate::base::atomic;
 use crate::base::cache;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::Sequence;
 use crate::model::{Decoder, Packed};
 use std::collections::{BTreeMap, HashSet};
-use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 
@@ -70,7 +70,7 @@ impl ReferenceCache {
         if !state.changed {
             return Ok(());
         }
-        write_atomically(path, &encode(&state.sums)).with_context(|| NotKept(path.display().to_string()))?;
+        atomic::write(path, &encode(&state.sums)).with_context(|| NotKept(path.display().to_string()))?;
         state.changed = false;
         Ok(())
     }
@@ -108,7 +108,7 @@ impl Reference<'_> {
     /// (n,) Σ log π_ref over each completion; those not known yet are computed.
     ///
     /// They go in packed batches of at most `pack_tokens` tokens, those with the same prompt together. On the CPU
-    /// a log-prob has the same bits whatever it is packed with; else a resumed run, or one whose cache another
+    /// a log-prob has the same bits whatever it is packed with (in f32 and f64); else a resumed run, or one whose cache another
     /// arm has filled, would differ from a fresh one.
     ///
     /// # Errors
@@ -163,25 +163,6 @@ fn decode(bytes: &[u8]) -> Option<BTreeMap<u64, f64>> {
         .chunks_exact(16)
         .map(|c| Some((u64::from_le_bytes(word(&c[..8])?), f64::from_le_bytes(word(&c[8..])?))))
         .collect()
-}
-
-/// Written beside, flushed to the disk, then renamed: readers see the old file or the new one.
-pub(super) fn write_atomically(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().context("a file path has a folder")?;
-    std::fs::create_dir_all(folder)?;
-    let aside = path.with_extension(format!("{}.part", std::process::id()));
-    let written = (|| -> std::io::Result<()> {
-        let mut file = std::fs::File::create(&aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(&aside, path)?;
-        std::fs::File::open(folder)?.sync_all()
-    })();
-    if written.is_err() {
-        // Nothing of ours stays behind on a full disk.
-        let _ = std::fs::remove_file(&aside);
-    }
-    Ok(written?)
 }
 
 #[cfg(test)]

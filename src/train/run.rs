@@ -124,7 +124,7 @@ pub fn train_from(
         (hooks.step)(&metrics)?;
         (hooks.progress)(run.progress());
         let abort = hooks.abort.load(Ordering::Relaxed);
-        let due = |c: &&Checkpoints| abort || c.every.due(run.ledger.steps, saved_at.elapsed());
+        let due = |c: &&Checkpoints| abort || c.every.due(run.ledger.steps - saved_step, saved_at.elapsed());
         if diverged.is_none()
             && let Some(checkpoints) = checkpoints.filter(due)
         {
@@ -185,13 +185,15 @@ impl<'a> Run<'a> {
         let estimates = objective.z0().is_some_and(|z0| z0 != Z0::Zero);
         if estimates {
             let enough = job.spec.batch_size >= 2 && units.len() >= 2;
-            ensure!(
-                enough,
-                "{}: z0 needs a step of at least 2 examples (batch size {}, {} examples)",
-                objective.name(),
-                job.spec.batch_size,
-                units.len()
-            );
+            if !enough {
+                return Err(anyhow!(
+                    "{}: z0 needs a step of at least 2 examples (batch size {}, {} examples)",
+                    objective.name(),
+                    job.spec.batch_size,
+                    units.len()
+                ))
+                .hint("raise batch_size, take more data, or set z0 = \"zero\"");
+            }
         }
         ensure!(amount(job.budget) > 0.0, "the budget is {}; it must be above 0", amount(job.budget));
         let start = policy.weights_hash()?;
@@ -298,7 +300,13 @@ impl<'a> Run<'a> {
         let least = if self.objective.z0().is_some_and(|z0| z0 != Z0::Zero) { 2 } else { 1 };
         let before = self.sampler.state();
         let mut drawn: Vec<usize> = (0..size).map(|_| self.sampler.next()).collect();
-        while drawn.len() >= least {
+        let alone = |drawn: &[usize]| least > 1 && drawn.iter().all(|i| *i == drawn[0]);
+        // Where an epoch ends within a step, a small step may hold one example twice: z0 needs another's completion.
+        while alone(&drawn) {
+            drawn.pop();
+            drawn.push(self.sampler.next());
+        }
+        while drawn.len() >= least && !alone(&drawn) {
             let batch = self.assemble(policy, &drawn)?;
             if spent + batch.cost.spent(self.job.budget) <= limit {
                 return Ok(Some(batch));
@@ -347,7 +355,8 @@ impl<'a> Run<'a> {
         self.gradients.restart_()?;
         let result = compute_step(policy, self.objective.as_ref(), &input, &mut self.gradients)?;
         if self.ledger.steps == 0 && self.no_identity.is_empty() {
-            self.watch.identity(self.objective.as_ref(), &units, &result, self.classes)?;
+            let dtype = policy.dtype();
+            self.watch.identity(self.objective.as_ref(), &units, &result, self.classes, dtype)?;
         }
         let grad_norm = self.gradients.global_norm()?;
 

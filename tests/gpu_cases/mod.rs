@@ -9,6 +9,7 @@ use kto_eval::kernels::attention::{self, Cached, Shape, Slot, Tree};
 use kto_eval::kernels::cuda::{self, Gpu, adamw::Update};
 use kto_eval::kernels::head::{self, Head};
 use kto_eval::kernels::linear::{self, Products};
+use kto_eval::kernels::low_rank::{self, LowRank};
 use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
 use kto_eval::kernels::{embedding, plain, rope};
 use rand_chacha::rand_core::Rng;
@@ -172,6 +173,30 @@ pub fn linear_maps_and_sums(n: &Numbers) {
         let nan = Tensor::full(f32::NAN, m, n.gpu.device()).unwrap();
         cuda::sums::scale(n.gpu, &nan, 0.0).unwrap();
         assert!(flat(&nan).iter().all(|x| *x == 0.0), "a factor of 0 clears NaN");
+    }
+}
+
+/// An adapter's side path, at the head, in the middle and at the end of a fused projection.
+pub fn low_rank_paths(n: &Numbers) {
+    for (t, k, r, m, width, start) in [(1, 3, 1, 2, 2, 0), (70, 33, 4, 40, 130, 0), (9, 64, 16, 65, 130, 65)]
+    {
+        let ((x, x64), (y, y64)) = (n.random("x", &[t, k]), n.random("y", &[t, width]));
+        let ((a, a64), (b, b64)) = (n.random("a", &[r, k]), n.random("b", &[m, r]));
+        let ((dy, dy64), (mask, mask64)) = (n.random("dy", &[t, width]), n.random("mask", &[t, k]));
+        let run = |y: Tensor, x: &Tensor, dy: &Tensor, path: LowRank<'_>, mask: &Tensor| {
+            let y = low_rank::forward_onto(y, x, path, Products::Blocked).unwrap();
+            let dx = low_rank::backward_input(x.copy().unwrap(), dy, path, Some(mask)).unwrap();
+            let (mut da, mut db) = (gradient(path.a), gradient(path.b));
+            for _ in 0..2 {
+                low_rank::backward_weights(dy, x, path, &mut da, &mut db).unwrap();
+            }
+            [y, dx, da, db]
+        };
+        let found = run(y, &x, &dy, LowRank { a: &a, b: &b, start, scale: 0.7 }, &mask);
+        let wanted = run(y64, &x64, &dy64, LowRank { a: &a64, b: &b64, start, scale: 0.7 }, &mask64);
+        for (what, (found, wanted)) in ["y", "dx", "dA", "dB"].into_iter().zip(found.iter().zip(&wanted)) {
+            n.close(&format!("side path: {what}"), found, wanted, 1e-5);
+        }
     }
 }
 

@@ -21,6 +21,11 @@ impl Decoder {
         Ok(duplicate)
     }
 
+    /// The same weights, not copied: training the one trains the other.
+    pub fn shared(&self) -> Self {
+        self.sharing(self.adapter.clone())
+    }
+
     /// The same weights, not copied, with another adapter or none. Training the one changes the other, unless
     /// what is trained is the adapter.
     pub(in crate::model) fn sharing(&self, adapter: Option<Adapter>) -> Self {

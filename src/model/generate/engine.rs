@@ -11,6 +11,7 @@ use super::sampler::sample;
 use super::stop::StopStrings;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::seed;
+use crate::kernels::draw;
 
 /// A language model that can be advanced token by token.
 pub trait Advance {
@@ -67,6 +68,9 @@ pub struct Generation {
     pub prompt: Vec<u32>,
     /// The tokens generated, EOS or the stop string's tokens included.
     pub tokens: Vec<u32>,
+    /// Σ log π(token | before) over the tokens generated, in nats: π as the model has it, at temperature 1 with nothing
+    /// filtered or penalised, whatever the decoding was.
+    pub logp: f64,
     /// Without EOS, without the stop string and what follows it.
     pub text: String,
     pub finish: Finish,
@@ -101,6 +105,8 @@ struct Running {
     ids: Vec<u32>,
     prompt_len: usize,
     limit: usize,
+    /// Σ log π of the completion so far.
+    logp: f64,
     rng: ChaCha8Rng,
     /// Of a newcomer: the one before it that brings the same prompt, as a place among those under way.
     shares: Option<usize>,
@@ -148,6 +154,7 @@ pub fn generate<M: Advance>(
                 ids: prompt.clone(),
                 prompt_len: prompt.len(),
                 limit: limit(&i),
+                logp: 0.0,
                 rng: seed::rng(seed, &format!("generate/{}", requests[i].id)),
                 // A newcomer has no token yet; neighbours are the ones that may share.
                 shares: match running.last() {
@@ -241,7 +248,9 @@ fn advance<M: Advance>(
     let mut logits = forked(model, cache, running, logits, v)?;
     // Each sequence has its own random numbers, so that they may be drawn side by side.
     running.par_iter_mut().zip(logits.par_chunks_mut(v)).try_for_each(|(run, row)| {
+        let mut given = row.to_vec();
         let token = sample(row, &run.ids, decoding, &mut run.rng)?;
+        run.logp += draw::logp(&mut given, token as usize);
         run.ids.push(token);
         Ok::<(), anyhow::Error>(())
     })?;
@@ -302,6 +311,7 @@ fn complete(
         id: request.id.clone(),
         prompt: request.prompt.clone(),
         text: stops.cut(&decoded),
+        logp: run.logp,
         tokens,
         finish,
     })

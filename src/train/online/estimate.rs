@@ -20,7 +20,8 @@ impl Estimate {
     }
 
     /// At most `most`, and no more than fit what is left of the budget; 0: the run ends. Before the first rollout
-    /// nothing is known, and a whole one is taken.
+    /// nothing is known, and a whole one is taken. Where less than `most` is left, three quarters of it: what they cost
+    /// is known afterwards, and a smaller last rollout corrects for it.
     pub fn fitting(&self, budget: Budget, spent: f64, most: usize) -> usize {
         let left = amount(budget) - spent;
         if left <= 0.0 {
@@ -29,7 +30,8 @@ impl Estimate {
         if matches!(budget, Budget::Steps(_)) || self.prompts == 0.0 || self.spent <= 0.0 {
             return most;
         }
-        ((left * self.prompts / self.spent).round() as usize).min(most)
+        let fit = (left * self.prompts / self.spent).round() as usize;
+        if fit < most { fit.min((0.75 * fit as f64).ceil() as usize) } else { most }
     }
 }
 
@@ -45,6 +47,8 @@ mod tests {
         estimate.observe(800.0, 8);
         assert_eq!(estimate.fitting(budget, 800.0, 8), 2);
         assert_eq!(estimate.fitting(budget, 740.0, 8), 3);
+        assert_eq!(estimate.fitting(budget, 200.0, 9), 6, "three quarters of 8");
+        assert_eq!(estimate.fitting(budget, 200.0, 8), 8);
         assert_eq!(estimate.fitting(budget, 960.0, 8), 0);
         assert_eq!(estimate.fitting(budget, 1000.0, 8), 0);
         assert_eq!(estimate.fitting(Budget::Steps(5), 4.0, 8), 8);

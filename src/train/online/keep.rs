@@ -87,7 +87,7 @@ impl Saver {
     pub fn save(&mut self, run: &Run<'_>, policy: &Decoder, now: bool) -> Result<()> {
         let steps = run.ledger.steps - self.step;
         let Some(checkpoints) = &self.checkpoints else { return Ok(()) };
-        if steps > 0 && (now || checkpoints.every.passed(steps, self.at.elapsed())) {
+        if steps > 0 && (now || checkpoints.every.due(steps, self.at.elapsed())) {
             let state = run.state(&self.start, &self.fingerprint);
             checkpoints.write(&state, policy, run.optimizer.state())?;
             (self.at, self.step) = (Instant::now(), run.ledger.steps);

@@ -10,7 +10,7 @@ use crate::data::Sequence;
 use crate::model::Decoder;
 use crate::objective::{ClassCounts, Feedback, LogProbs, Objective};
 use crate::train::cost::step_cost;
-use crate::train::mismatch::mismatched_sequences;
+use crate::train::mismatch::of_other_prompts;
 use crate::train::reference::{Reference, ReferenceCache};
 use crate::train::step::{StepInput, StepResult, compute_step};
 use crate::train::units::{Unit, class_counts};
@@ -37,7 +37,8 @@ impl Run<'_> {
         }
         let units: Vec<&Unit> = labelled.iter().collect();
         let mismatched = match objective.z0() {
-            Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
+            // Samples are as long as the context lets them be, whatever the data were cut to.
+            Some(z0) => of_other_prompts(&units, z0, policy.config().max_positions)?,
             None => vec![],
         };
         let (of, micro) = (self.sampler_size(), self.job.spec.micro_tokens);
@@ -76,13 +77,13 @@ impl Run<'_> {
         self.gradients.zero_()?;
         let result = compute_step(policy, objective, &input, &mut self.gradients)?;
         if self.ledger.steps == 0 && self.equal {
-            self.watch.identity(objective, units, &result, classes)?;
+            self.watch.identity(objective, units, &result, classes, policy.dtype())?;
         }
         Ok(result)
     }
 }
 
-/// KL, a sample and a token, and entropy into the metrics; the KL a token.
+/// KL, a sample and a token, and entropy into the metrics, over the samples that are learned from; the KL a token.
 fn describe(metrics: &mut RolloutMetrics, logps: &LogProbs) -> f64 {
     let tokens = logps.tokens.iter().sum::<usize>() as f64;
     let sum = |v: &[f64]| v.iter().sum::<f64>();

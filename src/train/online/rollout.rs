@@ -41,10 +41,11 @@ pub struct RolloutMetrics {
     /// Mean gold reward of the same samples, where the data are the world's; looked at, not learned from, unless it is
     /// the reward.
     pub gold: Option<f64>,
-    /// Mean over samples of log π/π_ref, nats; before the updates.
+    /// Mean over samples of log π/π_ref, nats; before the updates. For online DPO and KTO over those that are learned
+    /// from, which are no draw of the policy.
     pub kl: Option<f64>,
     pub kl_per_token: Option<f64>,
-    /// Mean −log π per token of the samples, nats: an unbiased estimate of the entropy a token.
+    /// −log π over the tokens of the same samples, nats a token: an estimate of the entropy.
     pub entropy: Option<f64>,
     /// Mean tokens of a sample.
     pub length: f64,
@@ -80,7 +81,7 @@ pub struct Drawn {
 /// The different prompts of the data, in their order.
 ///
 /// # Errors
-/// None that leaves room for a completion in the model's context.
+/// One that leaves no room for a completion in the model's context: other arms would learn from more prompts.
 pub fn prompts(
     data: TrainData<'_>,
     context: usize,
@@ -90,18 +91,24 @@ pub fn prompts(
         TrainData::Paired(pairs) => pairs.iter().map(|p| (p.id.as_str(), &p.chosen)).collect(),
         TrainData::Unpaired(examples) => examples.iter().map(|e| (e.id.as_str(), &e.sequence)).collect(),
     };
-    let (mut seen, mut prompts) = (HashSet::new(), Vec::new());
+    let (mut seen, mut prompts, mut full) = (HashSet::new(), Vec::new(), 0);
     for (id, sequence) in of_data {
         let ids = sequence.prompt();
-        if ids.len() < context && seen.insert(ids) {
+        if !seen.insert(ids) {
+            continue;
+        }
+        if ids.len() < context {
             prompts.push(Prompt { id: id.to_owned(), ids: ids.to_vec(), text: decode(ids)? });
+        } else {
+            full += 1;
         }
     }
-    if prompts.is_empty() {
+    if full > 0 || prompts.is_empty() {
         return Err(anyhow!(
-            "no prompt leaves room for a completion in the model's context of {context} tokens"
+            "{full} of {} prompts leave no room for a completion in the model's context of {context} tokens",
+            prompts.len() + full
         ))
-        .hint("take data with shorter prompts, or a model with a longer context");
+        .hint("lower data.max_length to the context, or take a model with a longer one");
     }
     Ok(prompts)
 }

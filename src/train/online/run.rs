@@ -112,6 +112,8 @@ pub(super) struct Run<'a> {
     pub(super) control: KlControl,
     pub(super) estimate: Estimate,
     pub(super) rollouts: u64,
+    /// Labels that the rollout under way took.
+    pub(super) asked: f64,
     /// Those that ended.
     pub(super) told: Vec<RolloutMetrics>,
     pub(super) loss: f64,
@@ -150,6 +152,7 @@ impl<'a> Run<'a> {
             control: KlControl::new(online.beta, online.kl_target),
             estimate: Estimate::default(),
             rollouts: 0,
+            asked: 0.0,
             told: vec![],
             loss: f64::NAN,
             equal: job.reference.weights_hash()? == start,
@@ -213,6 +216,7 @@ impl<'a> Run<'a> {
             Err(error) => return Err(error),
         };
         self.ledger.labels += drawn.labels;
+        self.asked = drawn.labels as f64;
         let ended =
             self.look(&drawn, None).map_or_else(|| self.learn(policy, &mut drawn, hooks), |w| Ok(Some(w)))?;
         // Updates have counted themselves; forward passes are counted here.

@@ -26,7 +26,10 @@ impl Run<'_> {
         hooks: &mut OnlineHooks<'_>,
     ) -> Result<Option<String>> {
         let (budget, spec) = (self.job.budget, self.job.spec);
-        let done = self.ledger.spent(budget) + 0.5 * cost.spent(budget);
+        // Labels were counted when the rollout was rewarded; everything else is counted below.
+        let counted =
+            if matches!(budget, Budget::Labels(_)) { -0.5 * self.asked } else { 0.5 * cost.spent(budget) };
+        let done = self.ledger.spent(budget) + counted;
         let rate = learning_rate(spec, done / (amount(budget) - self.before.spent(budget)));
         let grad_norm = self.gradients.global_norm()?;
         self.ledger.add(&cost);

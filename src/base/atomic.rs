@@ -1,0 +1,50 @@
+//! Files that are the old ones or the new ones, never half of either.
+
+use std::io::Write;
+use std::path::Path;
+
+use super::error::{Context, Result};
+
+/// Written beside, flushed to the disk, then renamed: readers see the old file or the new one, after a power cut too.
+/// The folder is made where it is missing.
+///
+/// # Errors
+/// A folder that cannot be written, a full disk; nothing stays behind then.
+pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().context("a file path has a folder")?;
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let aside = path.with_extension(format!("{}.part", std::process::id()));
+    let written = (|| -> std::io::Result<()> {
+        let mut file = std::fs::File::create(&aside)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        std::fs::rename(&aside, path)?;
+        std::fs::File::open(folder)?.sync_all()
+    })();
+    if written.is_err() {
+        // Nothing of ours stays behind on a full disk.
+        let _ = std::fs::remove_file(&aside);
+    }
+    written.with_context(|| format!("writing {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_and_nothing_is_left_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/file.bin");
+        write(&path, b"old").unwrap();
+        write(&path, b"new").unwrap();
+        assert_eq!(std::fs::read(&path).unwrap(), b"new");
+        assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        // A folder where the file should go: the rename fails.
+        let taken = folder.path().join("taken");
+        std::fs::create_dir(&taken).unwrap();
+        let error = format!("{:#}", write(&taken, b"x").unwrap_err());
+        assert!(error.contains("taken"), "{error}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "deep and taken");
+    }
+}
