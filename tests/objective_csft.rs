@@ -158,7 +158,7 @@ fn suites_ask_a_conditioned_policy_after_its_token_and_the_reference_without() {
             *longest.borrow_mut() = s.iter().map(|s| s.ids.len()).max().unwrap();
             Ok(s.iter().map(|s| logp(&reference, s)).collect())
         };
-        let mut context = ScoreContext { data: &short, reference: &mut logps, reserve, ..context };
+        let mut context = ScoreContext { data: &short, reference: Some(&mut logps), reserve, ..context };
         score(&mut context, &find("heldout", "preference").unwrap()).unwrap();
         longest.into_inner()
     };
