@@ -144,6 +144,7 @@ fn a_policy_that_equals_its_reference_and_its_base_ties_with_both() {
             base: None,
             seed: 9,
             max_examples: 0,
+            reserve: 0,
             beta: 0.1,
             slots: 8,
         };
