@@ -5,7 +5,7 @@ mod engine;
 
 use candle_core::{DType, Device, Tensor};
 use cli::Place;
-use engine::{floats, ids, json, largest_difference, sequence, shared, transformers_logps};
+use engine::{families, floats, ids, json, largest_difference, sequence, transformers_logps};
 use kto_eval::base::error::render;
 use kto_eval::base::seed;
 use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
@@ -246,7 +246,7 @@ fn adapters_for_another_base_are_refused_with_names_and_shapes() {
 
 #[test]
 fn an_adapter_of_peft_gives_the_log_probs_of_peft() {
-    let Some(dir) = shared().map(|d| d.join("golden/families")) else { return };
+    let dir = families();
     let golden = json(&dir.join("families.json"));
     let base = Decoder::load(&dir.join("llama"), DType::F32, &Device::Cpu).unwrap();
     let adapted = base.load_adapter(&dir.join("llama-lora")).unwrap();
@@ -387,9 +387,9 @@ fn lora_keys_are_checked_where_they_stand() {
 #[test]
 #[ignore = "needs Python with torch, transformers and peft (see the comment above it)"]
 fn real_peft_opens_our_adapters_and_gives_the_same_log_probs() {
-    let shared = shared().expect("the golden models are the bases");
+    let families = families();
     for family in ["llama", "gpt_neox", "gpt2", "qwen3", "gemma2", "olmo2"] {
-        let base_dir = shared.join("golden/families").join(family);
+        let base_dir = families.join(family);
         let mut adapted = Decoder::load(&base_dir, DType::F32, &Device::Cpu)
             .unwrap()
             .with_adapter(&LoraSpec { use_rslora: family == "qwen3", ..lora(0.1) }, 5)

@@ -3,13 +3,13 @@
 mod engine;
 
 use candle_core::{DType, Device};
-use engine::{floats, ids, json, largest_difference, sequence, shared, transformers_logps};
+use engine::{families, floats, ids, json, largest_difference, sequence, shared, transformers_logps};
 use kto_eval::model::{Decoder, Gradients, Packed};
 use serde_json::Value;
 
 #[test]
 fn every_family_gives_the_log_probs_of_transformers() {
-    let Some(dir) = shared().map(|d| d.join("golden/families")) else { return };
+    let dir = families();
     let golden = json(&dir.join("families.json"));
     let models = golden["models"].as_object().expect("models");
     assert_eq!(models.len(), 10);
@@ -31,7 +31,7 @@ fn every_family_gives_the_log_probs_of_transformers() {
 
 #[test]
 fn greedy_continuations_through_the_cache_are_those_of_transformers() {
-    let Some(dir) = shared().map(|d| d.join("golden/families")) else { return };
+    let dir = families();
     let golden = json(&dir.join("families.json"));
     for (name, model) in golden["models"].as_object().unwrap() {
         let decoder = Decoder::load(&dir.join(name), DType::F32, &Device::Cpu).unwrap();
@@ -70,7 +70,7 @@ fn token_log_probs_of_the_golden_models_are_those_of_transformers() {
 #[test]
 #[ignore = "needs Python with torch and transformers (see the comment above it)"]
 fn transformers_opens_changed_checkpoints_whole_and_in_shards_with_the_same_log_probs() {
-    let families = shared().expect("the golden models are the starts").join("golden/families");
+    let families = families();
     let golden = json(&families.join("families.json"));
     for name in golden["models"].as_object().unwrap().keys() {
         let mut decoder = Decoder::load(&families.join(name), DType::F32, &Device::Cpu).unwrap();

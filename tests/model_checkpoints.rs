@@ -6,7 +6,7 @@ mod engine;
 
 use candle_core::{DType, Device, Tensor};
 use cli::Place;
-use engine::{json, largest_difference, sequence, shared, transformers_logps};
+use engine::{families, json, largest_difference, sequence, transformers_logps};
 use kto_eval::model::{Decoder, DecoderConfig, Packed};
 use serde_json::{Map, Value, json};
 use std::collections::HashMap;
@@ -45,7 +45,7 @@ fn older(config: &Value) -> Value {
 
 #[test]
 fn both_generations_of_config_json_mean_the_same_model() {
-    let Some(dir) = shared().map(|d| d.join("golden/families")) else { return };
+    let dir = families();
     let golden = json(&dir.join("families.json"));
     for name in golden["models"].as_object().unwrap().keys() {
         let new = json(&dir.join(name).join("config.json"));
@@ -152,7 +152,7 @@ fn a_vocabulary_padded_beyond_the_tokenizers_is_trained_and_scored() {
 #[test]
 #[ignore = "needs Python with torch and transformers (see the comment above it)"]
 fn transformers_gives_the_same_log_probs_under_the_older_config() {
-    let families = shared().expect("the golden models").join("golden/families");
+    let families = families();
     let golden = json(&families.join("families.json"));
     for name in golden["models"].as_object().unwrap().keys() {
         let dir = tempfile::tempdir().unwrap();

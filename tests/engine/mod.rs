@@ -20,6 +20,11 @@ pub fn shared() -> Option<PathBuf> {
     None
 }
 
+/// Tiny models of every family with what transformers and PEFT say of them.
+pub fn families() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/families")
+}
+
 pub fn json(path: &Path) -> Value {
     let text = std::fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
     serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", path.display()))

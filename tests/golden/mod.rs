@@ -11,10 +11,12 @@ pub fn shared() -> PathBuf {
     }
 }
 
-/// A file of `../shared/golden`, or `None` (and a line that says so) where it is absent.
+/// A golden file: of those that travel with the repository, else of `../shared/golden`, or `None` (and a line that says
+/// so) where it is absent.
 #[allow(dead_code, reason = "not every test that includes this module reads golden files")]
 pub fn golden(name: &str) -> Option<Value> {
-    let path = shared().join("golden").join(name);
+    let own = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/golden").join(name);
+    let path = if own.exists() { own } else { shared().join("golden").join(name) };
     match std::fs::read_to_string(&path) {
         Ok(text) => Some(serde_json::from_str(&text).expect("a golden file is JSON")),
         Err(_) => {
