@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::base::error::{Context, Result};
-use crate::data::{Dataset, load_with, write_rows};
+use crate::data::{Dataset, load_training, write_rows};
 use crate::launch::prepare::Prepared;
 use crate::plan::{DataSpec, TrainerData};
 
@@ -23,7 +23,7 @@ pub fn write(prepared: &Prepared, spec: &DataSpec, form: TrainerData, folder: &P
         TrainerData::TrlUnpairedParquet => "train-unpaired.parquet",
         TrainerData::HalosJson => "train-halos.json",
     };
-    let loaded = load_with(spec, &spec.split, &prepared.tokenizer.template())?;
+    let loaded = load_training(spec, &prepared.tokenizer.template())?;
     let path = folder.join(name);
     let data = &loaded.dataset;
     let written = match form {
