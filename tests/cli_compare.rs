@@ -48,6 +48,43 @@ fn the_same_command_gives_the_same_rows_and_goes_on_where_it_was_cut() {
 }
 
 #[test]
+fn what_is_trained_on_is_not_asked_about() {
+    let place = Place::new();
+    place.write("feedback.jsonl", &place.read("data/train.jsonl"));
+    let plan = cli::PLAN.replace("source = \"data\"", "source = \"feedback.jsonl\"");
+    place.write("plan.toml", &plan.replace("seeds = [1, 2]", "seeds = [1]"));
+    let ran = place.run(&["compare", "plan.toml", "--out", "one"]);
+    ran.succeeds();
+    assert!(ran.err.contains("prompts (data.heldout_fraction = 0.1)"), "{}", ran.err);
+    let records = Records::read(&place.path("one")).unwrap();
+    let overlap = &records.environment.contamination[0];
+    assert_eq!((overlap.identical, overlap.prompts > 0), (0, true), "{overlap:?}");
+    let run = |set: &[&str]| place.run(&[&["compare", "plan.toml", "--out", "refused"][..], set].concat());
+    run(&["--set", "data.heldout_fraction=0"])
+        .fails(2, &["nothing of it is held out", "hint: set data.heldout_fraction"]);
+
+    place.write("plan.toml", cli::PLAN);
+    place.write("swapped.toml", &(cli::PLAN.to_owned() + "[arm.data]\nsplit = \"test\"\n"));
+    let swapped = place.run(&["compare", "swapped.toml", "--out", "refused"]);
+    swapped.fails(2, &["arm kto trains on", "test.jsonl, which is to be held out"]);
+    run(&["--set", "data.heldout_split=validation"])
+        .fails(2, &["unknown split `validation` (known: test, train)", "data.heldout_split names the split"]);
+    run(&["--set", "data.heldout_fraction=1"]).fails(2, &["data.heldout_fraction"]);
+    std::fs::rename(place.path("data/test.jsonl"), place.path("data/validation.jsonl")).unwrap();
+    let renamed = [
+        "compare",
+        "plan.toml",
+        "--out",
+        "v",
+        "--set",
+        "data.heldout_split=validation",
+        "--set",
+        "seeds=[1]",
+    ];
+    place.run(&renamed).succeeds();
+}
+
+#[test]
 fn an_arm_that_diverges_is_recorded_and_the_others_go_on() {
     let place = Place::new();
     let set = ["--set", "arm.dpo.learning_rate=1e30", "--set", "seeds=[1]", "--set", "arm.dpo.warmup=0"];

@@ -33,8 +33,8 @@ fn spec(source: &Path) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 512,
         max_examples: 0,
-        feedback: kto_eval::plan::FeedbackSpec::default(),
         world,
+        ..DataSpec::default()
     }
 }
 

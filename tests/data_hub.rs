@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex};
 
 use hub_server::{Hub, serve};
 use kto_eval::base::error::render;
-use kto_eval::data::{Dataset, load, recipes, resolve_model};
+use kto_eval::data::{Dataset, load, recipes, resolve_dataset, resolve_model};
 use kto_eval::plan::{DataFormat, DataSpec, WorldSpec};
 
 /// Forgets a variable; see [`set`].
@@ -35,8 +35,8 @@ fn spec(source: &str, config: &str) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 512,
         max_examples: 0,
-        feedback: kto_eval::plan::FeedbackSpec::default(),
         world: WorldSpec { seed: 0, train_pairs: 1, heldout_pairs: 1, temperature: 1.0, flip: 0.0 },
+        ..DataSpec::default()
     }
 }
 
@@ -109,10 +109,15 @@ fn named_data_sets_are_read_by_their_recipes() {
     assert_eq!(pairs("HuggingFaceH4/ultrafeedback_binarized", "", "test").len(), 3);
 
     let argilla = pairs("argilla/ultrafeedback-binarized-preferences", "", "train");
-    assert_eq!(argilla[1], ["instruction 1", "yes 1", "no 1"]);
+    assert_eq!(argilla[1], ["\n\nHuman: instruction 1\n\nAssistant:", " yes 1", " no 1"]);
 
     let shp = pairs("stanfordnlp/SHP", "askculinary", "train");
-    assert_eq!(shp, [["post 1", "of A", "of B"], ["post 0", "of B", "of A"]]);
+    let post = |n: usize| format!("\n\nHuman: post {n}\n\nAssistant:");
+    assert_eq!(shp, [[&post(1), " of A", " of B"], [&post(0), " of B", " of A"]]);
+    let all = read("stanfordnlp/SHP", "*", "train").dataset;
+    let Dataset::Paired(all) = all else { panic!("pairs") };
+    let ids: Vec<&str> = all.iter().map(|p| p.id.as_str()).collect();
+    assert_eq!(ids, ["askculinary/train.json:1", "askculinary/train.json:2", "askdocs/train.json:1"]);
 
     let oasst = read("OpenAssistant/oasst1", "", "train");
     assert!(
@@ -178,6 +183,20 @@ fn transfers_that_fail_leave_the_cache_whole(hub: &Mutex<Hub>, home: &Path) {
     hub.lock().unwrap().failing.insert(name, (500, 2));
     assert_eq!(read("shaky").unwrap(), 400);
     assert!(whole.is_file() && !part.exists());
+
+    // The branch moves between the shards of a split: both are taken from where it went.
+    let shard = |i: usize| format!("datasets/Org/moving/train-0000{i}-of-00002.jsonl");
+    for i in 0..2 {
+        hub.lock().unwrap().files.insert(shard(i), rows.clone().into_bytes());
+    }
+    hub.lock().unwrap().cut.extend(std::iter::repeat_n(shard(1), 5));
+    refused("moving");
+    hub.lock().unwrap().cut.clear();
+    hub.lock().unwrap().moved = true;
+    let (files, _) = resolve_dataset("Org/moving", "main", "", "train").unwrap();
+    let folders: Vec<_> = files.iter().map(|f| f.parent().unwrap()).collect();
+    assert_eq!((folders.len(), folders[0]), (2, folders[1]), "one commit");
+    hub.lock().unwrap().moved = false;
 
     // Cut at every attempt: what came is kept aside, and the next call goes on from there.
     let (name, whole, part) = put("cut");

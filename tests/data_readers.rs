@@ -18,8 +18,8 @@ fn spec(source: &Path) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 512,
         max_examples: 0,
-        feedback: kto_eval::plan::FeedbackSpec::default(),
         world: WorldSpec { seed: 0, train_pairs: 12, heldout_pairs: 6, temperature: 0.2, flip: 0.0 },
+        ..DataSpec::default()
     }
 }
 
@@ -119,21 +119,29 @@ fn arrays_gzip_blank_lines_and_byte_order_marks_are_read() {
 #[test]
 fn malformed_rows_are_answered_with_their_place() {
     let good = r#"{"prompt": "p", "completion": "c", "label": true}"#;
-    let cases: [(Vec<u8>, &[&str]); 13] = [
+    let cases: [(Vec<u8>, &[&str]); 12] = [
         (format!("{good}\n{{\"prompt\": ").into_bytes(), &["DIR/rows.jsonl:2: not JSON: EOF"]),
         (format!("{good}\nnot json").into_bytes(), &["rows.jsonl:2: not JSON", "column 2"]),
-        ([format!("{good}\n").as_bytes(), b"{\"a\": \"\xff\"}"].concat(), &["rows.jsonl:2: byte 8 of the line is not UTF-8"]),
+        (
+            [format!("{good}\n").as_bytes(), b"{\"a\": \"\xff\"}"].concat(),
+            &["rows.jsonl:2: byte 8 of the line is not UTF-8"],
+        ),
         (format!("[{good},\n{good},\n oops]").into_bytes(), &["rows.jsonl:3: not JSON"]),
         (b"[1, 2]".to_vec(), &["rows.jsonl:1: a row must be an object"]),
         (b"\"text\"".to_vec(), &["rows.jsonl:1: a row must be an object"]),
-        (good.replace("true", "1").into_bytes(), &["rows.jsonl:1: `label` must be true or false, found the number 1"]),
-        (good.replace("true", "\"yes\"").into_bytes(), &["rows.jsonl:1: `label`", "\"yes\"", "hint: true: the completion"]),
-        (good.replace("\"c\"", "3").into_bytes(), &["rows.jsonl:1: `completion` must be a string or a list of messages"]),
-        (b"{\"question\": 1}".to_vec(), &["rows.jsonl:1: columns `question`", "known forms"]),
         (
-            b"{\"id\": \"x\", \"prompt\": \"p\", \"completion\": \"c\", \"label\": true}\n{\"id\": \"x\", \"prompt\": \"p\", \"completion\": \"c\", \"label\": true}".to_vec(),
-            &["rows.jsonl:2: the id `x` was used before, at", "rows.jsonl:1"],
+            good.replace("true", "1").into_bytes(),
+            &["rows.jsonl:1: `label` must be true or false, found the number 1"],
         ),
+        (
+            good.replace("true", "\"yes\"").into_bytes(),
+            &["rows.jsonl:1: `label`", "\"yes\"", "hint: true: the completion"],
+        ),
+        (
+            good.replace("\"c\"", "3").into_bytes(),
+            &["rows.jsonl:1: `completion` must be a string or a list of messages"],
+        ),
+        (b"{\"question\": 1}".to_vec(), &["rows.jsonl:1: columns `question`", "known forms"]),
         (
             format!("{good}\n{{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}}").into_bytes(),
             &["rows.jsonl:2: the row is trl-paired", "rows.jsonl:1 is trl-unpaired", "hint: name the form"],
@@ -149,6 +157,29 @@ fn malformed_rows_are_answered_with_their_place() {
         let places: usize = expected.iter().map(|e| e.matches("rows.jsonl").count()).sum();
         assert_eq!(error.matches("rows.jsonl").count(), places, "a place is named once: {error}");
     }
+}
+
+#[test]
+fn ids_that_are_no_names_are_replaced_by_places() {
+    let row = |id: &str| {
+        format!("{{\"id\": \"{id}\", \"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}}\n")
+    };
+    let loaded = read(row("x") + &row("y") + &row("x") + &row("x")).unwrap();
+    let says = "2 of 4 rows have an `id` that another one has: they are called by file and number";
+    assert!(loaded.notes.iter().any(|n| n == says), "{:?}", loaded.notes);
+    let ids: Vec<String> = pairs(loaded).into_iter().map(|p| p.id).collect();
+    assert_eq!(ids, ["x", "y", "rows.jsonl:3", "rows.jsonl:4"]);
+
+    // Files of one name in several folders.
+    let dir = TempDir::new().unwrap();
+    let plain = "{\"prompt\": \"p\", \"chosen\": \"a\", \"rejected\": \"b\"}\n";
+    for folder in ["a", "b"] {
+        fs::create_dir_all(dir.path().join("train").join(folder)).unwrap();
+        fs::write(dir.path().join("train").join(folder).join("0.jsonl"), plain).unwrap();
+    }
+    let ids: Vec<String> =
+        pairs(load(&spec(dir.path()), "train").unwrap()).into_iter().map(|p| p.id).collect();
+    assert_eq!(ids, ["a/0.jsonl:1", "b/0.jsonl:1"]);
 }
 
 #[test]

@@ -139,6 +139,25 @@ fn a_tokenizer_that_does_not_fit_or_does_not_say_enough_is_refused() {
 }
 
 #[test]
+fn a_bos_that_the_tokenizer_denies_is_none() {
+    // As Qwen2.5 has it: null in the tokenizer's configuration, an id in the model's.
+    let dir = TempDir::new().unwrap();
+    let template = "{{ bos_token }}{{ messages[0].content }}";
+    let config = json!({"bos_token": null, "eos_token": "</s>", "chat_template": template});
+    write_tokenizer(dir.path(), false, config);
+    fs::write(dir.path().join("config.json"), r#"{"bos_token_id": 0, "eos_token_id": 1}"#).unwrap();
+    let denied = Tokenizer::load(dir.path()).unwrap();
+    assert_eq!(denied.bos(), None);
+    let hi = [json!({"role": "user", "content": "hi"})];
+    assert_eq!(denied.template().render(&hi, false).unwrap(), "hi");
+    // Where nothing is said of it, it is the model's (GPT-2's repository).
+    write_tokenizer(dir.path(), false, json!({"eos_token": "</s>"}));
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().bos(), Some(0));
+    write_tokenizer(dir.path(), false, json!({"eos_token": null}));
+    assert_eq!(Tokenizer::load(dir.path()).unwrap().eos(), 1);
+}
+
+#[test]
 fn the_chat_template_is_found_where_transformers_looks_for_it() {
     let dir = TempDir::new().unwrap();
     let hi = [json!({"role": "user", "content": "hi"})];

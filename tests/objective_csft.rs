@@ -4,6 +4,8 @@
 mod cli;
 mod engine;
 
+use std::cell::RefCell;
+
 use candle_core::{DType, Device};
 use cli::Place;
 use engine::{json, largest_difference};
@@ -127,6 +129,7 @@ fn suites_ask_a_conditioned_policy_after_its_token_and_the_reference_without() {
         base: None,
         seed: 1,
         max_examples: 0,
+        reserve: 0,
         beta: 0.1,
         slots: 4,
     };
@@ -146,6 +149,20 @@ fn suites_ask_a_conditioned_policy_after_its_token_and_the_reference_without() {
         assert!((asked - after(&prompt)).abs() > 1e-4, "the token changes something");
         assert_eq!(found.chosen_tokens, completion.len());
     }
+
+    // Room is left for the token, so that no sequence is longer than `max_length` with it.
+    let lengths = |reserve: usize| {
+        let short = DataSpec { max_length: 14, ..spec.clone() };
+        let longest = RefCell::new(0);
+        let mut logps = |s: &[Sequence]| {
+            *longest.borrow_mut() = s.iter().map(|s| s.ids.len()).max().unwrap();
+            Ok(s.iter().map(|s| logp(&reference, s)).collect())
+        };
+        let mut context = ScoreContext { data: &short, reference: Some(&mut logps), reserve, ..context };
+        score(&mut context, &find("heldout", "preference").unwrap()).unwrap();
+        longest.into_inner()
+    };
+    assert_eq!((lengths(0), lengths(control.len())), (14, 12));
 
     let mut suite = find("world", "generation").unwrap();
     (suite.decoding.temperature, suite.decoding.max_new_tokens) = (0.0, 6);

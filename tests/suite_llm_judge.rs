@@ -88,6 +88,48 @@ fn order_bias_is_a_tie_and_nonsense_is_counted_and_not_guessed() {
 }
 
 #[test]
+fn a_question_that_is_refused_has_no_verdict_and_the_others_go_on() {
+    // Task 0 is beyond the judge's context, task 1 makes it reason until its tokens are spent.
+    let spent = "{\"choices\": [{\"message\": {\"content\": null}, \"finish_reason\": \"length\"}]}";
+    let server = serve(Box::new(move |_, body| match () {
+        () if body.contains("request 0") => Answer::Status(400, ""),
+        () if body.contains("request 1") => Answer::Raw(spent),
+        () => Answer::Says("[[C]]"),
+    }));
+    let cache = tempfile::tempdir().unwrap();
+    let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    assert_eq!(compare(&judge, &tasks(4)).unwrap(), [None, None, Some(0.5), Some(0.5)]);
+    let tally = judge.tally();
+    assert_eq!((tally.invalid, tally.refused, tally.usage.asked, tally.down), (2, 2, 6, false));
+    // Refusals are not kept: they may have been the endpoint's mistake.
+    assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 6);
+
+    let server = serve(Box::new(|_, _| Answer::Status(400, "")));
+    let cache = tempfile::tempdir().unwrap();
+    let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    let text = render(&compare(&judge, &tasks(40)).unwrap_err());
+    assert!(text.contains("HTTP status 400") && judge.tally().down, "{text}");
+    assert!(server.requests.load(Ordering::SeqCst) < 20, "an endpoint that refuses everything is given up");
+}
+
+#[test]
+fn equal_texts_tie_unasked_and_equal_questions_are_one() {
+    let server = serve(Box::new(|_, _| Answer::Says("[[A]]")));
+    let cache = tempfile::tempdir().unwrap();
+    let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    let task = tasks(1).remove(0);
+    let (same, other) = (
+        Match { task: &task, candidate: "good", baseline: "good" },
+        Match { task: &task, candidate: "good", baseline: "bad" },
+    );
+    let found = judge.compare(&[same, other, other, other, same]).unwrap();
+    let shown: Vec<_> = found.iter().map(|o| (o.preference, o.flipped)).collect();
+    let flipped = (Some(0.5), Some(true));
+    assert_eq!(shown, [(Some(0.5), None), flipped, flipped, flipped, (Some(0.5), None)]);
+    assert_eq!(server.requests.load(Ordering::SeqCst), 2);
+}
+
+#[test]
 fn a_judge_that_is_down_keeps_what_is_done_and_the_same_command_goes_on() {
     let server = serve(Box::new(|number, body| {
         if (3..8).contains(&number) {
@@ -349,9 +391,7 @@ fn score_measures_any_model_on_any_suite() {
         .run(&["score", "--model", "model", "--data", "data", "--suite", "heldout", "--out", "alone"])
         .succeeds();
     let scores = place.read("alone/scores.csv");
-    assert!(
-        scores.contains("logp_accuracy") && !scores.contains("reward_accuracy") && !scores.contains("margin")
-    );
+    assert!(scores.contains("logp_accuracy") && !scores.contains("reward_") && !scores.contains("margin"));
     for (arguments, says) in [
         (&["--suite", "world"][..], "say `preference/world` or `generation/world`"),
         (&["--suite", "heldout"], "name it with --data"),

@@ -7,7 +7,7 @@ use std::path::Path;
 use candle_core::{DType, Device};
 use kto_eval::base::error::render;
 use kto_eval::data::world::World;
-use kto_eval::data::{Dataset, Sequence, Tokenizer};
+use kto_eval::data::{Dataset, PreferencePair, Sequence, Tokenizer};
 use kto_eval::model::{Decoder, DecoderConfig, Packed, Size};
 use kto_eval::plan::{DataFormat, DataSpec, WorldSpec};
 use kto_eval::suite::{ALL, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, find, score};
@@ -31,8 +31,8 @@ fn setting() -> Setting {
         format: DataFormat::Auto,
         max_length: 128,
         max_examples: 0,
-        feedback: kto_eval::plan::FeedbackSpec::default(),
         world: world_spec,
+        ..DataSpec::default()
     };
     let world = World::new(&spec.world).unwrap();
     let dir = tempfile::tempdir().unwrap();
@@ -69,6 +69,7 @@ impl Setting {
             base,
             seed: 9,
             max_examples: 0,
+            reserve: 0,
             beta: 0.1,
             slots: 8,
         };
@@ -143,6 +144,7 @@ fn a_policy_that_equals_its_reference_and_its_base_ties_with_both() {
             base: None,
             seed: 9,
             max_examples: 0,
+            reserve: 0,
             beta: 0.1,
             slots: 8,
         };
@@ -220,6 +222,11 @@ fn rows_of_prompts_become_samples_that_a_rule_judges() {
             .unwrap_err(),
     );
     assert!(error.contains("few_shot asks for 9 examples and the split `train` has 5"), "{error}");
+    // One file for both splits: the solved examples would be the questions.
+    let mut suite = local(dir.path(), &text, &[("gsm8k.jsonl", &test)]);
+    suite.source += "/gsm8k.jsonl";
+    let error = render(&s.score(&s.policy, None, &suite).unwrap_err());
+    assert!(error.contains("few_shot: `train` and `test` are the same rows"), "{error}");
 }
 
 #[test]
@@ -249,6 +256,48 @@ fn prompts_that_cannot_be_judged_or_sampled_are_counted() {
     assert!(error.contains("the id `1` occurs twice"), "{error}");
 }
 
+fn pair(id: &str, prompt: &str, chosen: &str, rejected: &str) -> PreferencePair {
+    let [id, prompt, chosen, rejected] = [id, prompt, chosen, rejected].map(str::to_owned);
+    PreferencePair { id, prompt, chosen, rejected, subset: String::new() }
+}
+
+#[test]
+fn what_is_cut_is_measured_by_what_is_left_and_said() {
+    let mut s = setting();
+    let prompt = "sort 7 2 9 :";
+    let long = format!(" 2 7 9 .{}", " nice round soft warm".repeat(20));
+    s.heldout =
+        Dataset::Paired(vec![pair("short", prompt, " 2 7 9 .", " 9 ."), pair("long", prompt, &long, " 9 .")]);
+    s.spec.max_length = s.tokenizer.encode(prompt).unwrap().len() + 6;
+    let suite = find("heldout", "preference").unwrap();
+    let scored = s.score(&s.policy, None, &suite).unwrap();
+    assert_eq!((scored.pairs[0].chosen_bytes, scored.pairs[0].chosen_tokens), (" 2 7 9 .".len(), 5));
+    assert_eq!(scored.pairs[1].chosen_tokens, 6);
+    assert_eq!(
+        scored.pairs[1].chosen_bytes,
+        "2 7 9 . nice round".len(),
+        "six tokens of {} bytes",
+        long.len()
+    );
+    assert_eq!(scored.remarks().count(), 1);
+    assert!(scored.remarks().all(|r| r.contains("1 of 4 completions are cut, at")), "{:?}", scored.notes);
+    s.spec.max_length = 128;
+    assert_eq!(s.score(&s.policy, None, &suite).unwrap().remarks().count(), 0);
+}
+
+#[test]
+fn pairs_of_one_prompt_share_a_cluster_however_their_tokens_begin() {
+    let mut s = setting();
+    // Without a space the last word of the prompt is another token once the completion follows.
+    s.heldout = Dataset::Paired(vec![
+        pair("a", "sort 7 2 9", " 2 7 9 .", " 9 ."),
+        pair("b", "sort 7 2 9", "0 7 9 .", "0 ."),
+    ]);
+    let scored = s.score(&s.policy, None, &find("heldout", "preference").unwrap()).unwrap();
+    assert_eq!(scored.pairs.len(), 2);
+    assert_eq!(scored.pairs[0].cluster, scored.pairs[1].cluster);
+}
+
 #[test]
 fn templates_make_pairs_of_rows_with_a_form_of_their_own() {
     let s = setting();
@@ -274,6 +323,7 @@ fn templates_make_pairs_of_rows_with_a_form_of_their_own() {
         base: None,
         seed: 0,
         max_examples: 0,
+        reserve: 0,
         beta: 1.0,
         slots: 1,
     };

@@ -83,7 +83,7 @@ pub struct Options {
 
 /// What is not given on the command line.
 const PLAN: &str = "name = \"train\"\nseeds = [0]\nbudget = { tokens = 100000 }\n\
-                    [suites]\npreference = []\ngeneration = []\n[[arm]]\n";
+                    [data]\nheldout_fraction = 0.0\n[suites]\npreference = []\ngeneration = []\n[[arm]]\n";
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let plan = plan(options, common)?;

@@ -84,7 +84,7 @@ fn keep_share(dataset: Dataset, spec: &FeedbackSpec) -> Dataset {
     only(dataset, &kept)
 }
 
-fn only(dataset: Dataset, kept: &BTreeSet<usize>) -> Dataset {
+pub(super) fn only(dataset: Dataset, kept: &BTreeSet<usize>) -> Dataset {
     fn pick<T>(items: Vec<T>, kept: &BTreeSet<usize>) -> Vec<T> {
         items.into_iter().enumerate().filter(|(i, _)| kept.contains(i)).map(|(_, item)| item).collect()
     }

@@ -95,21 +95,8 @@ fn fetch_model(id: &str, revision: &str) -> Result<PathBuf> {
         .chain(beside)
         .chain(have.iter().map(String::as_str).filter(|f| is_weights(f)))
         .collect();
-    // Where the branch has moved since a part of it was cached, the first pass ends in two snapshots; the
-    // second one completes the newer.
-    for _ in 0..2 {
-        let folders: BTreeSet<PathBuf> =
-            wanted.iter().map(|f| Ok(parent(&hub.get(f)?))).collect::<Result<_>>()?;
-        if folders.len() == 1 {
-            return folders.into_iter().next().context("a model has files");
-        }
-    }
-    Err(anyhow!("the files of {id} at `{revision}` belong to more than one commit"))
-        .hint("name a commit: model.revision = \"<40 hex digits>\"")
-}
-
-fn parent(file: &Path) -> PathBuf {
-    file.parent().map(Path::to_owned).unwrap_or_default()
+    let files = hub.of_one_commit(&wanted, "model.revision")?;
+    files.first().and_then(|file| file.parent()).map(Path::to_owned).context("a model has files")
 }
 
 /// A path that stays below the folder that it is relative to.
@@ -143,8 +130,7 @@ pub fn resolve_dataset(
     } else {
         picked
     }?;
-    let files = picked.files.iter().map(|file| hub.get(file)).collect::<Result<_>>()?;
-    Ok((files, picked.note))
+    Ok((hub.of_one_commit(&picked.files, "data.revision")?, picked.note))
 }
 
 /// One repository at one revision.
@@ -238,6 +224,29 @@ impl Hub {
         }
         let error = anyhow!("{file} of {} came as {} bytes, {} were announced", self.id, found.0, found.1);
         Err(error).hint("try again later; nothing of it is kept in the cache")
+    }
+
+    /// The files, all of them of one commit.
+    ///
+    /// # Errors
+    /// As [`Hub::get`]; the branch moves meanwhile. `key` is what names a revision.
+    fn of_one_commit(&self, files: &[impl AsRef<str>], key: &str) -> Result<Vec<PathBuf>> {
+        // Where the branch has moved since a part of it was cached, the first pass ends in two snapshots; the
+        // second one completes the newer.
+        for _ in 0..2 {
+            let (mut paths, mut snapshots) = (Vec::new(), BTreeSet::new());
+            for file in files {
+                let path = self.get(file.as_ref())?;
+                let depth = file.as_ref().split('/').count();
+                snapshots.extend(path.ancestors().nth(depth).map(Path::to_owned));
+                paths.push(path);
+            }
+            if snapshots.len() <= 1 {
+                return Ok(paths);
+            }
+        }
+        Err(anyhow!("the files of {} belong to more than one commit", self.id))
+            .hint(format!("name a commit: {key} = \"<40 hex digits>\""))
     }
 
     fn offline(&self, what: &str) -> anyhow::Error {

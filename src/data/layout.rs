@@ -1,6 +1,7 @@
 //! Which files of a directory or of a hub repository hold a split.
 
 use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use crate::base::error::{HintExt, Result, anyhow, unknown};
 
@@ -9,8 +10,14 @@ use super::hinted::hinted;
 /// Endings of files that hold rows, plain and compressed.
 const ENDINGS: [&str; 5] = [".parquet", ".jsonl", ".json", ".jsonl.gz", ".json.gz"];
 
+/// What splits are usually called.
+pub(super) const SPLITS: [&str; 6] = ["train", "test", "validation", "valid", "dev", "eval"];
+
+/// The configuration that stands for all of them: the split of every folder.
+const EVERY: &str = "*";
+
 /// The files of one split, and what had to be decided to find them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Default, PartialEq, Eq)]
 pub struct Split {
     pub files: Vec<String>,
     pub note: Option<String>,
@@ -18,84 +25,180 @@ pub struct Split {
 
 /// Picks the files of `split` among `files` (paths relative to the data set, with `/`):
 /// `<config>/<split>.jsonl`, `<split>.jsonl`, `data/<split>.jsonl` or shards `<split>-00000-of-00002.jsonl`;
-/// `.json`, `.gz` and `.parquet` likewise, and all files of a folder `<config>/<split>/`, as the hub's own
-/// conversion to Parquet has them.
+/// `.json`, `.gz` and `.parquet` likewise, and all files of a folder `<config>/<split>/` or `<split>/`, as the hub's
+/// own conversion to Parquet has them. A `config` that names a file is that file, whatever the split is called; `*` is
+/// the split of every folder.
 ///
 /// # Errors
-/// Unknown configuration or split, with those that there are; `shown` names the data set.
+/// Unknown configuration or split, with those that there are; shards that are missing; `shown` names the data set.
 pub fn pick(files: &[String], config: &str, split: &str, shown: &str) -> Result<Split> {
     let files: Vec<&str> = files.iter().map(String::as_str).filter(|f| stem(f).is_some()).collect();
     if files.is_empty() {
         return Err(anyhow!("no file of rows in {shown}"))
             .hint(format!("rows are read from {}", ENDINGS.join(", ")));
     }
+    if files.contains(&config) {
+        return Ok(Split { files: vec![config.to_owned()], note: None });
+    }
+    let (roots, note) = roots(&files, config, split, shown)?;
+    let mut found = Split { note, ..Split::default() };
+    for root in &roots {
+        let here = in_folder(&files, root, split, shown)?;
+        found.files.extend(here.files);
+        found.note = found.note.or(here.note);
+        if config != EVERY && !found.files.is_empty() {
+            return Ok(found);
+        }
+    }
+    for root in &roots {
+        let folder = if root.is_empty() { format!("{split}/") } else { format!("{root}/{split}/") };
+        found.files.extend(files.iter().filter(|f| f.starts_with(&folder)).map(|f| (*f).to_owned()));
+        if config != EVERY && !found.files.is_empty() {
+            break;
+        }
+    }
+    found.files.sort_unstable();
+    found.files.dedup();
+    if found.files.is_empty() { Err(no_split(&files, &roots, config, split, shown)) } else { Ok(found) }
+}
+
+/// The folders that are looked into, in this order, and what that decided.
+fn roots<'f>(
+    files: &[&'f str],
+    config: &'f str,
+    split: &str,
+    shown: &str,
+) -> Result<(Vec<&'f str>, Option<String>)> {
     let holds = |folder: &str| files.iter().any(|f| f.starts_with(&format!("{folder}/{split}/")));
-    let folders: BTreeSet<&str> = files.iter().filter_map(|f| f.rsplit_once('/')).map(|(d, _)| d).collect();
-    let configs: Vec<&str> = folders.iter().copied().filter(|d| *d != "data").collect();
-    let (roots, note) = if config.is_empty() {
-        (vec!["", "data", "default"], None)
+    let folders: BTreeSet<&str> = files.iter().map(|f| folder(f)).collect();
+    let configs = configs(files, split);
+    if config.is_empty() {
+        Ok((vec!["", "data", "default"], None))
+    } else if config == EVERY {
+        Ok((["", "data"].into_iter().chain(configs).collect(), None))
     } else if folders.contains(config) || holds(config) {
-        (vec![config], None)
+        Ok((vec![config], None))
     } else if configs.is_empty() {
         // A flat copy of one configuration: there is nothing to confuse it with.
         let note = format!("{shown} has no folder `{config}`: its own files are taken");
-        (vec!["", "data"], Some(note))
+        Ok((vec!["", "data"], Some(note)))
     } else {
-        return Err(unknown("configuration", config, &configs)).map_err(|e| e.context(shown.to_owned()));
+        Err(unknown("configuration", config, &configs)).map_err(|e| e.context(shown.to_owned()))
+    }
+}
+
+/// Folders that may be named as a configuration: those of files, without a last part that is a split's name.
+fn configs<'f>(files: &[&'f str], split: &str) -> Vec<&'f str> {
+    let is_split = |name: &str| name == split || SPLITS.contains(&name);
+    let config = |file: &&'f str| {
+        let folder = folder(file);
+        match folder.rsplit_once('/') {
+            Some((above, last)) if is_split(last) => above,
+            None if is_split(folder) => "",
+            _ => folder,
+        }
     };
-    for root in &roots {
-        let found = in_folder(&files, root, split);
-        if !found.is_empty() {
-            return Ok(Split { files: found, note });
-        }
-    }
-    for root in roots.iter().filter(|root| !root.is_empty()) {
-        let folder = format!("{root}/{split}/");
-        let mut found: Vec<String> =
-            files.iter().filter(|f| f.starts_with(&folder)).map(|f| (*f).to_owned()).collect();
-        if !found.is_empty() {
-            found.sort_unstable();
-            return Ok(Split { files: found, note });
-        }
-    }
-    Err(no_split(&files, &roots, &configs, config, split, shown))
+    let all: BTreeSet<&str> = files.iter().map(config).filter(|d| !d.is_empty() && *d != "data").collect();
+    all.into_iter().collect()
 }
 
-fn in_folder(files: &[&str], folder: &str, split: &str) -> Vec<String> {
-    let here: Vec<(&str, &str)> = files
-        .iter()
-        .filter(|f| f.rsplit_once('/').map_or("", |(d, _)| d) == folder)
-        .filter_map(|f| Some((*f, stem(f)?)))
-        .collect();
-    if let Some((file, _)) = here.iter().find(|(_, stem)| *stem == split) {
-        return vec![(*file).to_owned()];
-    }
-    let mut shards: Vec<String> =
-        here.iter().filter(|(_, stem)| shard_of(stem) == Some(split)).map(|(f, _)| (*f).to_owned()).collect();
-    shards.sort_unstable();
-    shards
+fn folder(file: &str) -> &str {
+    file.rsplit_once('/').map_or("", |(folder, _)| folder)
 }
 
-fn no_split(
-    files: &[&str],
-    roots: &[&str],
-    configs: &[&str],
-    config: &str,
-    split: &str,
-    shown: &str,
-) -> anyhow::Error {
-    let known: BTreeSet<&str> = files
+/// The split's own file in a folder, or its shards; none where it has neither.
+fn in_folder(files: &[&str], root: &str, split: &str, shown: &str) -> Result<Split> {
+    let here: Vec<(&str, &str)> =
+        files.iter().filter(|f| folder(f) == root).filter_map(|f| Some((*f, stem(f)?))).collect();
+    let whole: Vec<&str> = here.iter().filter(|(_, stem)| *stem == split).map(|(f, _)| *f).collect();
+    if let [first, others @ ..] = whole.as_slice() {
+        let note = (!others.is_empty())
+            .then(|| format!("{} stand side by side in {shown}: {first} is read", whole.join(", ")));
+        return Ok(Split { files: vec![(*first).to_owned()], note });
+    }
+    let mut shards: Vec<(Shard, &str)> = here
         .iter()
-        .filter(|f| roots.contains(&f.rsplit_once('/').map_or("", |(d, _)| d)))
-        .filter_map(|f| stem(f))
-        .map(|stem| shard_of(stem).unwrap_or(stem))
+        .filter_map(|(f, stem)| Some((shard(stem)?, *f)))
+        .filter(|(s, _)| s.split == split)
         .collect();
+    shards.sort_unstable_by_key(|(s, f)| (s.index, *f));
+    complete(&shards, split).map_err(|missing| {
+        let place = if root.is_empty() { shown.to_owned() } else { format!("{shown}, folder {root}") };
+        hinted(anyhow!("{place}: {missing}"), "copy or fetch the whole split anew, into an empty folder")
+    })?;
+    Ok(Split { files: shards.into_iter().map(|(_, f)| f.to_owned()).collect(), note: None })
+}
+
+/// Shards of one writing, all of them, numbered from 0 or from 1.
+fn complete(shards: &[(Shard, &str)], split: &str) -> std::result::Result<(), String> {
+    let Some((Shard { of, .. }, _)) = shards.first() else { return Ok(()) };
+    if let Some((other, file)) = shards.iter().find(|(s, _)| s.of != *of) {
+        return Err(format!("the split `{split}` lies there in {of} shards and in {} ({file})", other.of));
+    }
+    if let Some(twice) = shards.windows(2).find(|w| w[0].0.index == w[1].0.index) {
+        return Err(format!("{} and {} are the same shard of `{split}`", twice[0].1, twice[1].1));
+    }
+    let there: BTreeSet<u64> = shards.iter().map(|(s, _)| s.index).collect();
+    let first = u64::from(!there.contains(&0) && there.contains(of));
+    let missing: Vec<String> =
+        (first..first + of).filter(|i| !there.contains(i)).take(8).map(|i| i.to_string()).collect();
+    match missing.is_empty() && there.len() as u64 == *of {
+        true => Ok(()),
+        false if missing.is_empty() => Err(format!("the split `{split}` has more than its {of} shards")),
+        false => Err(format!(
+            "of the {of} shards of the split `{split}` {} are there; missing: {}",
+            there.len(),
+            missing.join(", ")
+        )),
+    }
+}
+
+fn no_split(files: &[&str], roots: &[&str], config: &str, split: &str, shown: &str) -> anyhow::Error {
+    let mut known = BTreeSet::new();
+    for (file, root) in files.iter().flat_map(|f| roots.iter().map(move |r| (*f, *r))) {
+        let below = if root.is_empty() {
+            Some(file)
+        } else {
+            file.strip_prefix(root).and_then(|f| f.strip_prefix('/'))
+        };
+        known.extend(match below.map(|f| f.split_once('/').ok_or(f)) {
+            Some(Err(name)) => stem(name).map(|stem| shard(stem).map_or(stem, |s| s.split)),
+            Some(Ok((folder, _))) => SPLITS.iter().find(|s| **s == folder).copied(),
+            None => None,
+        });
+    }
     if known.is_empty() && config.is_empty() {
         let error = anyhow!("{shown} has configurations, and none is named");
-        return hinted(error, format!("set data.config to one of: {}", configs.join(", ")));
+        let all = configs(files, split).join(", ");
+        return hinted(error, format!("set data.config to one of: {all}; `*` is all of them"));
     }
     let known: Vec<&str> = known.into_iter().collect();
     unknown("split", split, &known).context(shown.to_owned())
+}
+
+/// What the rows of each file are called by: its path below the folder that all of them have in common.
+pub fn names(files: &[PathBuf]) -> Vec<String> {
+    let parts = |file: &Path| -> Vec<String> {
+        file.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect()
+    };
+    let all: Vec<Vec<String>> = files.iter().map(|f| parts(f)).collect();
+    let Some(first) = all.first() else { return vec![] };
+    let above = first.len().saturating_sub(1);
+    let common = (0..above).take_while(|&i| all.iter().all(|f| f.len() > i + 1 && f[i] == first[i])).count();
+    all.iter().map(|f| f[common..].join("/")).collect()
+}
+
+/// Whether the name is that of a file of rows.
+pub(super) fn is_rows(name: &str) -> bool {
+    stem(name).is_some()
+}
+
+/// The split that a file calls itself, if it does: `train.jsonl`, `test-00000-of-00002.parquet`.
+pub(super) fn split_of(path: &Path) -> Option<&'static str> {
+    let name = path.file_name()?.to_string_lossy();
+    let stem = name.split('.').next().unwrap_or_default();
+    let split = shard(stem).map_or(stem, |s| s.split);
+    SPLITS.into_iter().find(|s| *s == split)
 }
 
 /// The file's name without its ending, if it is one of rows. `dataset_infos.json` and their like describe
@@ -108,13 +211,21 @@ fn stem(file: &str) -> Option<&str> {
     (!describes && !stem.is_empty() && !stem.starts_with('.')).then_some(stem)
 }
 
-/// `train` for `train-00000-of-00002`, and for `train-00000-of-00002-<hash>`.
-fn shard_of(stem: &str) -> Option<&str> {
+/// A part of a split that was written in several files.
+struct Shard<'f> {
+    split: &'f str,
+    index: u64,
+    of: u64,
+}
+
+/// `train`, 0 and 2 for `train-00000-of-00002`, and for `train-00000-of-00002-<hash>`.
+fn shard(stem: &str) -> Option<Shard<'_>> {
     let (rest, of) = stem.rsplit_once("-of-")?;
     let (split, index) = rest.rsplit_once('-')?;
-    let digits = |s: &str| !s.is_empty() && s.bytes().all(|b| b.is_ascii_digit());
+    let number = |s: &str| s.bytes().all(|b| b.is_ascii_digit()).then(|| s.parse().ok()).flatten();
     let (of, hash) = of.split_once('-').unwrap_or((of, "0"));
-    (hash.bytes().all(|b| b.is_ascii_hexdigit()) && digits(of) && digits(index)).then_some(split)
+    let (index, of) = (number(index)?, number(of)?);
+    hash.bytes().all(|b| b.is_ascii_hexdigit()).then_some(Shard { split, index, of })
 }
 
 #[cfg(test)]
@@ -172,10 +283,51 @@ mod tests {
             text("harmless-base", "validation"),
             "there: unknown split `validation` (known: test, train)"
         );
-        assert!(text("", "train").ends_with("hint: set data.config to one of: harmless-base, red"));
+        assert!(text("", "train").contains("hint: set data.config to one of: harmless-base, red; `*`"));
         assert!(
             render(&picked(&["README.md", "dataset_infos.json"], "", "train").unwrap_err())
                 .contains("no file of rows")
         );
+    }
+
+    #[test]
+    fn a_folder_a_split_serves_at_the_top_and_its_name_is_no_configuration() {
+        let top = ["train/0.parquet", "test/0.parquet"];
+        assert_eq!(picked(&top, "", "test").unwrap(), ["test/0.parquet"]);
+        let text = render(&picked(&top, "", "validation").unwrap_err());
+        assert!(text.contains("unknown split `validation` (known: test, train)"), "{text}");
+        let text = render(&picked(&["x/train/0.parquet", "y/train/0.parquet"], "", "train").unwrap_err());
+        assert!(text.contains("set data.config to one of: x, y;"), "{text}");
+    }
+
+    #[test]
+    fn a_configuration_may_be_a_file_or_all_folders() {
+        let files = ["README.md", "raw/question.jsonl", "data/train.jsonl"];
+        assert_eq!(picked(&files, "raw/question.jsonl", "train").unwrap(), ["raw/question.jsonl"]);
+        let shp = ["askdocs/test.json", "askculinary/test.json", "askculinary/train.json"];
+        assert_eq!(picked(&shp, "*", "test").unwrap(), ["askculinary/test.json", "askdocs/test.json"]);
+        assert_eq!(picked(&["y/test/0.parquet", "x/test/0.parquet"], "*", "test").unwrap().len(), 2);
+        assert!(picked(&shp, "*", "validation").is_err());
+        let paths: Vec<_> = ["/d/askdocs/test.json", "/d/askculinary/test.json"].map(Into::into).into();
+        assert_eq!(names(&paths), ["askdocs/test.json", "askculinary/test.json"]);
+        assert_eq!(names(&paths[..1]), ["test.json"]);
+    }
+
+    #[test]
+    fn a_split_without_all_its_shards_is_refused() {
+        let shard = |i: usize, of: usize| format!("data/train-{i:05}-of-{of:05}.parquet");
+        let text = |shards: &[(usize, usize)]| {
+            let files: Vec<String> = shards.iter().map(|(i, of)| shard(*i, *of)).collect();
+            pick(&files, "", "train", "there").map_or_else(|e| render(&e), |s| s.files.len().to_string())
+        };
+        assert_eq!((text(&[(1, 2), (0, 2)]), text(&[(1, 2), (2, 2)])), ("2".to_owned(), "2".to_owned()));
+        assert!(text(&[(0, 3)]).contains("of the 3 shards of the split `train` 1 are there; missing: 1, 2"));
+        assert!(text(&[(0, 2), (1, 2), (0, 3)]).contains("lies there in 2 shards and in 3"));
+        let twice = ["train-00000-of-00001-0a.parquet", "train-00000-of-00001-0b.parquet"];
+        assert!(render(&picked(&twice, "", "train").unwrap_err()).contains("are the same shard of `train`"));
+        let both =
+            pick(&["train.json".to_owned(), "train.parquet".to_owned()], "", "train", "there").unwrap();
+        assert_eq!(both.files, ["train.json"]);
+        assert!(both.note.unwrap().contains("train.json, train.parquet stand side by side in there"));
     }
 }

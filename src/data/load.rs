@@ -47,8 +47,8 @@ pub fn load_with(spec: &DataSpec, split: &str, template: &Template) -> Result<Lo
     let (files, note) = find(spec, split)?;
     let mut reader = Reader::new(spec, template);
     reader.notes.extend(note);
-    for file in &files {
-        if reader.read(file)?.is_break() {
+    for (file, name) in files.iter().zip(layout::names(&files)) {
+        if reader.read(file, &name)?.is_break() {
             break;
         }
     }
@@ -94,11 +94,9 @@ pub fn find(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String
 
 /// A file is one split; one that names itself another is not silently taken for the one asked for.
 fn single_file(path: &Path, split: &str) -> Result<String> {
-    const SPLITS: [&str; 6] = ["train", "test", "validation", "valid", "dev", "eval"];
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.split('.').next().unwrap_or_default();
-    if SPLITS.contains(&stem) && stem != split {
-        return Err(anyhow!("{} is the split `{stem}`, and `{split}` is asked for", path.display()))
+    if let Some(own) = layout::split_of(path).filter(|own| *own != split) {
+        return Err(anyhow!("{} is the split `{own}`, and `{split}` is asked for", path.display()))
             .hint("give the directory that holds both, or set the split");
     }
     Ok(format!("{name} is one file: taken as the split `{split}`"))

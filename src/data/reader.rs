@@ -44,6 +44,8 @@ pub struct Reader<'a> {
     seen: HashMap<String, String>,
     rows: usize,
     prompts_differ: usize,
+    /// Rows whose own id another row has.
+    repeated: usize,
     conversations: usize,
     pub notes: Vec<String>,
 }
@@ -63,13 +65,14 @@ impl<'a> Reader<'a> {
             seen: HashMap::new(),
             rows: 0,
             prompts_differ: 0,
+            repeated: 0,
             conversations: 0,
             notes: Vec::new(),
         }
     }
 
-    pub fn read(&mut self, path: &Path) -> Result<ControlFlow<()>> {
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    /// Reads a file, whose rows are called `<name>:<number>` unless they bring ids of their own.
+    pub fn read(&mut self, path: &Path, name: &str) -> Result<ControlFlow<()>> {
         let mut flow = ControlFlow::Continue(());
         stream::read_rows(path, &mut |place, row| {
             let id = format!("{name}:{}", place.number);
@@ -150,17 +153,23 @@ impl<'a> Reader<'a> {
         }
         let chat = ["prompt", "chosen"].iter().any(|column| value[*column].is_array());
         self.conversations += usize::from(chat);
-        let example = parse(&value, self.format, self.template, id).with_context(|| place.clone())?;
-        let id = match &example {
-            Example::Pair(pair) => &pair.id,
-            Example::Unpaired(example) => &example.id,
+        let mut example =
+            parse(&value, self.format, self.template, id.clone()).with_context(|| place.clone())?;
+        let own = match &mut example {
+            Example::Pair(pair) => &mut pair.id,
+            Example::Unpaired(example) => &mut example.id,
             Example::PromptsDiffer => {
                 self.prompts_differ += 1;
                 return Ok(());
             }
         };
-        match self.seen.entry(id.clone()) {
-            Entry::Occupied(first) => bail!("{place}: the id `{id}` was used before, at {}", first.get()),
+        // An `id` may name the prompt, or come from parts that were put together.
+        if self.seen.contains_key(own) && *own != id {
+            self.repeated += 1;
+            *own = id;
+        }
+        match self.seen.entry(own.clone()) {
+            Entry::Occupied(first) => bail!("{place}: the id `{own}` was used before, at {}", first.get()),
             Entry::Vacant(entry) => entry.insert(place),
         };
         match example {
@@ -198,6 +207,12 @@ impl<'a> Reader<'a> {
                 "{} of {} pairs left out: chosen and rejected differ before the last assistant turn, so they do \
                  not answer the same prompt",
                 self.prompts_differ, self.rows
+            ));
+        }
+        if self.repeated > 0 {
+            self.notes.push(format!(
+                "{} of {} rows have an `id` that another one has: they are called by file and number",
+                self.repeated, self.rows
             ));
         }
         if self.conversations > 0 {

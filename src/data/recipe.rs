@@ -30,6 +30,8 @@ pub struct Recipe {
     pub source: String,
     splits: BTreeMap<String, String>,
     columns: BTreeMap<String, String>,
+    /// The texts are a question and its answers: messages, for the model's template.
+    chat: bool,
     prefer: Option<Prefer>,
     pub(super) tree: Option<Tree>,
 }
@@ -113,6 +115,15 @@ impl Recipe {
             for (ours, theirs) in [("chosen", chosen), ("rejected", rejected)] {
                 let text = row.get(theirs).cloned().unwrap_or_default();
                 row.insert(ours.to_owned(), text);
+            }
+        }
+        if self.chat {
+            for (column, role) in [("prompt", "user"), ("chosen", "assistant"), ("rejected", "assistant")] {
+                // What is no text is refused by the reader, with its place.
+                if let Some(Value::String(text)) = row.get(column) {
+                    let message = json!([{"role": role, "content": text}]);
+                    row.insert(column.to_owned(), message);
+                }
             }
         }
         Ok(row)

@@ -115,7 +115,8 @@ fn implicit(row: &Map<String, Value>, template: &Template) -> Result<[String; 3]
     }
 }
 
-/// Where the texts part, in bytes; a space before that point belongs to the completions, as TRL has it.
+/// Where the texts part, in bytes; a space before that point belongs to the completions. TRL's rule, which leaves the
+/// space to the prompt where one text is the beginning of the other.
 fn shared_text(a: &str, b: &str) -> usize {
     let mut parts = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y).map(|((i, _), _)| i);
     if parts.is_none() {

@@ -110,6 +110,9 @@ impl Local {
         let context = minijinja::context! {
             messages => python::value(&Value::Array(messages.to_vec())),
             add_generation_prompt => add_generation_prompt,
+            // transformers passes both always, and a template may ask whether they are none.
+            tools => (),
+            documents => (),
             bos_token => self.bos.as_str(),
             eos_token => self.eos.as_str(),
         };

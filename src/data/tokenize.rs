@@ -1,7 +1,9 @@
 //! From text to token ids, with the boundary between prompt and completion.
 //!
-//! The rule is TRL's (1.16): the prompt is tokenized alone, and again with the completion; EOS is appended
-//! once; the completion begins where the two sequences of ids stop agreeing. Sequences are cut at the end.
+//! The rule is TRL's (1.16) for plain text: the prompt is tokenized alone, and again with the completion; EOS is
+//! appended once; the completion begins where the two sequences of ids stop agreeing. Sequences are cut at the end. TRL
+//! appends nothing to a conversation; here one whose template ends it with another token than the tokenizer's EOS (ChatML
+//! on a base Qwen2.5) gets EOS after that, where generation ends.
 
 use rayon::prelude::*;
 

@@ -227,19 +227,23 @@ impl Special {
         })
     }
 
-    /// The id of `bos`, `eos` or `pad`.
+    /// The id of `bos`, `eos`, `pad` or `unk`: of the first file that names its text; where none does, by its id. A
+    /// tokenizer that says null has no such token, whatever id the model's configuration has for it (Qwen2.5's BOS); only
+    /// EOS is looked for further, since nothing ends without one.
     fn id(&self, inner: &tokenizers::Tokenizer, name: &str) -> Option<u32> {
-        let by_text = [&self.tokenizer_config, &self.special_tokens_map].into_iter().find_map(|file| {
-            let token = &file[format!("{name}_token")];
-            let text = token.as_str().or_else(|| token["content"].as_str())?;
-            inner.token_to_id(text)
-        });
-        by_text.or_else(|| {
-            let key = format!("{name}_token_id");
-            [&self.generation_config, &self.config]
-                .into_iter()
-                .find_map(|file| ids(&file[&key]).first().copied())
-        })
+        let key = format!("{name}_token");
+        let said =
+            [&self.tokenizer_config, &self.special_tokens_map].into_iter().filter_map(|file| file.get(&key));
+        for token in said {
+            let text = token.as_str().or_else(|| token["content"].as_str());
+            match text.and_then(|text| inner.token_to_id(text)) {
+                None if token.is_null() && name != "eos" => return None,
+                None => {}
+                found => return found,
+            }
+        }
+        let by_id = [&self.generation_config, &self.config].into_iter();
+        by_id.flat_map(|file| ids(&file[format!("{key}_id")])).next()
     }
 
     fn stops(&self) -> Vec<u32> {

@@ -192,8 +192,8 @@ fn score_base(
                 write(writer, &Owner::base(seed), suite, &result)?;
             }
             if seed == seeds[0] {
-                for (reason, n) in result.exclusions() {
-                    observer.note(&format!("{}: {n} examples left out: {reason}", suite.name));
+                for remark in result.remarks() {
+                    observer.note(&format!("{}: {remark}", suite.name));
                 }
             }
             base.insert((index, seed), result);

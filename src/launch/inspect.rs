@@ -1,7 +1,9 @@
 //! A data set as a model will see it, and what a person should look at before training on it.
 
 use crate::base::error::{Context, Result};
-use crate::data::{Dataset, Inspection, Loaded, Others, Tokenizer, inspect, load_with, resolve_model};
+use crate::data::{
+    Dataset, Inspection, Loaded, Others, Tokenizer, carves, inspect, load_with, resolve_model,
+};
 use crate::plan::DataSpec;
 use crate::suite::{Suite, SuiteData};
 
@@ -12,7 +14,7 @@ pub struct InspectRequest {
     /// Hub id or directory; its tokenizer and its chat template are used.
     pub model: String,
     pub revision: String,
-    /// Whose prompts the data should not hold; the `test` split of the data is looked at in any case.
+    /// Whose prompts the data should not hold; the held-out split of the data is looked at in any case.
     pub suites: Vec<Suite>,
 }
 
@@ -26,19 +28,26 @@ pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
     let mut loaded = load_with(spec, &spec.split, &template)?;
     let mut others = vec![];
     let whole = DataSpec { max_examples: 0, ..spec.clone() };
-    let heldout = match spec.split.as_str() {
-        "test" => None,
+    let heldout = match &spec.heldout_split {
+        own if *own == spec.split => None,
+        _ if carves(spec) => {
+            let share = spec.heldout_fraction;
+            loaded.notes.push(format!(
+                "one set: a comparison holds {share} of its prompts out (data.heldout_fraction)"
+            ));
+            None
+        }
         // Data without a test split are no error here.
-        _ => match load_with(&whole, "test", &template) {
+        split => match load_with(&whole, split, &template) {
             Ok(test) => Some(test.dataset),
             Err(e) => {
-                loaded.notes.push(format!("prompts are not compared with a test split: {e:#}"));
+                loaded.notes.push(format!("prompts are not compared with a held-out split: {e:#}"));
                 None
             }
         },
     };
     if let Some(heldout) = &heldout {
-        others.push(Others::of("split `test`", heldout));
+        others.push(Others::of(&format!("split `{}`", spec.heldout_split), heldout));
     }
     let none = Dataset::Paired(vec![]);
     let from = SuiteData {

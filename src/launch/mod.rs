@@ -7,6 +7,7 @@ mod contest;
 mod device;
 mod estimate;
 mod external;
+mod heldout;
 mod inspect;
 mod items;
 mod judge;

@@ -8,6 +8,7 @@ use std::sync::Mutex;
 use candle_core::{DType, Device};
 
 use super::device;
+use super::heldout::heldout;
 use super::judges::Judges;
 use super::observer::Observer;
 use super::source::{Opened, open_dir};
@@ -25,9 +26,6 @@ use crate::record::{Environment, Overlap};
 use crate::suite::logps::sequence_logps;
 use crate::suite::{self, Kind, Suite, SuiteData};
 use crate::train::{ReferenceCache, TrainData};
-
-/// The split that suites with `source = "plan"` are drawn from.
-const HELDOUT_SPLIT: &str = "test";
 
 /// Tokenized training data.
 #[derive(Clone)]
@@ -88,6 +86,8 @@ pub struct Prepared {
     pub suites: Vec<Suite>,
     /// The models that judge, where a suite needs one.
     pub judges: Judges,
+    /// The longest control text after which an arm is asked; suites leave room for it, the same for every arm.
+    pub control_tokens: usize,
     /// With its hashes filled in.
     pub environment: Environment,
 }
@@ -162,10 +162,12 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     );
     no_control(&start, &plan.model.source)?;
     // Control tokens that cannot be written are found now too.
+    let mut control_tokens = 0;
     for arm in &plan.arms {
         if let Method::Csft(spec) = &arm.method {
-            Control::new(&tokenizer, &spec.desirable_token, &spec.undesirable_token)
+            let control = Control::new(&tokenizer, &spec.desirable_token, &spec.undesirable_token)
                 .with_context(|| format!("arm {}", arm.name))?;
+            control_tokens = control_tokens.max(control.desirable.len());
         }
     }
     // A target module that is not there is found now, not when its arm's turn comes.
@@ -223,6 +225,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         heldout,
         suites,
         judges,
+        control_tokens,
         environment,
     })
 }
@@ -358,22 +361,4 @@ fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeS
         stats.cut,
         stats.dropped
     )
-}
-
-fn heldout(
-    plan: &Plan,
-    suites: &[Suite],
-    tokenizer: &Tokenizer,
-    observer: &mut dyn Observer,
-) -> Result<Dataset> {
-    if !suites.iter().any(|s| s.source == "plan") {
-        return Ok(Dataset::Paired(Vec::new()));
-    }
-    let spec = DataSpec { max_examples: 0, ..plan.data.clone() };
-    let loaded = load_with(&spec, HELDOUT_SPLIT, &tokenizer.template())
-        .with_context(|| format!("the held-out split `{HELDOUT_SPLIT}` of the plan's data"))?;
-    for note in &loaded.notes {
-        observer.note(&format!("held-out: {note}"));
-    }
-    Ok(loaded.dataset)
 }

@@ -67,20 +67,19 @@ pub fn measure_reward_model(
     let tokenizer = Tokenizer::load(&dir)?;
     let model = RewardModel::load(&dir, DType::F32, device)?;
     tokenizer.check_fits(model.decoder().config().vocab)?;
-    let (pairs, margins) = margins(&model, data, &tokenizer, observer)?;
+    let set = read_training_set(data, &tokenizer, observer)?;
+    let (pairs, margins) = margins(&model, set, data)?;
     let quality = reward_quality(&margins)?;
     Ok((pairs, margins, quality))
 }
 
 pub(super) fn margins(
     model: &RewardModel,
+    set: TrainingSet,
     data: &DataSpec,
-    tokenizer: &Tokenizer,
-    observer: &mut dyn Observer,
 ) -> Result<(Vec<TokenizedPair>, Vec<f64>)> {
-    let set = read_training_set(data, tokenizer, observer)?;
     let TrainingSet::Paired(pairs) = set else {
-        return Err(anyhow!("{} ({}) holds single completions", data.source, data.split))
+        return Err(anyhow!("{} holds single completions", data.source))
             .hint("a reward model is measured on pairs");
     };
     let margins = heldout_margins(model, &pairs)?;

@@ -197,6 +197,7 @@ pub(super) fn scored_on(
         base,
         seed,
         max_examples: plan.suites.max_examples,
+        reserve: prepared.control_tokens,
         beta: SCORE_BETA,
         slots: SLOTS,
     };

@@ -16,7 +16,7 @@ use crate::data::{Dataset, Sequence, Tokenizer, load_with};
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
-use crate::suite::logps::policy_logps;
+use crate::suite::logps::{control_ids, policy_logps};
 use crate::suite::preference::PairLogps;
 use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
 
@@ -97,6 +97,8 @@ struct Models {
     tokenizer: Tokenizer,
     policy: Decoder,
     reference: Option<Decoder>,
+    /// The longest control text that either model is asked after.
+    control_tokens: usize,
 }
 
 impl Models {
@@ -117,7 +119,11 @@ impl Models {
             Ok(decoder)
         };
         let reference = request.reference.as_ref().map(load).transpose()?;
-        Ok(Self { tokenizer, policy, reference })
+        let mut control_tokens = 0;
+        for model in [Some(&policy), reference.as_ref()].into_iter().flatten() {
+            control_tokens = control_tokens.max(control_ids(model, &tokenizer)?.len());
+        }
+        Ok(Self { tokenizer, policy, reference, control_tokens })
     }
 }
 
@@ -129,6 +135,8 @@ fn without_reference(suite: &mut Suite, has_reference: bool) -> Result<()> {
     let relative = [
         Metric::RewardAccuracy,
         Metric::Margin,
+        Metric::RewardChosen,
+        Metric::RewardRejected,
         Metric::Brier,
         Metric::CalibrationError,
         Metric::KlSequence,
@@ -186,8 +194,8 @@ impl Job<'_> {
             _ => None,
         };
         let result = self.of(&self.models.policy, base.as_ref())?;
-        for (reason, n) in result.exclusions() {
-            observer.note(&format!("{}: {n} examples left out: {reason}", self.suite.name));
+        for remark in result.remarks() {
+            observer.note(&format!("{}: {remark}", self.suite.name));
         }
         let owner = Owner { run: MODEL.to_owned(), arm: MODEL.to_owned(), seed: self.seed };
         scores.extend(self.write(folder, &owner, &result)?);
@@ -215,6 +223,7 @@ impl Job<'_> {
             base,
             seed: self.seed,
             max_examples: self.request.max_examples,
+            reserve: self.models.control_tokens,
             beta: SCORE_BETA,
             slots: SLOTS,
         };

@@ -9,10 +9,11 @@ use super::keep::forget;
 use super::merge::{copy_files, same_folder};
 use super::observer::Observer;
 use super::online::is_online;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, prepare, tokenized};
 use super::reward_model::{margins, reward_quality};
 use super::run::trained_in;
 use crate::base::error::{HintExt, Result, anyhow};
+use crate::data::load_heldout;
 use crate::model::peft::is_adapter;
 use crate::model::{Decoder, RewardModel};
 use crate::objective;
@@ -99,8 +100,10 @@ fn measure(
     observer: &mut dyn Observer,
 ) -> Result<()> {
     let model = RewardModel::new(trained.duplicate()?)?;
-    let heldout = DataSpec { split: "test".to_owned(), max_examples: 0, ..data.clone() };
-    match margins(&model, &heldout, &prepared.tokenizer, observer) {
+    let measured = load_heldout(data, &prepared.tokenizer.template())
+        .and_then(|heldout| tokenized(data, &heldout.dataset, heldout.format, &prepared.tokenizer, observer))
+        .and_then(|heldout| margins(&model, heldout, data));
+    match measured {
         Ok((_, margins)) => observer.note(&reward_quality(&margins)?.to_string()),
         Err(error) => observer.note(&format!("not measured on held-out pairs: {error:#}")),
     }

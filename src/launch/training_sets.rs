@@ -6,7 +6,7 @@ use super::observer::Observer;
 use super::prepare::{TrainingSet, tokenized};
 use crate::base::error::{Context, Result};
 use crate::base::hash::Hasher;
-use crate::data::{Dataset, Loaded, Tokenizer, Treated, load_with, split_prompts, treat};
+use crate::data::{Dataset, Loaded, Tokenizer, Treated, load_training, prompts, split_prompts, treat};
 use crate::plan::{DataSpec, FeedbackSpec, Plan, TuneSpec};
 
 /// A tokenized set for each treatment of the data that an arm has.
@@ -39,7 +39,7 @@ impl TrainingSets {
             };
             if !read.iter().any(|(spec, _)| *spec == untreated) {
                 observer.stage(&format!("reading {}", untreated.source));
-                let loaded = load_with(&untreated, &untreated.split, &tokenizer.template())?;
+                let loaded = load_training(&untreated, &tokenizer.template())?;
                 loaded.notes.iter().for_each(|note| observer.note(note));
                 made.prompts.extend(prompts(&loaded.dataset).map(str::to_owned));
                 read.push((untreated.clone(), loaded));
@@ -104,11 +104,4 @@ pub(super) fn for_training(
             .context("tune.validation: a validation split of the training data")?,
     };
     Ok((treat(dataset, feedback)?, validation))
-}
-
-fn prompts(dataset: &Dataset) -> Box<dyn Iterator<Item = &str> + '_> {
-    match dataset {
-        Dataset::Paired(pairs) => Box::new(pairs.iter().map(|p| p.prompt.as_str())),
-        Dataset::Unpaired(examples) => Box::new(examples.iter().map(|e| e.prompt.as_str())),
-    }
 }

@@ -25,6 +25,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     }
     number("verdict.alpha", plan.verdict.alpha, Range::Open)?;
     number("verdict.equivalence_margin", plan.verdict.equivalence_margin, Range::Positive)?;
+    number("data.heldout_fraction", plan.data.heldout_fraction, Range::Share)?;
     check_judge(&plan.judge, source)?;
     check_world(&plan.data, "", source)?;
     super::slurm::check(&plan.slurm, source)?;
@@ -192,6 +193,13 @@ fn check_world(data: &DataSpec, arm: &str, source: &Source) -> Result<()> {
     ] {
         let (own, shared) = (format!("{arm}data.world.{key}"), format!("data.world.{key}"));
         within(source, if source.says(&own) { &own } else { &shared }, x, range)?;
+    }
+    if data.split != "train" {
+        let own = format!("{arm}data.split");
+        let place = if source.says(&own) { own.as_str() } else { "data.split" };
+        let message =
+            format!("is `{}`; the world's other split, `test`, is what its suites ask about", data.split);
+        return Err(source.error(place, message)).hint("leave it out: it is `train`");
     }
     Ok(())
 }

@@ -24,6 +24,8 @@ impl Default for DataSpec {
             format: DataFormat::Auto,
             max_length: 512,
             max_examples: 0,
+            heldout_split: "test".into(),
+            heldout_fraction: 0.1,
             feedback: FeedbackSpec::default(),
             world: WorldSpec::default(),
         }

@@ -91,6 +91,11 @@ pub struct DataSpec {
     pub max_length: usize,
     /// Use only the first n examples; 0: all.
     pub max_examples: usize,
+    /// The split that suites on the plan's own data ask about.
+    pub heldout_split: String,
+    /// Share of the prompts that is held out where training and held-out split are the same rows (a single file), drawn
+    /// by the prompts' text; 0: none.
+    pub heldout_fraction: f64,
     /// What is done to the training labels; the held-out split stays as it is.
     pub feedback: FeedbackSpec,
     /// Options of the planted-truth world (used where `source` is `world`).

@@ -183,7 +183,7 @@ impl RecordWriter {
         for file in self.files().into_iter().skip(1) {
             file.sync()?;
         }
-        self.runs.append(std::slice::from_ref(row))?;
+        self.runs.append(&[RunRow { note: printable(&row.note), ..row.clone() }])?;
         self.runs.sync()
     }
 
@@ -244,6 +244,11 @@ impl RecordWriter {
         }
         Ok(begun)
     }
+}
+
+/// What a trainer printed last may hold anything; a report shows it.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', " ")
 }
 
 /// Keeps the rows that are wanted, in the plan's order: the starting checkpoint's, then those of the plan's runs.

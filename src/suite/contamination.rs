@@ -25,27 +25,29 @@ impl Contamination {
 
 /// Compares suite prompts with training prompts by n-grams of lower-cased words without punctuation.
 ///
-/// Words that all prompts of a side begin with (a system message, a template) are taken off that side first.
-/// A prompt of fewer than `n` words overlaps where all its words together are a training prompt. Memory grows
-/// with the suite, not with the training data.
+/// Words that all prompts of a side begin or end with (a system message, a template) are taken off that side first;
+/// whole prompts are compared with and without them. A prompt of fewer than `n` words overlaps where all its words
+/// together are a training prompt. Memory grows with the suite, not with the training data.
 pub fn contamination<'a>(training: &[&'a str], suite: &[&'a str], n: usize) -> Contamination {
-    let (skip_theirs, skip_ours) = (common_start(training), common_start(suite));
+    let (theirs, ours) = (Frame::of(training), Frame::of(suite));
     let (mut grams, mut wholes) = (HashMap::<u64, Vec<usize>>::new(), HashMap::<u64, Vec<usize>>::new());
     for (i, prompt) in suite.iter().enumerate() {
-        let words = hashes(prompt, skip_ours);
-        wholes.entry(gram(&words)).or_default().push(i);
-        for g in words.windows(n).map(gram).collect::<HashSet<u64>>() {
+        let words = hashes(prompt);
+        for whole in ours.wholes(&words) {
+            wholes.entry(whole).or_default().push(i);
+        }
+        for g in ours.within(&words).windows(n).map(gram).collect::<HashSet<u64>>() {
             grams.entry(g).or_default().push(i);
         }
     }
     let (mut identical, mut overlapping) = (vec![false; suite.len()], vec![false; suite.len()]);
     let mut seen = HashSet::new();
     for prompt in training.iter().filter(|p| seen.insert(**p)) {
-        let words = hashes(prompt, skip_theirs);
-        for &i in wholes.get(&gram(&words)).into_iter().flatten() {
+        let words = hashes(prompt);
+        for &i in theirs.wholes(&words).iter().flat_map(|whole| wholes.get(whole)).flatten() {
             (identical[i], overlapping[i]) = (true, true);
         }
-        for g in words.windows(n).map(gram) {
+        for g in theirs.within(&words).windows(n).map(gram) {
             // Found once is found: the entry is taken out, so that a common phrase costs once.
             for i in grams.remove(&g).into_iter().flatten() {
                 overlapping[i] = true;
@@ -61,19 +63,46 @@ pub fn contamination<'a>(training: &[&'a str], suite: &[&'a str], n: usize) -> C
     }
 }
 
-/// Lower-cased words without punctuation.
-fn words(text: &str) -> impl Iterator<Item = String> + '_ {
-    text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase)
+/// How many words all prompts of a side begin and end with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Frame {
+    start: usize,
+    end: usize,
 }
 
-/// How many words all prompts begin with; 0 where they are all the same prompt.
-fn common_start(prompts: &[&str]) -> usize {
-    let Some((first, rest)) = prompts.split_first() else { return 0 };
-    let first: Vec<String> = words(first).collect();
+impl Frame {
+    fn of(prompts: &[&str]) -> Self {
+        let all = || prompts.iter().map(|p| words(p));
+        let start = common(all());
+        let end = common(all().map(|w| w.into_iter().skip(start).rev().collect()));
+        Self { start, end }
+    }
+
+    /// The words of a prompt between those that all have.
+    fn within<'w>(&self, words: &'w [u64]) -> &'w [u64] {
+        &words[self.start..words.len() - self.end]
+    }
+
+    /// The whole prompt with and without the frame; nothing for one that has no words then.
+    fn wholes(&self, words: &[u64]) -> Vec<u64> {
+        let mut wholes: Vec<u64> =
+            [words, self.within(words)].into_iter().filter(|w| !w.is_empty()).map(gram).collect();
+        wholes.dedup();
+        wholes
+    }
+}
+
+/// Lower-cased words without punctuation.
+fn words(text: &str) -> Vec<String> {
+    text.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect()
+}
+
+/// How many words all of these begin with; 0 where they are all the same.
+fn common(mut texts: impl Iterator<Item = Vec<String>>) -> usize {
+    let Some(first) = texts.next() else { return 0 };
     let mut common = first.len();
     let mut differ = false;
-    for prompt in rest {
-        let theirs: Vec<String> = words(prompt).take(common + 1).collect();
+    for theirs in texts {
         let same = theirs.iter().zip(&first).take_while(|(a, b)| a == b).count();
         differ |= same < first.len() || theirs.len() > first.len();
         common = common.min(same);
@@ -84,12 +113,12 @@ fn common_start(prompts: &[&str]) -> usize {
     if differ { common } else { 0 }
 }
 
-/// FNV-1a of each word after the first `skip`.
-fn hashes(text: &str, skip: usize) -> Vec<u64> {
+/// FNV-1a of each word.
+fn hashes(text: &str) -> Vec<u64> {
     let fnv = |w: String| {
         w.bytes().fold(0xcbf2_9ce4_8422_2325, |h: u64, b| (h ^ u64::from(b)).wrapping_mul(0x0100_0000_01b3))
     };
-    words(text).skip(skip).map(fnv).collect()
+    words(text).into_iter().map(fnv).collect()
 }
 
 /// One number for a run of words, their order included.
@@ -134,6 +163,22 @@ mod tests {
         assert_eq!(contamination(&["say hi", "say hi"], &["say hi", "go"], 5).identical, 1);
     }
 
+    #[test]
+    fn what_a_template_writes_after_the_question_hides_nothing() {
+        let with = |text: &str| format!("\n\nHuman: {text}\n\nAssistant:");
+        let (a, b) = (with("how do planes fly"), with("name a river"));
+        let raw = ["how do planes fly", "who wrote faust"];
+        assert_eq!(contamination(&[&a, &b], &raw, WORDS).identical, 1);
+        let turned = [with("how do planes fly"), with("who wrote faust")];
+        let turned: Vec<&str> = turned.iter().map(String::as_str).collect();
+        assert_eq!(contamination(&["how do planes fly", "name a river"], &turned, WORDS).identical, 1);
+        // Words that the questions of a suite share are part of them.
+        let suite = ["What is love", "What is war"];
+        assert_eq!(contamination(&["what is love?", "name a river"], &suite, WORDS).identical, 1);
+        // A prompt that is the others' beginning is nothing without it, and nothing is no prompt.
+        assert_eq!(contamination(&["say hi", "say hi to me"], &["go on", "go on then"], WORDS).identical, 0);
+    }
+
     /// By the definition, over strings, on texts from a small vocabulary, so that overlaps are frequent.
     #[test]
     fn it_is_what_a_plain_search_finds() {
@@ -147,10 +192,11 @@ mod tests {
         let suite: Vec<String> = (20..50).map(|s| text(s, 3 + s % 6)).collect();
         let (training, suite): (Vec<&str>, Vec<&str>) =
             (training.iter().map(String::as_str).collect(), suite.iter().map(String::as_str).collect());
+        let nothing = Frame { start: 0, end: 0 };
         assert_eq!(
-            (common_start(&training), common_start(&suite)),
-            (0, 0),
-            "the search below takes nothing off"
+            (Frame::of(&training), Frame::of(&suite)),
+            (nothing, nothing),
+            "the search takes nothing off"
         );
         let n = 5;
         let overlaps = |p: &&&str| {

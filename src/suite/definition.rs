@@ -5,8 +5,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::metric::{METRICS, Metric};
-use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use super::metric::Metric;
+use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::model::generate::Decoding;
 use crate::plan::DataFormat;
 
@@ -217,103 +217,4 @@ impl Suite {
     pub fn stem(&self) -> &str {
         self.name.rsplit('/').next().unwrap_or(&self.name)
     }
-
-    fn check(&self) -> Result<()> {
-        let name_ok = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-        ensure!(
-            !self.name.is_empty() && self.name.chars().all(name_ok),
-            "name: lower-case letters, digits and `-`"
-        );
-        for (key, value) in [("analysis", &self.analysis), ("licence", &self.licence), ("size", &self.size)] {
-            ensure!(
-                !value.trim().is_empty(),
-                "`{key}` is empty: a suite says why it is there and what it holds"
-            );
-        }
-        ensure!(!self.source.is_empty(), "`source` is empty (plan, world, a hub id, or a path)");
-        ensure!(!self.metrics.is_empty(), "`metrics` is empty (known: {})", known(self.kind));
-        for (i, metric) in self.metrics.iter().enumerate() {
-            let name = metric.name();
-            ensure!(
-                metric.info().kind == self.kind,
-                "`{name}` is no metric of this kind (known: {})",
-                known(self.kind)
-            );
-            ensure!(!self.metrics[..i].contains(metric), "metric `{name}` is listed twice");
-        }
-        match self.kind {
-            Kind::Preference => self.check_preference(),
-            Kind::Generation => self.check_generation(),
-        }
-    }
-
-    fn check_preference(&self) -> Result<()> {
-        let generates =
-            self.judge != JudgeKind::None || !self.opponents.is_empty() || self.few_shot.is_some();
-        ensure!(!generates, "a preference suite takes no judge, opponents or few_shot: nothing is sampled");
-        for (section, subsets) in &self.sections {
-            ensure!(!subsets.is_empty(), "section `{section}` names no subset");
-            let positive = subsets.values().all(|w| w.is_finite() && *w > 0.0);
-            ensure!(positive, "section `{section}` has a weight that is not positive");
-        }
-        Ok(())
-    }
-
-    fn check_generation(&self) -> Result<()> {
-        ensure!(
-            self.sections.is_empty() && self.pair.is_none(),
-            "sections and pair belong to preference suites"
-        );
-        let exact = self.judge == JudgeKind::ExactMatch;
-        ensure!(exact == self.answer.is_some(), "`answer` and judge `exact-match` belong together");
-        ensure!(
-            self.reward_model.is_empty() || self.judge == JudgeKind::RewardModel,
-            "`reward_model` belongs to judge `reward-model`"
-        );
-        self.decoding.check()?;
-        for metric in &self.metrics {
-            let (name, needed) = (metric.name(), needs(*metric));
-            ensure!(
-                needed.is_empty() || needed.contains(&self.judge),
-                "metric `{name}` needs judge {needed:?}"
-            );
-        }
-        for metric in [OpponentKind::Base, OpponentKind::Chosen] {
-            let asked = self.metrics.contains(&metric.win_rate());
-            ensure!(
-                !asked || self.opponents.contains(&metric),
-                "metric `{}` needs `{}` among the opponents",
-                metric.win_rate().name(),
-                metric.name()
-            );
-        }
-        ensure!(
-            self.opponents.is_empty() || COMPARING.contains(&self.judge),
-            "opponents need a judge that compares completions (gold, llm or reward-model)"
-        );
-        Ok(())
-    }
-}
-
-/// The judges that compare completions.
-const COMPARING: &[JudgeKind] = &[JudgeKind::Gold, JudgeKind::Llm, JudgeKind::RewardModel];
-
-/// The judges that give a metric; empty: it needs none.
-fn needs(metric: Metric) -> &'static [JudgeKind] {
-    match metric {
-        Metric::GoldReward => &[JudgeKind::Gold],
-        Metric::JudgeReward => &[JudgeKind::RewardModel],
-        Metric::WinRateBase | Metric::WinRateChosen => COMPARING,
-        Metric::FlipRate => &[JudgeKind::Llm],
-        Metric::InvalidJudgments => &[JudgeKind::Llm, JudgeKind::RewardModel],
-        Metric::ExactMatch | Metric::ExactMatchFlexible => &[JudgeKind::ExactMatch],
-        Metric::PromptStrict | Metric::PromptLoose | Metric::InstructionStrict | Metric::InstructionLoose => {
-            &[JudgeKind::Checks]
-        }
-        _ => &[],
-    }
-}
-
-fn known(kind: Kind) -> String {
-    METRICS.iter().filter(|m| m.kind == kind).map(|m| m.name).collect::<Vec<_>>().join(", ")
 }

@@ -122,7 +122,7 @@ metrics! {
     ChosenPerplexity "chosen_perplexity" Preference "perplexity" Lower Whole
         "exp of the mean negative log-prob per token of the chosen completions";
     ChosenBitsPerByte "chosen_bits_per_byte" Preference "bits/byte" Lower Whole
-        "negative log-prob of the chosen completions in bits per UTF-8 byte of their text";
+        "negative log-prob of the chosen completions in bits per UTF-8 byte of their text (of a cut one: of what is left)";
     GoldReward "gold_reward" Generation "reward" Higher Mean
         "the world's gold reward of the sample";
     JudgeReward "judge_reward" Generation "reward" Higher Mean

@@ -11,6 +11,7 @@
 //! ```
 
 pub mod calibration;
+mod check;
 pub mod contamination;
 pub mod definition;
 pub mod estimate;

@@ -124,7 +124,27 @@ fn aggregate(pairs: &[&PairLogps], metric: Metric, beta: f64) -> Estimate {
 /// The name under which the mean of the sections is reported.
 pub const SECTIONS_MEAN: &str = "mean of sections";
 
-/// Section scores and their plain mean, for accuracies: sections weigh subsets as the suite says.
+/// The subsets of each section that no pair belongs to.
+fn absent<'s>(pairs: &[PairLogps], suite: &'s Suite) -> BTreeMap<&'s str, Vec<&'s str>> {
+    let present: BTreeSet<&str> = pairs.iter().map(|p| p.subset.as_str()).collect();
+    let of = |subsets: &'s BTreeMap<String, f64>| {
+        subsets.keys().map(String::as_str).filter(|s| !present.contains(s)).collect()
+    };
+    suite.sections.iter().map(|(section, subsets)| (section.as_str(), of(subsets))).collect()
+}
+
+/// Says which sections have no score because a part of them is not there.
+pub(super) fn incomplete(pairs: &[PairLogps], suite: &Suite) -> Option<String> {
+    let lacking = absent(pairs, suite).into_iter().filter(|(_, subsets)| !subsets.is_empty());
+    let lacking: Vec<String> =
+        lacking.map(|(section, s)| format!("{section} (lacks {})", s.join(", "))).collect();
+    let shown = lacking.join("; ");
+    (!lacking.is_empty())
+        .then(|| format!("no score of sections that are not complete, nor their mean: {shown}"))
+}
+
+/// Section scores and their plain mean, for accuracies: sections weigh subsets as the suite says. Only a section that is
+/// complete has a score, and only where all are they have a mean: of a part it would be another benchmark's.
 fn sections(pairs: &[PairLogps], suite: &Suite, metric: Metric, beta: f64) -> Vec<(String, Estimate)> {
     let accuracy =
         matches!(metric, Metric::RewardAccuracy | Metric::LogpAccuracy | Metric::NormalisedLogpAccuracy);
@@ -134,20 +154,20 @@ fn sections(pairs: &[PairLogps], suite: &Suite, metric: Metric, beta: f64) -> Ve
     let values: Vec<f64> = pairs.iter().map(|p| p.value(metric, beta)).collect();
     let clusters: Vec<&str> = pairs.iter().map(|p| p.cluster.as_str()).collect();
     let groups: Vec<&str> = pairs.iter().map(|p| p.subset.as_str()).collect();
-    let present: BTreeSet<&str> = groups.iter().copied().collect();
+    let absent = absent(pairs, suite);
+    let complete = |section: &str| absent[section].is_empty();
     let (mut scores, mut overall) = (Vec::new(), BTreeMap::new());
-    for (section, subsets) in &suite.sections {
-        let weights: BTreeMap<&str, f64> = subsets
-            .iter()
-            .filter(|(s, _)| present.contains(s.as_str()))
-            .map(|(s, w)| (s.as_str(), *w))
-            .collect();
+    for (section, subsets) in suite.sections.iter().filter(|(section, _)| complete(section)) {
+        let weights: BTreeMap<&str, f64> = subsets.iter().map(|(s, w)| (s.as_str(), *w)).collect();
         if let Some(e) = estimate::weighted(&values, &groups, &clusters, &weights) {
             scores.push((section.clone(), e));
             // The mean of the sections is again a weighted mean of subsets.
             let total: f64 = weights.values().sum();
             overall.extend(weights.into_iter().map(|(s, w)| (s, w / total)));
         }
+    }
+    if !suite.sections.keys().all(|section| complete(section)) {
+        return scores;
     }
     if let Some(e) = estimate::weighted(&values, &groups, &clusters, &overall) {
         scores.push((SECTIONS_MEAN.to_owned(), e));
@@ -222,6 +242,13 @@ mod tests {
         assert!((get(&metrics, Metric::RewardAccuracy, SECTIONS_MEAN) - total).abs() < 1e-12);
         assert_eq!(get(&metrics, Metric::RewardAccuracy, "math-prm"), accuracy["math-prm"]);
         assert!(metrics.iter().all(|m| m.standard_error >= 0.0));
+        assert_eq!(incomplete(&pairs, &suite), None);
+        // Without one subset its section has no score, and there is no mean of sections.
+        pairs.retain(|p| p.subset != "math-prm");
+        let (_, metrics) = score_pairs(&pairs, &suite, 1.0);
+        let has = |subset: &str| metrics.iter().any(|m| m.subset == subset);
+        assert!(has("Safety") && has("hep-go") && !has("Reasoning") && !has(SECTIONS_MEAN));
+        assert!(incomplete(&pairs, &suite).unwrap().ends_with("mean: Reasoning (lacks math-prm)"));
         assert_eq!(suite.sections["Reasoning"]["math-prm"], 984.0);
         assert_eq!(suite.sections["Safety"].values().sum::<f64>(), 740.0);
     }

@@ -8,10 +8,10 @@ use serde_json::{Map, Value, json};
 
 use super::definition::{PairTemplates, Suite};
 use super::judge::Task;
-use crate::base::error::{Context, Result, anyhow, bail};
+use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use crate::base::hash::Hasher;
 use crate::base::seed;
-use crate::data::{PreferencePair, TEMPLATE_FUEL, Template, locate, read_rows};
+use crate::data::{PreferencePair, TEMPLATE_FUEL, Template, locate, names, read_rows};
 use crate::plan::DataSpec;
 
 /// A row and where it stands.
@@ -27,8 +27,7 @@ struct Row {
 fn read(spec: &DataSpec, split: &str, most: usize) -> Result<Vec<Row>> {
     let (files, _) = locate(spec, split)?;
     let mut rows = Vec::new();
-    for file in &files {
-        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for (file, name) in files.iter().zip(names(&files)) {
         read_rows(file, &mut |at, row| {
             let place = format!("{}:{}", file.display(), at.line);
             let Value::Object(columns) = row else { bail!("{place}: a row must be an object") };
@@ -77,7 +76,10 @@ pub fn pairs(
 pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template, most: usize) -> Result<Vec<Task>> {
     let environment = environment();
     let shots = match &suite.few_shot {
-        Some(few) => read(spec, &few.split, 0)?,
+        Some(few) => {
+            solved_apart(spec, &few.split, &suite.split)?;
+            read(spec, &few.split, 0)?
+        }
         None => Vec::new(),
     };
     let mut tasks = Vec::new();
@@ -102,6 +104,28 @@ pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template, most: usize) -> Re
         });
     }
     Ok(tasks)
+}
+
+/// # Errors
+/// The solved examples are the questions themselves, answers and all.
+fn solved_apart(spec: &DataSpec, solved: &str, asked: &str) -> Result<()> {
+    let (solved_files, asked_files) = (locate(spec, solved)?.0, locate(spec, asked)?.0);
+    match solved_files.iter().find(|file| asked_files.contains(file)) {
+        None => Ok(()),
+        Some(file) => Err(anyhow!(
+            "few_shot: `{solved}` and `{asked}` are the same rows, {}: questions would be asked after their own answers",
+            file.display()
+        ))
+        .hint("make `source` a directory with a file for each of the two splits"),
+    }
+}
+
+/// Whether a template can be used.
+///
+/// # Errors
+/// What does not parse, with its line.
+pub fn check_template(template: &str) -> Result<()> {
+    environment().template_from_str(template).map(drop).with_context(|| format!("template `{template}`"))
 }
 
 /// Prompts that are the same share a cluster.

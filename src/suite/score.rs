@@ -6,11 +6,10 @@ use super::definition::{Kind, Suite};
 use super::generation;
 use super::judge::{Judge, Task};
 use super::logps::{Policy, policy_logps};
-use super::preference::{PairLogps, score_pairs};
+use super::preference::{PairLogps, incomplete, score_pairs};
 use super::rows;
 use super::scored::{Exclusion, ScoredSuite};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
-use crate::base::hash::Hasher;
 use crate::data::world::World;
 use crate::data::{Dataset, PreferencePair, Sequence, Tokenizer, load_with, tokenize_pairs};
 use crate::plan::DataSpec;
@@ -36,6 +35,9 @@ pub struct ScoreContext<'a, P: Policy> {
     pub seed: u64,
     /// Score only the first n examples; 0: all.
     pub max_examples: usize,
+    /// Tokens of `max_length` that preference suites leave free, for the control text of a policy (CSFT) that is compared
+    /// with this one: all are asked about the same text.
+    pub reserve: usize,
     /// Strength β of the implicit reward β log π/π_ref.
     pub beta: f64,
     /// Sequences sampled at once.
@@ -111,7 +113,8 @@ pub fn score_with<P: Policy>(
 fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
     let pairs = pairs(&ctx.source(), suite)?;
     unique(pairs.iter().map(|p| p.id.as_str()))?;
-    let (tokenized, _) = tokenize_pairs(&pairs, ctx.tokenizer, ctx.data.max_length)?;
+    let most = ctx.data.max_length.saturating_sub(ctx.reserve);
+    let (tokenized, stats) = tokenize_pairs(&pairs, ctx.tokenizer, most)?;
     let by_id: BTreeMap<&str, &PreferencePair> = pairs.iter().map(|p| (p.id.as_str(), p)).collect();
     let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
     let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
@@ -126,12 +129,12 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
         reference.len(),
         flat.len()
     );
-    let logps: Vec<PairLogps> = tokenized
-        .iter()
-        .zip(policy.chunks(2).zip(reference.chunks(2)))
-        .map(|(pair, (policy, reference))| PairLogps {
+    let mut logps = Vec::with_capacity(tokenized.len());
+    for (pair, (policy, reference)) in tokenized.iter().zip(policy.chunks(2).zip(reference.chunks(2))) {
+        let text = by_id[pair.id.as_str()];
+        logps.push(PairLogps {
             example: pair.id.clone(),
-            cluster: Hasher::new("cluster").ids(pair.chosen.prompt()).short(),
+            cluster: rows::cluster(&text.prompt),
             subset: pair.subset.clone(),
             chosen: policy[0],
             rejected: policy[1],
@@ -139,15 +142,33 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
             reference_rejected: reference[1],
             chosen_tokens: pair.chosen.completion_len(),
             rejected_tokens: pair.rejected.completion_len(),
-            chosen_bytes: by_id[pair.id.as_str()].chosen.len(),
-        })
-        .collect();
+            chosen_bytes: bytes(&text.chosen, &pair.chosen, most, ctx.tokenizer)?,
+        });
+    }
     for p in &logps {
         ensure!(p.margin(ctx.beta).is_finite(), "example `{}`: the margin is not finite: {p:?}", p.example);
     }
     let (examples, metrics) = score_pairs(&logps, suite, ctx.beta);
     let excluded = dropped(&pairs, &logps);
-    Ok(ScoredSuite { examples, metrics, excluded, pairs: logps, ..ScoredSuite::default() })
+    let cut = (stats.cut > 0).then(|| {
+        format!(
+            "{} of {} completions are cut, at {most} tokens with their prompts: their beginnings are scored",
+            stats.cut,
+            flat.len()
+        )
+    });
+    let notes = cut.into_iter().chain(incomplete(&logps, suite)).collect();
+    Ok(ScoredSuite { examples, metrics, excluded, notes, pairs: logps, ..ScoredSuite::default() })
+}
+
+/// UTF-8 bytes of a completion's text; of one that was cut at `most` tokens, of what is left of it.
+fn bytes(text: &str, sequence: &Sequence, most: usize, tokenizer: &Tokenizer) -> Result<usize> {
+    let whole = sequence.ids.len() < most || sequence.ids.last() == Some(&tokenizer.eos());
+    if whole {
+        Ok(text.len())
+    } else {
+        Ok(tokenizer.decode_all(sequence.completion())?.len().min(text.len()))
+    }
 }
 
 fn dropped(pairs: &[PreferencePair], kept: &[PairLogps]) -> Vec<Exclusion> {
@@ -201,7 +222,7 @@ fn world_tasks(world: &World) -> Vec<Task> {
     world.heldout_prompts().into_iter().map(task).collect()
 }
 
-/// The prompts of a data set; of several examples with one prompt the first, a desirable one where there is.
+/// The prompts of a data set, each once, where it stands first; its answer is the first chosen or desirable completion.
 fn prompts(dataset: &Dataset) -> Vec<Task> {
     let task = |id: &str, subset: &str, prompt: &str, answer: Option<&str>| Task {
         id: id.to_owned(),
@@ -211,7 +232,7 @@ fn prompts(dataset: &Dataset) -> Vec<Task> {
         answer: answer.map(str::to_owned),
         ..Task::default()
     };
-    let mut tasks: Vec<Task> = match dataset {
+    let all: Vec<Task> = match dataset {
         Dataset::Paired(pairs) => {
             pairs.iter().map(|p| task(&p.id, &p.subset, &p.prompt, Some(&p.chosen))).collect()
         }
@@ -220,8 +241,14 @@ fn prompts(dataset: &Dataset) -> Vec<Task> {
             .map(|e| task(&e.id, &e.subset, &e.prompt, Some(e.completion.as_str()).filter(|_| e.desirable)))
             .collect(),
     };
-    let mut seen = BTreeSet::new();
-    tasks.retain(|t| seen.insert(t.prompt.clone()));
+    let (mut tasks, mut at) = (Vec::<Task>::new(), BTreeMap::new());
+    for task in all {
+        let i = *at.entry(task.prompt.clone()).or_insert(tasks.len());
+        match tasks.get_mut(i) {
+            Some(known) => known.answer = known.answer.take().or(task.answer),
+            None => tasks.push(task),
+        }
+    }
     tasks
 }
 
@@ -237,4 +264,25 @@ fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
         ensure!(seen.insert(id), "the id `{id}` occurs twice: scores are kept by id");
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::data::UnpairedExample;
+
+    #[test]
+    fn a_prompt_keeps_its_desirable_completion_wherever_that_stands() {
+        let example = |i: usize, prompt: &str, desirable: bool| UnpairedExample {
+            id: i.to_string(),
+            prompt: prompt.to_owned(),
+            completion: format!("completion {i}"),
+            desirable,
+            subset: String::new(),
+        };
+        let rows = [(0, "p", false), (1, "q", true), (2, "p", true), (3, "p", true), (4, "r", false)];
+        let tasks = prompts(&Dataset::Unpaired(rows.map(|(i, p, d)| example(i, p, d)).into()));
+        let shown: Vec<_> = tasks.iter().map(|t| (t.id.as_str(), t.answer.as_deref())).collect();
+        assert_eq!(shown, [("0", Some("completion 2")), ("1", Some("completion 1")), ("4", None)]);
+    }
 }

@@ -20,6 +20,8 @@ pub struct ScoredSuite {
     pub sentinels: Vec<SentinelScore>,
     /// Examples left out, with the reason: too long, no token, an instruction kind that is not implemented.
     pub excluded: Vec<Exclusion>,
+    /// What a reader of the scores should know.
+    pub notes: Vec<String>,
 }
 
 impl ScoredSuite {
@@ -35,6 +37,12 @@ impl ScoredSuite {
             *counts.entry(&e.reason).or_default() += 1;
         }
         counts.into_iter().map(|(reason, n)| (reason.to_owned(), n)).collect()
+    }
+
+    /// The exclusions and the notes, a sentence each.
+    pub fn remarks(&self) -> impl Iterator<Item = String> {
+        let left_out = |(reason, n)| format!("{n} examples left out: {reason}");
+        self.exclusions().into_iter().map(left_out).chain(self.notes.iter().cloned())
     }
 }
 

@@ -132,6 +132,7 @@ fn in_folder(s: &ShippedSuite, folder: &str) -> Option<&'static str> {
 mod tests {
     use super::*;
     use crate::base::error::render;
+    use crate::data::pick;
     use crate::suite::definition::Kind;
 
     #[test]
@@ -172,6 +173,92 @@ mod tests {
             assert!(world.contains(from), "the test replaces {from}");
             let text = render(&Suite::parse(&world.replace(from, to), "w.toml").unwrap_err());
             assert!(text.contains(says), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_key_that_nothing_reads_is_refused_and_so_is_an_answer_that_is_missing() {
+        let text_of = |name: &str| show(name).unwrap().remove(0).1;
+        let (shp, gsm8k, heldout) = (text_of("shp"), text_of("gsm8k"), text_of("heldout-prompts"));
+        let before =
+            |text: &str, line: &str| text.replacen("metrics = [", &format!("{line}\nmetrics = ["), 1);
+        for (text, says) in [
+            (before(&shp, "chat = true"), "`chat` belongs to a generation suite"),
+            (before(&shp, "columns = { answer = \"a\" }"), "`columns` belongs to a generation suite"),
+            (before(&shp, "decoding = { temperature = 1.0 }"), "`decoding` belongs to a generation suite"),
+            (before(&shp, "format = \"trl-paired\""), "`format` stands beside `[pair]`"),
+            (shp.replace("{{ history }}", "{{ history"), "template `\n\nHuman: {{ history"),
+            (before(&heldout, "chat = true"), "`chat` is for rows of the suite's own"),
+            (
+                before(
+                    &heldout,
+                    "few_shot = { split = \"train\", count = 1, template = \"\", separator = \"\" }",
+                ),
+                "`few_shot` is for rows of the suite's own",
+            ),
+            (before(&gsm8k, "format = \"trl-paired\""), "`format` belongs to a preference suite"),
+            (gsm8k.replace(", answer = \"answer\" }\n", " }\n"), "`columns.answer` is not set"),
+            (gsm8k.replace("#### (", "#### (("), "answer rule"),
+            (gsm8k.replace("Question: {{ question }}\\nAnswer:\"", "{% if %}\""), "template `{% if %}`"),
+        ] {
+            let refused = Suite::parse(&text, "t.toml").map(|_| text).unwrap_err();
+            assert!(render(&refused).contains(says), "{says}: {}", render(&refused));
+        }
+    }
+
+    /// The files of the repositories, as their pages list them, less what holds no rows.
+    fn repository(source: &str) -> Vec<String> {
+        let split = |folder: &str, splits: &[&str]| -> Vec<String> {
+            splits.iter().map(|s| format!("{folder}{s}-00000-of-00001.parquet")).collect()
+        };
+        let list = |files: &[&str]| files.iter().map(|f| (*f).to_owned()).collect();
+        match source {
+            "Anthropic/hh-rlhf" => {
+                ["harmless-base", "helpful-base", "helpful-online", "helpful-rejection-sampled"]
+                    .iter()
+                    .flat_map(|d| ["test", "train"].map(|s| format!("{d}/{s}.jsonl.gz")))
+                    .chain(["red-team-attempts/red_team_attempts.jsonl.gz".to_owned()])
+                    .collect()
+            }
+            "allenai/reward-bench" => split("data/", &["filtered", "raw"]),
+            "stanfordnlp/SHP" => ["askacademia", "askculinary", "legaladvice"]
+                .iter()
+                .flat_map(|d| ["test", "train", "validation"].map(|s| format!("{d}/{s}.json")))
+                .collect(),
+            "HuggingFaceH4/ultrafeedback_binarized" => split(
+                "data/",
+                &["test_gen", "test_prefs", "test_sft", "train_gen", "train_prefs", "train_sft"],
+            ),
+            "tatsu-lab/alpaca_eval" => list(&[
+                "alpaca_eval.json",
+                "alpaca_eval_all_outputs.json",
+                "alpaca_eval_annotations_alpaca_eval_gpt4.json",
+                "alpaca_eval_gpt4_baseline.json",
+            ]),
+            "openai/gsm8k" => {
+                [split("main/", &["test", "train"]), split("socratic/", &["test", "train"])].concat()
+            }
+            "google/IFEval" => list(&["ifeval_input_data.jsonl"]),
+            "HuggingFaceH4/mt_bench_prompts" => {
+                [list(&["raw/question.jsonl"]), split("data/", &["train"])].concat()
+            }
+            _ => panic!("{source}: no list of its files here"),
+        }
+    }
+
+    #[test]
+    fn every_suite_finds_its_split_in_the_repository_that_it_names() {
+        for ListedSuite { origin, suite } in shipped().unwrap() {
+            if ["plan", "world"].contains(&suite.source.as_str()) {
+                continue;
+            }
+            let files = repository(&suite.source);
+            let found = |split: &str| pick(&files, &suite.config, split, &suite.source);
+            let files = found(&suite.split).unwrap_or_else(|e| panic!("{origin}: {}", render(&e))).files;
+            assert_eq!(files.len(), if suite.name == "shp" { 3 } else { 1 }, "{origin}: {files:?}");
+            if let Some(few) = &suite.few_shot {
+                assert_ne!(found(&few.split).unwrap().files, files, "{origin}");
+            }
         }
     }
 }

@@ -96,16 +96,29 @@ def take(rows, tokenizer, args):
         epoch += 1
 
 
+# Without these another list, other lengths or another objective would be trained on.
+NEEDED = ("train_sampling_strategy", "max_length", "beta", "max_grad_norm", "weight_decay", "warmup_steps")
+
+
 def config(cls, args, steps, rows_a_batch, **more):
-    """A trainer's configuration; keys that this version of TRL does not know are left out."""
+    """A trainer's configuration. Keys that this version of TRL does not know are left out and named on stderr; without
+    those that make the comparison a fair one nothing is trained."""
+    # transformers' "constant" is without warm-up, kto-eval's has one.
+    schedule = {"constant": "constant_with_warmup"}.get(args.schedule, args.schedule)
     values = dict(
         output_dir=os.path.join(args.out, "trl"), seed=args.seed, data_seed=args.seed, report_to=[],
         per_device_train_batch_size=rows_a_batch, gradient_accumulation_steps=1, num_train_epochs=1,
-        learning_rate=args.learning_rate, lr_scheduler_type=args.schedule, warmup_steps=round(args.warmup * steps),
+        learning_rate=args.learning_rate, lr_scheduler_type=schedule, warmup_steps=round(args.warmup * steps),
         weight_decay=args.weight_decay, max_grad_norm=args.max_grad_norm, max_length=args.max_length,
         logging_steps=1, save_strategy="no", disable_tqdm=True, bf16=False, fp16=False, gradient_checkpointing=False,
         train_sampling_strategy="sequential", dataloader_pin_memory=False, **more)
     known = inspect.signature(cls).parameters
+    unknown = sorted(key for key in values if key not in known)
+    if unknown:
+        print(f"{cls.__name__} of this TRL has no {', '.join(unknown)}: left out", file=sys.stderr)
+    needed = [key for key in unknown if key in NEEDED]
+    if needed:
+        sys.exit(f"{cls.__name__} of this TRL has no {', '.join(needed)}; these adapters are written for trl 1.16")
     return cls(**{key: value for key, value in values.items() if key in known})
 
 

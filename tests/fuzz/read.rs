@@ -10,7 +10,7 @@ use kto_eval::gate;
 use kto_eval::launch::read_trainer_metrics;
 use kto_eval::model::peft::read_adapter_config;
 use kto_eval::model::{Decoder, read_config};
-use kto_eval::plan::{DataFormat, DataSpec, FeedbackSpec, Overrides, Plan, WorldSpec};
+use kto_eval::plan::{DataFormat, DataSpec, Overrides, Plan};
 use kto_eval::record::{Records, files};
 use kto_eval::stats::winrate;
 use kto_eval::suite::judge::llm::{JudgeTemplate, read_completion};
@@ -52,8 +52,7 @@ fn data_spec(source: &Path) -> DataSpec {
         format: DataFormat::Auto,
         max_length: 64,
         max_examples: 0,
-        feedback: FeedbackSpec::default(),
-        world: WorldSpec::default(),
+        ..DataSpec::default()
     }
 }
 

@@ -19,12 +19,18 @@ pub struct Hub {
     pub redirected: Vec<String>,
     /// Files (or `api/<repository>`) that answer with this status, and how often yet; transfers of whole files only.
     pub failing: HashMap<String, (u16, usize)>,
+    /// The branch has moved to another commit.
+    pub moved: bool,
     /// Requests that were answered.
     pub log: Vec<String>,
     /// The range that each request asked for, if any.
     pub ranges: Vec<Option<String>>,
     /// The token that each request brought, if any.
     pub tokens: Vec<Option<String>>,
+}
+
+fn commit_of(hub: &Hub) -> String {
+    if hub.moved { COMMIT.replace('0', "e") } else { COMMIT.to_owned() }
 }
 
 pub fn serve(hub: Arc<Mutex<Hub>>) -> String {
@@ -93,7 +99,7 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         }
         names.sort_unstable();
         let siblings: Vec<_> = names.iter().map(|n| serde_json::json!({"rfilename": n})).collect();
-        let body = serde_json::json!({"siblings": siblings, "sha": COMMIT}).to_string();
+        let body = serde_json::json!({"siblings": siblings, "sha": commit_of(hub)}).to_string();
         let head = format!(
             "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n",
             body.len()
@@ -101,7 +107,7 @@ fn respond(hub: &mut Hub, path: &str, range: Option<&str>, token: Option<&str>, 
         return [head.into_bytes(), body.into_bytes()].concat();
     }
     let name = path.trim_start_matches("cdn/").replace("/resolve/main/", "/").replace("/resolve/v2/", "@v2/");
-    let commit = if name.contains("@v2/") { COMMIT.replace('0', "f") } else { COMMIT.to_owned() };
+    let commit = if name.contains("@v2/") { COMMIT.replace('0', "f") } else { commit_of(hub) };
     if gated(hub, name.rsplit_once('/').map_or("", |(repo, _)| repo)) {
         return status("401 Unauthorized");
     }

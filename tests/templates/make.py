@@ -113,6 +113,15 @@ CASES = {
         CHAT,
     ),
     "tojson": ("{{ messages | tojson }}\n{{ messages[1] | tojson(indent=4) }}\n{{ [] | tojson }}{{ {} | tojson(indent=2) }}", TOOLS),
+    "tojson with the arguments of json.dumps": (
+        "{{ messages | tojson(sort_keys=true) }}\n{{ messages | tojson(separators=(',', ':')) }}\n"
+        "{{ messages | tojson(ensure_ascii=true, indent=2, separators=('; ', '=')) }}{{ 'é😀' | tojson(ensure_ascii=true) }}",
+        TOOLS,
+    ),
+    "tools and documents are none": (
+        "{% if tools is not none %}tools{% endif %}{% if documents is none %}no documents{% endif %}{{ tools is defined }}{{ tools }}",
+        CHAT,
+    ),
     "tool calls": (
         "{% for m in messages %}{% if m.tool_calls is defined and m.tool_calls %}{% for call in m.tool_calls %}{% set f = call.function %}"
         '{"name": "{{ f.name }}", "arguments": {{ f.arguments | tojson }}}{% for k, v in f.arguments.items() %}<{{ k }}={{ v }}>{% endfor %}'
@@ -138,7 +147,7 @@ for name, (source, messages) in CASES.items():
     for prompt in (False, True):
         try:
             text = environment.from_string(source).render(
-                messages=messages, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>"
+                messages=messages, tools=None, documents=None, add_generation_prompt=prompt, bos_token="<s>", eos_token="</s>"
             )
         except jinja2.exceptions.TemplateError as error:
             case["error"] = str(error)

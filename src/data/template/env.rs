@@ -72,18 +72,23 @@ fn raise_exception(message: String) -> Result<Value, Error> {
 /// Widest indent of `tojson`.
 const MOST_INDENT: usize = 64;
 
-/// `json.dumps` without escaping of non-ASCII characters; `indent` as Python has it.
+/// `json.dumps` with the arguments that transformers lets through; non-ASCII characters stay unless one says otherwise.
 fn to_json(value: &Value, kwargs: Kwargs) -> Result<Value, Error> {
     let indent: Option<usize> = kwargs.get("indent")?;
-    let _: Option<Value> = kwargs.get("ensure_ascii")?;
-    let _: Option<Value> = kwargs.get("sort_keys")?;
-    let _: Option<Value> = kwargs.get("separators")?;
+    let is_set = |name: &str| Ok::<_, Error>(kwargs.get::<Option<Value>>(name)?.is_some_and(|v| v.is_true()));
+    let (ascii, sort_keys) = (is_set("ensure_ascii")?, is_set("sort_keys")?);
+    let separators = match kwargs.get::<Option<Value>>("separators")?.filter(|v| !v.is_none()) {
+        None => [if indent.is_some() { "," } else { ", " }, ": "].map(str::to_owned),
+        Some(given) => <[Value; 2]>::try_from(python::items(&given))
+            .map_err(|_| Error::new(ErrorKind::InvalidOperation, "tojson: separators are two texts"))?
+            .map(|v| python::display(&v)),
+    };
     kwargs.assert_all_used()?;
     if let Some(width) = indent.filter(|width| *width > MOST_INDENT) {
         let message = format!("tojson: an indent of {width} (at most {MOST_INDENT})");
         return Err(Error::new(ErrorKind::InvalidOperation, message));
     }
-    Ok(Value::from(python::json(value, indent)))
+    Ok(Value::from(python::json(value, &python::Style { indent, ascii, sort_keys, separators })))
 }
 
 /// The local time, as `datetime.now().strftime(format)`: a template that calls it renders differently

@@ -85,21 +85,29 @@ fn quoted(text: &str) -> String {
     out
 }
 
-/// `json.dumps(value, ensure_ascii=False, indent=indent)`.
-pub fn json(value: &Value, indent: Option<usize>) -> String {
+/// The arguments of `json.dumps`; `separators` stand between items, and between a key and its value.
+pub struct Style {
+    pub indent: Option<usize>,
+    pub ascii: bool,
+    pub sort_keys: bool,
+    pub separators: [String; 2],
+}
+
+/// `json.dumps(value, …)`.
+pub fn json(value: &Value, style: &Style) -> String {
     let mut out = String::new();
-    write_json(value, indent, 0, &mut out);
+    write_json(value, style, 0, &mut out);
     out
 }
 
-fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut String) {
+fn write_json(value: &Value, style: &Style, depth: usize, out: &mut String) {
     let newline = |out: &mut String, depth: usize| {
-        if let Some(width) = indent {
+        if let Some(width) = style.indent {
             out.push('\n');
             out.extend(std::iter::repeat_n(' ', width * depth));
         }
     };
-    let between = if indent.is_some() { "," } else { ", " };
+    let [between, colon] = &style.separators;
     match value.kind() {
         ValueKind::Undefined | ValueKind::None => out.push_str("null"),
         ValueKind::Bool => out.push_str(if value.is_true() { "true" } else { "false" }),
@@ -107,18 +115,21 @@ fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut Stri
             let is_map = value.kind() == ValueKind::Map;
             let (open, close) = if is_map { ('{', '}') } else { ('[', ']') };
             out.push(open);
-            let items = items(value);
+            let mut items = items(value);
+            if is_map && style.sort_keys {
+                items.sort_by_key(display);
+            }
             for (i, item) in items.iter().enumerate() {
                 if i > 0 {
                     out.push_str(between);
                 }
                 newline(out, depth + 1);
                 if is_map {
-                    write_json(&Value::from(display(item)), indent, depth + 1, out);
-                    out.push_str(": ");
-                    write_json(&value.get_item(item).unwrap_or_default(), indent, depth + 1, out);
+                    write_json(&Value::from(display(item)), style, depth + 1, out);
+                    out.push_str(colon);
+                    write_json(&value.get_item(item).unwrap_or_default(), style, depth + 1, out);
                 } else {
-                    write_json(item, indent, depth + 1, out);
+                    write_json(item, style, depth + 1, out);
                 }
             }
             if !items.is_empty() {
@@ -127,7 +138,17 @@ fn write_json(value: &Value, indent: Option<usize>, depth: usize, out: &mut Stri
             out.push(close);
         }
         ValueKind::Number => out.push_str(&value.to_string()),
-        _ => out.push_str(&serde_json::Value::from(value.to_string()).to_string()),
+        _ => {
+            let text = serde_json::Value::from(value.to_string()).to_string();
+            for c in text.chars() {
+                if style.ascii && !c.is_ascii() {
+                    let units = c.encode_utf16(&mut [0; 2]).to_vec();
+                    out.extend(units.iter().map(|unit| format!("\\u{unit:04x}")));
+                } else {
+                    out.push(c);
+                }
+            }
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::base::error::{Context, Result};
-use crate::data::{Dataset, load_with, write_rows};
+use crate::data::{Dataset, load_training, write_rows};
 use crate::launch::prepare::Prepared;
 use crate::launch::training_sets::for_training;
 use crate::plan::{DataSpec, TrainerData, TuneSpec};
@@ -30,7 +30,7 @@ pub fn write(
         TrainerData::TrlUnpairedParquet => "train-unpaired.parquet",
         TrainerData::HalosJson => "train-halos.json",
     };
-    let loaded = load_with(spec, &spec.split, &prepared.tokenizer.template())?;
+    let loaded = load_training(spec, &prepared.tokenizer.template())?;
     let path = folder.join(name);
     let data = &for_training(loaded.dataset, &spec.feedback, tune)?.0.dataset;
     let written = match form {

@@ -54,17 +54,17 @@ pub fn check_values(source: &Source, place: &str, values: &[Value]) -> Result<()
     }
     match place.strip_prefix("data.") {
         Some(key) if asks_only(key) => {
-            let why = "is a list, and only the held-out questions depend on it: all arms answer the same";
-            Err(source.error(place, why)).hint("write a plan for each number of questions")
+            let why = "is a list, and the held-out questions depend on it: all arms answer the same";
+            Err(source.error(place, why)).hint("write a plan for each set of questions")
         }
         _ => Ok(()),
     }
 }
 
-/// Keys of the data that no training sees. All others say what an arm is trained on; the held-out questions are the
+/// Keys of the data that say what is asked. All others say what an arm is trained on; the held-out questions are the
 /// plan's own, whatever an arm has.
 pub fn asks_only(key: &str) -> bool {
-    key == "world.heldout_pairs"
+    ["world.heldout_pairs", "heldout_split", "heldout_fraction"].contains(&key)
 }
 
 /// What the section says once its list has gone to the arms: the largest budget and the largest length, which no

@@ -41,14 +41,29 @@ pub struct Usage {
     pub completion_tokens: u64,
 }
 
+/// What came of a question.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Answer {
+    /// The reply, and how many attempts failed before it.
+    Said(Reply, u64),
+    /// The endpoint will not answer this question (a prompt beyond its context, a filter of contents), and says why.
+    Refused(String),
+}
+
 /// Why an attempt failed.
 enum Failure {
     /// Another attempt may succeed; the endpoint may have said when.
     Again(String, Option<Duration>),
+    /// No attempt at this question will succeed; others may.
+    Refused(String),
     Final(String),
 }
 
+/// The longest that a doubling wait becomes.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
+
+/// The longest that an endpoint is waited for because it says so.
+const LONGEST_ASKED: Duration = Duration::from_secs(3600);
 
 pub struct Client<'a> {
     endpoint: &'a Endpoint,
@@ -75,17 +90,18 @@ impl<'a> Client<'a> {
         Ok(Self { endpoint, agent: config.into(), key })
     }
 
-    /// The reply, and how many attempts failed before it.
+    /// Asks until there is an answer.
     ///
     /// # Errors
     /// Where every attempt failed, or one in a way that another cannot mend (a wrong key, an unknown model).
-    pub fn ask(&self, request: &Value) -> Result<(Reply, u64)> {
+    pub fn ask(&self, request: &Value) -> Result<Answer> {
         // Jitter of its own for each question, so that a burst of refusals does not come back as a burst.
         let mut rng = seed::rng(Hasher::new("judge").part(request.to_string().as_bytes()).u64(), "backoff");
         let mut failed = 0;
         loop {
             let (reason, wait) = match self.attempt(request) {
-                Ok(reply) => return Ok((reply, u64::from(failed))),
+                Ok(reply) => return Ok(Answer::Said(reply, u64::from(failed))),
+                Err(Failure::Refused(reason)) => return Ok(Answer::Refused(reason)),
                 Err(Failure::Final(reason)) => return Err(self.down(&reason, failed + 1)),
                 Err(Failure::Again(reason, wait)) => (reason, wait),
             };
@@ -94,12 +110,13 @@ impl<'a> Client<'a> {
             }
             let backoff = self.endpoint.backoff * 2u32.saturating_pow(failed);
             let jittered = backoff.mul_f64(0.5 + rng.random::<f64>());
-            std::thread::sleep(wait.unwrap_or(jittered).min(LONGEST_WAIT));
+            std::thread::sleep(pause(jittered, wait));
             failed += 1;
         }
     }
 
-    fn down(&self, reason: &str, attempts: u32) -> anyhow::Error {
+    /// The error of an endpoint that answers nothing more.
+    pub fn down(&self, reason: &str, attempts: u32) -> anyhow::Error {
         let failed: Result<()> =
             Err(anyhow!("the judge at {} failed after {attempts} attempts: {reason}", self.endpoint.url));
         failed
@@ -137,16 +154,32 @@ impl<'a> Client<'a> {
                 Err(Failure::Again(format!("HTTP status {status}"), after.map(Duration::from_secs)))
             }
             (_, body) => {
-                Err(Failure::Final(format!("HTTP status {status}: {}", start(&body.unwrap_or_default()))))
+                let reason = format!("HTTP status {status}: {}", start(&body.unwrap_or_default()));
+                Err(if [400, 413, 422].contains(&status) {
+                    Failure::Refused(reason)
+                } else {
+                    Failure::Final(reason)
+                })
             }
         }
     }
 }
 
-/// The text and the counts of a chat completion; `None` where the body is none.
+/// How long to wait for the next attempt: with doubling waits, or as long as the endpoint says.
+fn pause(jittered: Duration, said: Option<Duration>) -> Duration {
+    let own = jittered.min(LONGEST_WAIT);
+    said.map_or(own, |said| said.max(own).min(LONGEST_ASKED))
+}
+
+/// The text and the counts of a chat completion; `None` where the body is none. A message without content (a refusal, a
+/// limit reached while the model was still reasoning) is a completion without text.
 pub fn read_completion(body: &str) -> Option<Reply> {
     let value: Value = serde_json::from_str(body).ok()?;
-    let text = value["choices"][0]["message"]["content"].as_str()?;
+    let message = value["choices"][0]["message"].as_object()?;
+    let text = match message.get("content") {
+        None | Some(Value::Null) => "",
+        Some(content) => content.as_str()?,
+    };
     let count = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
     Some(Reply {
         text: text.to_owned(),
@@ -157,4 +190,29 @@ pub fn read_completion(body: &str) -> Option<Reply> {
 
 fn start(text: &str) -> String {
     text.chars().take(200).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_endpoint_says_how_long_to_wait_and_never_how_short() {
+        let seconds = Duration::from_secs;
+        assert_eq!(pause(seconds(2), None), seconds(2));
+        assert_eq!(pause(seconds(200), None), LONGEST_WAIT);
+        assert_eq!(pause(seconds(2), Some(seconds(300))), seconds(300));
+        assert_eq!(pause(seconds(2), Some(seconds(0))), seconds(2), "no burst comes back as a burst");
+        assert_eq!(pause(seconds(2), Some(seconds(1 << 40))), LONGEST_ASKED);
+    }
+
+    #[test]
+    fn a_message_without_content_is_a_reply_without_text() {
+        let text = |body: &str| read_completion(body).map(|reply| reply.text);
+        let spent = r#"{"choices": [{"message": {"role": "assistant", "content": null}, "finish_reason": "length"}]}"#;
+        assert_eq!(text(spent), Some(String::new()));
+        assert_eq!(text(r#"{"choices": [{"message": {"refusal": "no"}}]}"#), Some(String::new()));
+        assert_eq!(text(r#"{"choices": [{"message": {"content": 3}}]}"#), None);
+        assert_eq!(text(r#"{"error": "busy"}"#), None);
+    }
 }

@@ -1,5 +1,6 @@
 //! Matches in both orders, several questions at a time.
 
+use std::collections::HashMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -7,9 +8,9 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use serde_json::Value;
 
 use super::cache::Cache;
-use super::client::{Client, Endpoint, Usage};
+use super::client::{Answer, Client, Endpoint, Usage};
 use super::template::JudgeTemplate;
-use crate::base::error::{Result, ensure};
+use crate::base::error::{Result, anyhow, ensure};
 use crate::suite::judge::task::{Grade, Judge, Match, Outcome, Task};
 
 /// What the judge decided, over all matches so far.
@@ -20,6 +21,8 @@ pub struct Tally {
     pub invalid: u64,
     /// Matches whose verdict changed with the order: ties.
     pub flipped: u64,
+    /// Questions that the endpoint would not answer: no verdict.
+    pub refused: u64,
     pub usage: Usage,
     /// The endpoint has failed for good: what is not judged yet stays unjudged.
     pub down: bool,
@@ -31,6 +34,9 @@ impl Tally {
         self.flipped as f64 / (self.matches - self.invalid).max(1) as f64
     }
 }
+
+/// Refusals of an endpoint that has answered nothing, before it is given up.
+const REFUSALS: u64 = 8;
 
 /// A language model that says which of two completions is better.
 pub struct LlmJudge {
@@ -63,7 +69,10 @@ impl LlmJudge {
         }
         let asked = client.ask(request);
         self.count(|t| t.down |= asked.is_err());
-        let (reply, repeated) = asked?;
+        let (reply, repeated) = match asked? {
+            Answer::Said(reply, repeated) => (reply, repeated),
+            Answer::Refused(reason) => return self.refused(client, &reason),
+        };
         self.cache.put(&self.endpoint.url, request, &reply)?;
         self.count(|t| {
             t.usage.asked += 1;
@@ -74,17 +83,38 @@ impl LlmJudge {
         Ok(reply.text)
     }
 
-    /// The replies to all requests, in their order. The first failure stops what has not begun.
+    /// A question that the endpoint refuses has no verdict; it is not kept, and asked again another time. An endpoint that
+    /// has answered nothing yet and refuses question after question does not understand them.
+    fn refused(&self, client: &Client, reason: &str) -> Result<String> {
+        self.count(|t| t.refused += 1);
+        let Tally { refused, usage, .. } = self.tally();
+        if usage.asked + usage.cached == 0 && refused >= REFUSALS {
+            self.count(|t| t.down = true);
+            return Err(client.down(reason, 1));
+        }
+        Ok(String::new())
+    }
+
+    /// The replies to all requests, in their order; equal ones are one question. The first failure stops what has not begun.
     fn replies(&self, requests: &[Value]) -> Result<Vec<String>> {
         let client = Client::new(&self.endpoint).inspect_err(|_| self.count(|t| t.down = true))?;
+        let (mut questions, mut index, mut at) = (Vec::new(), HashMap::new(), Vec::new());
+        for request in requests {
+            let next = questions.len();
+            let i = *index.entry(request.to_string()).or_insert(next);
+            if i == next {
+                questions.push(request);
+            }
+            at.push(i);
+        }
         let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
-        let slots: Vec<Mutex<Option<Result<String>>>> = requests.iter().map(|_| Mutex::new(None)).collect();
+        let slots: Vec<Mutex<Option<Result<String>>>> = questions.iter().map(|_| Mutex::new(None)).collect();
         std::thread::scope(|scope| {
-            for _ in 0..self.endpoint.concurrency.min(requests.len()) {
+            for _ in 0..self.endpoint.concurrency.min(questions.len()) {
                 scope.spawn(|| {
                     while !failed.load(Ordering::Relaxed) {
                         let i = next.fetch_add(1, Ordering::Relaxed);
-                        let Some(request) = requests.get(i) else { break };
+                        let Some(request) = questions.get(i) else { break };
                         let reply = self.reply(&client, request);
                         failed.fetch_or(reply.is_err(), Ordering::Relaxed);
                         *slots[i].lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(reply);
@@ -106,7 +136,7 @@ impl LlmJudge {
             }
         }
         ensure!(!missing, "a question was left unasked");
-        Ok(replies)
+        Ok(at.into_iter().map(|i| replies[i].clone()).collect())
     }
 }
 
@@ -116,9 +146,10 @@ impl Judge for LlmJudge {
         Ok(Grade::default())
     }
 
+    /// Equal texts tie, and nobody is asked about them.
     fn compare(&self, matches: &[Match]) -> Result<Vec<Outcome>> {
         let mut requests = Vec::with_capacity(2 * matches.len());
-        for m in matches {
+        for m in matches.iter().filter(|m| m.candidate != m.baseline) {
             for (first, second) in [(m.candidate, m.baseline), (m.baseline, m.candidate)] {
                 requests.push(self.template.request(
                     &self.endpoint.model,
@@ -141,6 +172,15 @@ impl Judge for LlmJudge {
             });
             outcome
         };
-        Ok(replies.chunks(2).map(decide).collect())
+        let mut decided = replies.chunks(2).map(decide);
+        let outcome = |m: &Match| {
+            let equal = m.candidate == m.baseline;
+            if equal { Some(Outcome::from(Some(0.5))) } else { decided.next() }
+        };
+        matches
+            .iter()
+            .map(outcome)
+            .collect::<Option<_>>()
+            .ok_or_else(|| anyhow!("a match was left undecided"))
     }
 }
