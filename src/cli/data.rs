@@ -54,7 +54,6 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         ..DataSpec::default()
     };
     let spec = asked("data inspect", common, &JudgeOptions::default(), &spec, &["data."])?.data;
-    let (source, split) = (&spec.source.clone(), &spec.split.clone());
     let (loaded, found) = match &common.model {
         None if suite.is_empty() => (load(&spec, split)?, None),
         None => {

@@ -297,12 +297,12 @@ fn a_gathering_cut_short_loses_nothing() {
     let gather =
         |out: &str| RecordWriter::open(&dir.path().join(out), &plan, false).unwrap().gather(&plan, &shards);
     assert_eq!(gather("whole").unwrap().runs, plan.runs().len());
-    // Scores are there already when a file cannot be read, or written.
+    // Steps are there already when a file cannot be read, or written.
     let samples = shards[1].join(files::SAMPLES);
     let sound = std::fs::read(&samples).unwrap();
     std::fs::write(&samples, "no row\n").unwrap();
     gather("cut").unwrap_err();
-    assert!(dir.path().join("cut").join(files::SCORES).exists());
+    assert!(dir.path().join("cut").join(files::STEPS).exists());
     std::fs::write(&samples, sound).unwrap();
     assert_eq!(gather("cut").unwrap().runs, plan.runs().len());
     assert!(bytes(&dir.path().join("cut")) == bytes(&dir.path().join("whole")));
