@@ -91,6 +91,27 @@ fn a_gate_says_what_changed_where_ci_reads_it() {
 
     baselines(&place);
     bad_input(&place);
+    a_candidate_that_diverges_has_its_verdict(&place);
+}
+
+/// Measured on both sides, and no run of the candidate ends well in any round.
+fn a_candidate_that_diverges_has_its_verdict(place: &Place) {
+    for side in ["m/baseline", "m/candidate"] {
+        copy(place, "a", side);
+        for round in ["repeats/01", "repeats/02"] {
+            copy(place, "a", &format!("{side}/{round}"));
+        }
+        place.write(&format!("{side}/repeats/session.json"), "{\"id\": \"x\", \"rounds\": 2}\n");
+    }
+    for folder in ["", "/repeats/01", "/repeats/02"] {
+        let runs = format!("m/candidate{folder}/runs.csv");
+        place.write(&runs, &place.read(&runs).replace(",done,", ",diverged,"));
+    }
+    gate(place, &["--baseline", "m/baseline", "--candidate", "m/candidate", "--out", "lost"]).fails(1, &[]);
+    let found = findings(place, "lost");
+    for arm in ["sft", "dpo", "kto"] {
+        assert_eq!(verdict(&found, &format!("completion/{arm}")), Change::Regressed);
+    }
 }
 
 fn baselines(place: &Place) {
@@ -111,6 +132,20 @@ fn baselines(place: &Place) {
         .run(&["baseline", "save", "a", "--to", "kept", "--name", "../x"])
         .fails(2, &["is no name for a baseline"]);
     place.run(&["baseline", "show", "a"]).fails(2, &["baseline.json", "baseline list"]);
+
+    copy(place, "a", "packed");
+    for name in ["runs.csv", "scores.csv", "examples.csv"] {
+        let path = place.path("packed").join(name);
+        let file = std::fs::File::create(path.with_file_name(format!("{name}.gz"))).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &std::fs::read(&path).unwrap()).unwrap();
+        packed.finish().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    place.run(&["baseline", "save", "packed", "--to", "kept", "--name", "packed"]).succeeds();
+    for file in ["runs.csv", "scores.csv", "examples.csv"] {
+        assert_eq!(place.read(&format!("kept/packed/{file}")), place.read(&format!("kept/main/{file}")));
+    }
 
     copy(place, "kept/main", "touched");
     place.write("touched/runs.csv", &(place.read("touched/runs.csv") + "x"));

@@ -5,6 +5,7 @@ mod report_fixture;
 use std::fs;
 use std::path::Path;
 
+use kto_eval::record::Status;
 use kto_eval::report::{self, Input};
 
 fn written(input: &Input) -> tempfile::TempDir {
@@ -111,4 +112,52 @@ fn a_verdict_that_was_edited_is_found_by_judging_again() {
         report::check_comparisons(&edited, &expected).iter().map(|d| d.place.clone()).collect();
     assert_eq!(found, ["comparisons.csv:3: p", "comparisons.csv:5: verdict", "comparisons.csv:6: low"]);
     assert_eq!(report::check_comparisons(&edited[1..], &expected).len(), 1);
+}
+
+#[test]
+fn an_arm_that_lost_a_seed_is_compared_over_the_others_and_passes() {
+    let mut input = report_fixture::input(7);
+    for run in input.runs.iter_mut().filter(|r| r.arm == "dpo" && r.seed == 2) {
+        (run.status, run.note) = (Status::Diverged, "the loss is NaN at step 17".into());
+    }
+    let lost = |arm: &str, seed: u64| arm == "dpo" && seed == 2;
+    input.scores.retain(|r| !lost(&r.arm, r.seed));
+    input.examples.retain(|r| !lost(&r.arm, r.seed));
+    input.samples.retain(|r| !lost(&r.arm, r.seed));
+    let scores = input.scores.clone();
+    for c in input.comparisons.iter_mut().filter(|c| c.arm_a == "dpo" || c.arm_b == "dpo") {
+        let mean = |arm: &str| {
+            let same = scores
+                .iter()
+                .filter(|s| (&s.suite, &s.metric, &s.subset) == (&c.suite, &c.metric, &c.subset));
+            let values: Vec<f64> = same.filter(|s| s.arm == arm && s.seed != 2).map(|s| s.value).collect();
+            values.iter().sum::<f64>() / values.len() as f64
+        };
+        (c.mean_a, c.mean_b, c.seeds) = (mean(&c.arm_a), mean(&c.arm_b), 2);
+        let moved = c.mean_a - c.mean_b - c.difference;
+        (c.difference, c.low, c.high) = (c.difference + moved, c.low + moved, c.high + moved);
+    }
+    assert_eq!(places(&input, written(&input).path()), Vec::<String>::new());
+    let edited = input.comparisons.iter().position(|c| c.arm_b == "dpo").unwrap();
+    input.comparisons[edited].mean_a += 0.01;
+    input.comparisons[edited].difference += 0.01;
+    let found = places(&input, written(&input).path());
+    assert!(
+        found.iter().any(|f| f.starts_with(&format!("comparisons.csv:{}: mean_a", edited + 2))),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn a_chart_of_an_earlier_report_is_found_and_the_next_report_takes_it_away() {
+    let input = report_fixture::input(7);
+    let dir = written(&input);
+    let old = dir.path().join("charts/length-elsewhere.svg");
+    fs::write(&old, "<svg/>").unwrap();
+    fs::write(dir.path().join("charts/notes.txt"), "mine").unwrap();
+    let found = places(&input, dir.path());
+    assert!(found.len() == 1 && found[0].starts_with("charts/length-elsewhere.svg: "), "{found:?}");
+    report::write(&input, dir.path()).unwrap();
+    assert!(!old.exists() && dir.path().join("charts/notes.txt").exists());
+    assert_eq!(places(&input, dir.path()), Vec::<String>::new());
 }

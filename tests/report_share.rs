@@ -76,6 +76,32 @@ fn a_copy_without_texts_holds_none_and_its_report_follows_from_it() {
     place.run(&["report", "own", "--without-texts", "own"]).fails(2, &["is not empty"]);
 }
 
+/// Its scores on the suites before that stay on the disk, and no verdict stands on them.
+#[test]
+fn a_run_that_failed_while_it_was_scored_is_not_judged() {
+    let place = Place::new();
+    place.run(&["compare", "plan.toml", "--out", "out", "--quiet"]).succeeds();
+    let before = Records::read(&place.path("out")).unwrap();
+    let lost = before.runs.iter().find(|r| r.arm == "kto").unwrap();
+    let runs = place.read("out/runs.csv");
+    let row = runs.lines().find(|l| l.starts_with(&lost.run)).unwrap();
+    place.write("out/runs.csv", &runs.replace(row, &row.replace(",done,", ",failed,")));
+    place.run(&["report", "out"]).succeeds();
+    let after = Records::read(&place.path("out")).unwrap();
+    let seeds = |records: &Records, arm: &str| {
+        records
+            .comparisons
+            .iter()
+            .filter(|c| c.arm_a == arm || c.arm_b == arm)
+            .map(|c| c.seeds)
+            .min()
+            .unwrap()
+    };
+    assert_eq!((seeds(&before, "kto"), seeds(&after, "kto")), (2, 1));
+    assert_eq!(after.scores, before.scores, "the rows stay");
+    place.run(&["report", "out", "--check"]).succeeds();
+}
+
 #[test]
 fn packed_rows_are_read_like_plain_ones() {
     let place = Place::new();

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kto_eval::record::{EventFile, RunRow, Status, Verdict, masked_crc};
+use kto_eval::record::{EventFile, RunRow, ScoreRow, Status, StepRow, Verdict, masked_crc};
 use kto_eval::report::{self, Input};
 
 /// Set `KTO_EVAL_REPORT_OUT` to keep the fixture's reports for looking at, each in a folder of that one.
@@ -123,8 +123,52 @@ fn one_seed_many_arms_long_names_and_many_suites_are_drawn() {
     assert!(!shown("one-suite", &single)[1].contains("suite-world"));
 }
 
+/// What another trainer writes is not checked: an accuracy in per cent, a perplexity of a policy that collapsed.
+#[test]
+fn values_that_no_axis_expects_are_drawn() {
+    let mut input = report_fixture::input(7);
+    input.steps.iter_mut().for_each(|s| s.accuracy = s.accuracy.map(|a| 80.0 + a));
+    for s in input.scores.clone().into_iter().filter(|s| s.metric == "margin") {
+        let value = if s.arm == "kto" { 3.25e30 } else { 40.0 };
+        let metric = "chosen_perplexity".to_owned();
+        input.scores.push(ScoreRow { metric, value, unit: String::new(), ..s });
+    }
+    let [markdown, html, _] = shown("hostile-numbers", &input);
+    assert!(html.contains("3.25e30") && markdown.contains("3.25e30") && !markdown.contains("3250000000"));
+}
+
+#[test]
+fn runs_that_did_not_end_well_are_in_no_curve_and_no_score() {
+    let input = report_fixture::input(7);
+    let (kept, lost) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    report::write(&input, kept.path()).unwrap();
+    let mut more = input.clone();
+    let run = input.runs.iter().find(|r| r.arm == "kto").unwrap();
+    let id = "kto-s9".to_owned();
+    more.runs.push(RunRow { run: id.clone(), seed: 9, status: Status::Failed, ..run.clone() });
+    for step in input.steps.iter().filter(|s| s.run == run.run) {
+        more.steps.push(StepRow {
+            run: id.clone(),
+            seed: 9,
+            loss: 1e4,
+            kl_unclamped: Some(90.0),
+            ..step.clone()
+        });
+    }
+    // It failed in its second suite: the first one's rows are there.
+    for s in input.scores.iter().filter(|s| s.run == run.run && s.suite == "heldout") {
+        more.scores.push(ScoreRow { run: id.clone(), seed: 9, value: 0.0, ..s.clone() });
+    }
+    report::write(&more, lost.path()).unwrap();
+    let read = |dir: &tempfile::TempDir, name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    for name in ["charts/learning.svg", "charts/kto.svg", "charts/scores-heldout.svg", "tables/arms.csv"] {
+        assert!(read(&kept, name) == read(&lost, name), "{name}");
+    }
+    assert!(read(&lost, "report.md").contains("kto: 3 of 4 runs finished"));
+}
+
 fn events(dir: &Path) -> Vec<u8> {
-    let mut file = EventFile::create(dir, 1000.0).unwrap();
+    let mut file = EventFile::open(dir, 1000.0, 1).unwrap();
     for step in 1..=300 {
         file.scalars(step, 1000.5, &[("train/loss", 1.0 / step as f64), ("train/nan", f64::NAN)]).unwrap();
     }
@@ -139,7 +183,21 @@ fn tensorboard_events_are_framed_records_with_valid_checksums() {
     let dir = tempfile::tempdir().unwrap();
     events(dir.path());
     let bytes = events(dir.path());
-    let (mut rest, mut records) = (bytes.as_slice(), 0);
+    assert_eq!(count(&bytes), 301, "the version, then a record a step");
+
+    // A process that was killed leaves half a record; the next goes on from a checkpoint after step 200.
+    let file = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
+    let mut again = EventFile::open(dir.path(), 2000.0, 201).unwrap();
+    assert_eq!(again.last_step(), 200);
+    again.scalars(201, 2000.5, &[("train/loss", 0.5)]).unwrap();
+    again.flush().unwrap();
+    assert_eq!(count(&fs::read(&file).unwrap()), 202, "the version, 200 steps that are kept, a new one");
+}
+
+/// Records of an event file, each with its checksums checked.
+fn count(bytes: &[u8]) -> usize {
+    let (mut rest, mut records) = (bytes, 0);
     while !rest.is_empty() {
         let length = u64::from_le_bytes(rest[..8].try_into().unwrap()) as usize;
         let crc = |at: usize| u32::from_le_bytes(rest[at..at + 4].try_into().unwrap());
@@ -148,7 +206,7 @@ fn tensorboard_events_are_framed_records_with_valid_checksums() {
         rest = &rest[16 + length..];
         records += 1;
     }
-    assert_eq!(records, 301, "the version, then a record a step");
+    records
 }
 
 /// `python3 -m venv V && V/bin/pip install tensorboard`, then

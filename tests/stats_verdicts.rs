@@ -1,10 +1,10 @@
 //! Verdicts from rows: right sentence, right direction, rarely wrong, the same however rows are ordered.
 
 use kto_eval::base::seed::rng_at;
-use kto_eval::plan::VerdictSpec;
+use kto_eval::plan::{Overrides, Plan, VerdictSpec};
 use kto_eval::record::{ComparisonRow, Direction, ExampleRow, Family, JudgmentRow, ScoreRow, Verdict};
 use kto_eval::stats::judge::split_judge;
-use kto_eval::stats::verdicts;
+use kto_eval::stats::{Finding, claims, verdicts, verdicts_among};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
@@ -277,4 +277,47 @@ fn a_judge_that_turns_with_the_order_takes_its_part_of_the_noise() {
     let mut unseen = before.clone();
     split_judge(&mut unseen, &matches(false));
     assert_eq!(unseen[0].variance_judge, None, "a judge that sees no order has no such part");
+}
+
+#[test]
+fn an_arm_without_a_row_has_its_comparisons_and_a_claim_over_it_holds_in_part() {
+    let text = "seeds = [1, 2, 3]\nbudget = { tokens = 1000 }\n[model]\nsource = \"world\"\n[data]\n\
+                source = \"world\"\n[data.feedback]\nfraction = [0.1, 1.0]\n[verdict]\nprimary = [\"accuracy\"]\n\
+                [sweep]\nclaim = \"KTO matches DPO\"\narms = [\"kto\"]\nagainst = [\"dpo\"]\n\
+                [[arm]]\nmethod = \"kto\"\n[[arm]]\nmethod = \"dpo\"\n";
+    let plan = Plan::parse(text, "p.toml", &Overrides::default()).unwrap();
+    let planned: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
+    let asked = |a: &str, b: &str| plan.compares(a, b);
+    let of = |arms: &[(&str, f64)]| {
+        let (examples, scores) = rows(arms, 3, 300, 3, Direction::Higher);
+        let spec = VerdictSpec { primary: vec!["accuracy".into()], ..SPEC };
+        verdicts_among(&planned, &examples, &scores, &spec, None, &asked)
+    };
+    let all = [("kto@fraction=1", 0.8), ("dpo@fraction=0.1", 0.4), ("dpo@fraction=1", 0.5)];
+    // kto at a tenth of the feedback diverged under every seed.
+    let judged = of(&all);
+    let lost =
+        judged.iter().find(|c| c.arm_a == "kto@fraction=0.1" && c.arm_b == "dpo@fraction=0.1").unwrap();
+    assert_eq!(lost.verdict, Verdict::Invalid);
+    assert!(lost.words.contains("kto@fraction=0.1 has no scores"), "{}", lost.words);
+    let found = claims(&plan, &judged);
+    assert_eq!(found[0].finding, Finding::HoldsInPart, "{found:?}");
+    // Both were lost: there, too, nothing holds.
+    assert_eq!(claims(&plan, &of(&[all[0], all[2]]))[0].finding, Finding::HoldsInPart);
+    let whole = of(&[all[0], all[1], all[2], ("kto@fraction=0.1", 0.7)]);
+    assert_eq!(claims(&plan, &whole)[0].finding, Finding::Holds);
+}
+
+#[test]
+fn arms_that_agree_everywhere_are_told_how_many_prompts_would_do() {
+    let (mut examples, scores) = rows(&[("kto", 0.6), ("dpo", 0.6)], 3, 100, 4, Direction::Higher);
+    examples.iter_mut().for_each(|e| e.value = 0.0);
+    let row = &verdicts(&examples, &scores, &SPEC, None)[0];
+    assert_eq!(row.verdict, Verdict::Undecided);
+    assert!(
+        row.words.contains("about 149 prompts would settle it (more seeds alone do not)"),
+        "{}",
+        row.words
+    );
+    assert_eq!(row.detectable, None);
 }

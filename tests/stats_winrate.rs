@@ -117,3 +117,15 @@ fn an_error_names_the_line_and_what_the_file_takes() {
     assert!(error(&format!("{good}\n{{\"id\"")).contains("line 2"));
     assert!(error(r#"[{"preference":2.5}]"#).contains("annotation 1"));
 }
+
+#[test]
+fn annotations_of_one_instruction_share_their_prompt() {
+    let row = |generator: &str, instruction: &str| {
+        format!(
+            r#"{{"instruction":"{instruction}","output_1":"a","output_2":"b","generator_1":"reference","generator_2":"{generator}","preference":2}}"#
+        )
+    };
+    let list = format!("[{},{},{}]", row("x", "why?"), row("x", "how?"), row("y", "why?"));
+    let ids: Vec<String> = parse(&list).unwrap().judgments.into_iter().map(|j| j.id).collect();
+    assert_eq!(ids, ["why?", "how?", "why?"]);
+}

@@ -168,7 +168,9 @@ impl Observer for Screen {
             bars.whole.set_prefix(format!("run {} of {total}", index + 1));
         }
         self.margin = None;
-        self.tell(|events| events.begin(&run.id));
+        if let Some(events) = &mut self.events {
+            events.begin(&run.id);
+        }
         self.begin(format!("[{}/{total}] {}", index + 1, run.id));
     }
 

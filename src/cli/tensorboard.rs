@@ -25,28 +25,36 @@ impl Tensorboard {
 /// The events of the run under way.
 pub struct Events {
     dir: PathBuf,
+    /// Folder of the run under way, by name.
+    name: Option<String>,
+    /// Open from the run's first row on: that one tells what an earlier process has done of it.
     run: Option<EventFile>,
     step: u64,
 }
 
 impl Events {
     pub fn new(dir: PathBuf) -> Self {
-        Self { dir, run: None, step: 0 }
+        Self { dir, name: None, run: None, step: 0 }
+    }
+
+    pub fn begin(&mut self, run: &str) {
+        (self.name, self.run, self.step) = (Some(run.to_owned()), None, 0);
+    }
+
+    fn file(&mut self, step: u64) -> Result<Option<&mut EventFile>> {
+        let Some(name) = &self.name else { return Ok(None) };
+        if self.run.is_none() {
+            let file = EventFile::open(&self.dir.join(name), now(), step)?;
+            self.step = file.last_step();
+            self.run = Some(file);
+        }
+        Ok(self.run.as_mut())
     }
 
     /// # Errors
-    /// A folder that cannot be written to.
-    pub fn begin(&mut self, run: &str) -> Result<()> {
-        (self.run, self.step) = (None, 0);
-        self.run = Some(EventFile::create(&self.dir.join(run), now())?);
-        Ok(())
-    }
-
-    /// # Errors
-    /// A disk that is full.
+    /// A folder that cannot be written to, a disk that is full.
     pub fn step(&mut self, row: &StepRow) -> Result<()> {
-        self.step = row.step;
-        let Some(run) = &mut self.run else { return Ok(()) };
+        let Some(run) = self.file(row.step)? else { return Ok(()) };
         let values = [
             ("train/loss", Some(row.loss)),
             ("train/grad_norm", Some(row.grad_norm)),
@@ -64,20 +72,25 @@ impl Events {
         ];
         let present: Vec<(&str, f64)> = values.iter().filter_map(|(tag, v)| Some((*tag, (*v)?))).collect();
         run.scalars(row.step, now(), &present)?;
-        run.flush()
+        run.flush()?;
+        self.step = row.step;
+        Ok(())
     }
 
     /// Scores over whole suites, at the last step.
     ///
     /// # Errors
-    /// A disk that is full.
+    /// A folder that cannot be written to, a disk that is full.
     pub fn scored(&mut self, rows: &[ScoreRow]) -> Result<()> {
+        // Without a step of this process training was at its end before.
+        self.file(u64::MAX)?;
+        let step = self.step;
         let Some(run) = &mut self.run else { return Ok(()) };
         let whole = rows.iter().filter(|r| r.subset == "all" && !r.arm.starts_with(crate::record::SENTINEL));
         let named: Vec<(String, f64)> =
             whole.map(|r| (format!("{}/{}", r.suite, r.metric), r.value)).collect();
         let values: Vec<(&str, f64)> = named.iter().map(|(tag, v)| (tag.as_str(), *v)).collect();
-        run.scalars(self.step, now(), &values)?;
+        run.scalars(step, now(), &values)?;
         run.flush()
     }
 }

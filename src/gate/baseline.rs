@@ -79,10 +79,8 @@ pub fn save(from: &Path, folder: &Path, name: &str, force: bool) -> Result<Manif
 }
 
 fn write_records(records: &Records, from: &Path, to: &Path) -> Result<Vec<&'static str>> {
-    for file in [files::PLAN, files::ENVIRONMENT, files::RUNS, files::SCORES] {
-        if from.join(file).exists() {
-            std::fs::copy(from.join(file), to.join(file)).with_context(|| format!("copying {file}"))?;
-        }
+    for file in [files::PLAN, files::ENVIRONMENT] {
+        std::fs::copy(from.join(file), to.join(file)).with_context(|| format!("copying {file}"))?;
     }
     let judged = |suite: &str, metric: &str| {
         let same = |s: &&crate::record::ScoreRow| s.suite == suite && s.metric == metric;
@@ -95,6 +93,9 @@ fn write_records(records: &Records, from: &Path, to: &Path) -> Result<Vec<&'stat
         .map(|s| (s.suite.as_str(), s.metric.as_str()))
         .collect();
     let arms: Vec<&str> = records.plan.arms.iter().map(|a| a.name.as_str()).collect();
+    // Rows are written, not copied: they may be packed where they come from.
+    write_csv(&to.join(files::RUNS), records.runs.iter())?;
+    write_csv(&to.join(files::SCORES), records.scores.iter())?;
     write_csv(&to.join(files::STEPS), records.steps.iter().filter(|s| s.step <= STEPS))?;
     write_csv(
         &to.join(files::EXAMPLES),
@@ -102,8 +103,7 @@ fn write_records(records: &Records, from: &Path, to: &Path) -> Result<Vec<&'stat
             arms.contains(&e.arm.as_str()) && known.contains(&(e.suite.as_str(), e.metric.as_str()))
         }),
     )?;
-    let all = [files::PLAN, files::ENVIRONMENT, files::RUNS, files::SCORES, files::STEPS, files::EXAMPLES];
-    Ok(all.into_iter().filter(|f| to.join(f).exists()).collect())
+    Ok(vec![files::PLAN, files::ENVIRONMENT, files::RUNS, files::SCORES, files::STEPS, files::EXAMPLES])
 }
 
 fn write_csv<'r, R: Serialize + 'r>(path: &Path, rows: impl Iterator<Item = &'r R>) -> Result<()> {

@@ -55,7 +55,11 @@ fn one(bench: &Bench, arm: &str) -> Finding {
         degrees_of_freedom: 0,
         words: format!("final loss of {arm}: fewer than two seeds ended well on both sides"),
     };
-    if pairs.is_empty() || pairs.iter().any(|p| !p.0.is_finite()) {
+    if pairs.is_empty() {
+        finding.words = format!("final loss of {arm}: under no seed did it end well on both sides");
+        return finding;
+    }
+    if pairs.iter().any(|p| !p.0.is_finite()) {
         finding.words = format!("final loss of {arm}: the baseline has none");
         return finding;
     }

@@ -1,6 +1,8 @@
 //! Scores on held-out suites, by the paired statistics: an arm of the candidate against the same arm of the
 //! baseline, example by example and seed by seed.
 
+use std::collections::HashSet;
+
 use super::finding::{Finding, Kind, amount};
 use super::judge::Bench;
 use crate::record::{Direction, ExampleRow, ScoreRow};
@@ -19,6 +21,9 @@ pub(super) struct Draft {
     unit: String,
     direction: Direction,
     design: Option<Paired>,
+    /// Values of the baseline that the candidate has none for, and how many the baseline has.
+    lost: usize,
+    of: usize,
 }
 
 /// One draft an arm, suite and gated metric that the baseline has scores of.
@@ -32,7 +37,7 @@ pub(super) fn drafts(bench: &Bench) -> Vec<Draft> {
     let mut drafts: Vec<Draft> = vec![];
     for arm in bench.arms() {
         let (examples, scores) = side_by_side(bench, arm);
-        let table = Table::new(&examples, &scores);
+        let table = Table::new(&[], &examples, &scores);
         for score in b.scores.iter().filter(|s| s.arm == arm && s.subset == crate::suite::ALL) {
             let gated = score.direction != Direction::Neutral && named.contains(&score.metric);
             let known = |d: &Draft| d.arm == arm && d.suite == score.suite && d.metric == score.metric;
@@ -40,6 +45,7 @@ pub(super) fn drafts(bench: &Bench) -> Vec<Draft> {
                 continue;
             }
             let group = table.groups().find(|g| g.suite == score.suite && g.metric == score.metric);
+            let (lost, of) = lost(&examples, &score.suite, &score.metric);
             drafts.push(Draft {
                 arm: arm.to_owned(),
                 suite: score.suite.clone(),
@@ -47,10 +53,23 @@ pub(super) fn drafts(bench: &Bench) -> Vec<Draft> {
                 unit: score.unit.clone(),
                 direction: score.direction,
                 design: group.and_then(|g| g.pair(CANDIDATE, BASELINE)).map(|p| p.design),
+                lost,
+                of,
             });
         }
     }
     drafts
+}
+
+/// Values of the baseline that the candidate has none for, under the same seed, and values of the baseline.
+fn lost(examples: &[ExampleRow], suite: &str, metric: &str) -> (usize, usize) {
+    let of = |side: &str| -> HashSet<(u64, &str)> {
+        let wanted = |e: &&ExampleRow| e.arm == side && e.suite == suite && e.metric == metric;
+        let rows = examples.iter().filter(wanted).filter(|e| e.value.is_finite());
+        rows.map(|e| (e.seed, e.example.as_str())).collect()
+    };
+    let baseline = of(BASELINE);
+    (baseline.difference(&of(CANDIDATE)).count(), baseline.len())
 }
 
 impl Draft {
@@ -95,6 +114,12 @@ pub(super) fn judge(bench: &Bench, draft: &Draft) -> Finding {
         degrees_of_freedom: 0,
         words: format!("{name}: the sides have no examples in common"),
     };
+    let alike = bench.baseline.records.plan.suites == bench.candidate.records.plan.suites;
+    if draft.lost > 0 && draft.lost == draft.of && alike {
+        finding.verdict = Change::Regressed;
+        finding.words = format!("{name}: the candidate has no value of any of the baseline's {}", draft.of);
+        return finding;
+    }
     let Some(design) = draft.design.as_ref().filter(|d| d.clusters() > 1) else { return finding };
     // Three seeds that each lose one answer agree to the bit and show no spread: no less than coins would.
     let law = Components::law(design).at_least(design.coin_variance());
@@ -110,18 +135,25 @@ pub(super) fn judge(bench: &Bench, draft: &Draft) -> Finding {
     let judged = change(worst, best, tolerance);
     // One seed speaks of two checkpoints, not of two trainers: it may clear, never accuse.
     let few = seeds < 2 && matches!(judged, Change::Regressed | Change::Improved);
-    finding.verdict = if few { Change::Inconclusive } else { judged };
+    // What the candidate has no value for may be what it has become bad at: the rest cannot clear it.
+    let partial = draft.lost > 0 && matches!(judged, Change::Pass | Change::Improved);
+    finding.verdict = if few || partial { Change::Inconclusive } else { judged };
     finding.baseline = Some(design.mean_b());
     finding.candidate = Some(design.mean_a());
     finding.change = Some(mean);
     (finding.low, finding.high) = (Some(low), Some(high)).zip_finite();
     let hint = match finding.verdict {
+        Change::Inconclusive if partial => "",
         Change::Inconclusive if few => "; one seed decides nothing: plan three or more",
         Change::Inconclusive => "; more seeds or prompts would narrow it",
         _ => "",
     };
+    let missing = match draft.lost {
+        0 => String::new(),
+        n => format!("; {n} of the baseline's {} values have none in the candidate", draft.of),
+    };
     finding.words = format!(
-        "{name}: {} ({} to {}; {seeds} seeds, {} prompts), tolerance {tolerance} {}{hint}",
+        "{name}: {} ({} to {}; {seeds} seeds, {} prompts), tolerance {tolerance} {}{missing}{hint}",
         amount(mean, false, &draft.unit),
         amount(low, false, &draft.unit),
         amount(high, false, &draft.unit),

@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::baseline;
-use crate::base::error::{Context, HintExt, Result, anyhow, bail};
-use crate::record::{Records, RunRow, Status, files};
+use crate::base::error::{Context, HintExt, Result, anyhow};
+use crate::record::{Records, RunRow, files};
 
 /// Folder of the repeats in a side's folder.
 pub const REPEATS: &str = "repeats";
@@ -100,9 +100,6 @@ fn repeats(dir: &Path) -> Result<(Option<Session>, Vec<Repeat>)> {
         let folder = dir.join(format!("{round:02}"));
         let records = Records::read(&folder)
             .with_context(|| format!("{}: round {round} of {}", dir.display(), session.rounds))?;
-        if !records.runs.iter().any(|r| r.status == Status::Done) {
-            bail!("{}: no run of this round ended well", folder.display());
-        }
         repeats.push(Repeat { runs: records.runs, steps: records.steps });
     }
     Ok((Some(session), repeats))

@@ -2,8 +2,9 @@
 
 use super::finding::{Finding, Kind, amount, short};
 use super::judge::Bench;
-use super::side::Repeat;
+use super::side::{Repeat, Side};
 use crate::record::{Direction, RunRow, Status};
+use crate::stats::distribution::t_quantile;
 use crate::stats::gate::{Change, Ratio, ratio};
 use crate::stats::signed_rank::fewest;
 
@@ -19,10 +20,11 @@ pub(super) fn judge(bench: &Bench, kind: Kind, tolerance: f64) -> Vec<Finding> {
 
 fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
     let throughput = kind == Kind::Throughput;
-    let counted = bench.baseline.records.runs.iter().any(|r| r.arm == arm && r.policy_tokens > 0);
+    let told = |side: &Side| side.records.runs.iter().any(|r| r.arm == arm && r.policy_tokens > 0);
+    let counted = told(bench.baseline) && told(bench.candidate);
     let unit = match (throughput, counted) {
         (true, true) => "tokens/s",
-        // A trainer that does not say how many tokens it saw: budgets are the same, so runs per time are.
+        // A trainer that does not say how many tokens it saw (on one side): budgets are the same, so runs per time are.
         (true, false) => "runs/s",
         (false, _) => "MiB",
     };
@@ -62,7 +64,8 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
     };
     let pairs: Vec<(f64, f64)> =
         b.repeats.iter().zip(&c.repeats).filter_map(|(b, c)| Some((value(b)?, value(c)?))).collect();
-    let Some(r) = ratio(&pairs, throughput, tolerance, bench.history.noise(&id), bench.tail) else {
+    let noise = bench.history.noise(&id);
+    let Some(r) = ratio(&pairs, throughput, tolerance, noise, bench.tail) else {
         finding.words = format!("{what} of {arm}: fewer than two rounds measured it on both sides");
         return finding;
     };
@@ -80,7 +83,10 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
         (Change::Inconclusive, least) if pairs.len() < least => {
             format!("; fewer than {least} rounds can show no change at this gate's chance of a false alarm")
         }
-        (Change::Inconclusive, _) => more_rounds(&r, throughput, tolerance, pairs.len()),
+        (Change::Inconclusive, _) => {
+            let floor = t_quantile(bench.tail, f64::INFINITY) * noise.between;
+            more_rounds(&r, throughput, tolerance, pairs.len(), floor)
+        }
         _ => String::new(),
     };
     let interval = match r.interval.high.is_finite() {
@@ -102,13 +108,22 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
     finding
 }
 
-/// How many rounds would decide a change of the size seen: the interval narrows with their root.
-fn more_rounds(r: &Ratio, higher_is_better: bool, tolerance: f64, rounds: usize) -> String {
-    let sign = if higher_is_better { 1.0 } else { -1.0 };
-    let worst = if higher_is_better { r.interval.low } else { r.interval.high };
-    let half = (r.ratio.ln() - worst.ln()).abs();
-    let room = (sign * r.ratio.ln() + tolerance.ln_1p()).abs();
+/// How many rounds would decide a change of the size seen: the interval narrows with their root, down to `floor` (of
+/// half its width, on the log scale), which the spread between earlier gates sets.
+fn more_rounds(r: &Ratio, higher_is_better: bool, tolerance: f64, rounds: usize, floor: f64) -> String {
+    let limit = if higher_is_better { (-tolerance).ln_1p() } else { tolerance.ln_1p() };
+    let at = r.ratio.ln();
+    // The end that reaches across the tolerance.
+    let end = if at > limit { r.interval.low } else { r.interval.high };
+    let (half, room) = ((at - end.ln()).abs(), (at - limit).abs());
     let needed = rounds as f64 * (half / room).powi(2);
+    if floor > 0.0 && floor >= room {
+        return format!(
+            "; earlier gates differ among themselves by more than is left to the tolerance (± {:.1} %): no number of \
+             rounds would decide it",
+            100.0 * floor.exp_m1()
+        );
+    }
     match needed.is_finite() && needed < 99.0 {
         true => format!("; about {} rounds would decide it", needed.ceil()),
         false => "; more rounds, or a quieter machine, would narrow it".to_owned(),

@@ -4,6 +4,7 @@
 use super::finding::{Finding, Kind};
 use super::judge::Bench;
 use super::side::Repeat;
+use crate::plan::Budget;
 use crate::record::{Direction, StepRow};
 use crate::stats::Interval;
 use crate::stats::gate::{Change, residual};
@@ -62,6 +63,8 @@ struct Seen {
     signal: &'static Signal,
     apart: Apart,
     allowed: Apart,
+    /// Steps told of by baseline and candidate: of the first seed where they differ, else of the first.
+    steps: [usize; 2],
 }
 
 /// One finding an arm that tells its steps: that of its worst signal.
@@ -91,16 +94,16 @@ fn one(bench: &Bench, arm: &str) -> Finding {
         rank as f64 * 1e12 + excess
     };
     let worst = seen.iter().rev().max_by(|a, b| place(a).total_cmp(&place(b)));
-    worst.map_or_else(|| absent(arm), |s| finding(bench, arm, s, &again, verdict(s)))
+    worst.map_or_else(|| absent(arm), |s| finding(arm, s, &again, verdict(s)))
 }
 
 /// Every signal that either side has.
 fn seen(bench: &Bench, arm: &str) -> Vec<Seen> {
     let config = &bench.config.trajectory;
     let seeds = bench.seeds(arm);
-    let full = [&bench.baseline.records.steps, &bench.candidate.records.steps];
-    let first = |seed: &u64| full.map(|rows| first_steps(rows, arm, *seed, config.steps));
-    let sides: Vec<[Vec<&StepRow>; 2]> = seeds.iter().map(first).collect();
+    let sides: Vec<[Vec<&StepRow>; 2]> = seeds.iter().map(|seed| full(bench, arm, *seed)).collect();
+    let counts = || sides.iter().map(|side| [side[0].len(), side[1].len()]);
+    let Some(steps) = counts().find(|[b, c]| b != c).or_else(|| counts().next()) else { return vec![] };
     let one = |signal: &'static Signal| {
         let of = |[b, c]: &[Vec<&StepRow>; 2]| apart(&series(b, signal), &series(c, signal), signal);
         let each: Vec<Apart> = sides.iter().filter_map(of).collect();
@@ -108,7 +111,7 @@ fn seen(bench: &Bench, arm: &str) -> Vec<Seen> {
             true => Apart { max: config.counts, mean: f64::INFINITY },
             false => Apart { max: config.max, mean: config.mean },
         };
-        Some(Seen { signal, apart: together(&each)?, allowed })
+        Some(Seen { signal, apart: together(&each)?, allowed, steps })
     };
     SIGNALS.iter().filter_map(one).collect()
 }
@@ -122,6 +125,23 @@ fn together(each: &[Apart]) -> Option<Apart> {
     })
 }
 
+/// The first steps of both sides' full runs: as many as are asked for, where the baseline's rows (a saved one keeps the
+/// first 200 steps) go so far. A budget of time ends where the machine is: there, as many as both have.
+fn full<'b>(bench: &Bench<'b>, arm: &str, seed: u64) -> [Vec<&'b StepRow>; 2] {
+    let [baseline, candidate] = [&bench.baseline.records, &bench.candidate.records];
+    let asked = bench.config.trajectory.steps;
+    let mut b = first_steps(&baseline.steps, arm, seed, asked);
+    let taken = bench.baseline.run(arm, seed).map_or(0, |r| r.steps);
+    let cut = b.last().is_some_and(|last| last.step < taken);
+    let mut c = first_steps(&candidate.steps, arm, seed, if cut { b.len() } else { asked });
+    if matches!(baseline.plan.budget, Budget::Seconds(_)) {
+        let both = b.len().min(c.len());
+        b.truncate(both);
+        c.truncate(both);
+    }
+    [b, c]
+}
+
 /// The first steps of a run.
 fn first_steps<'r>(rows: &'r [StepRow], arm: &str, seed: u64, steps: usize) -> Vec<&'r StepRow> {
     rows.iter().filter(|s| s.seed == seed && s.arm == arm).take(steps).collect()
@@ -131,14 +151,13 @@ fn series(rows: &[&StepRow], signal: &Signal) -> Vec<Option<f64>> {
     rows.iter().map(|s| (signal.of)(s)).collect()
 }
 
-/// `None`: neither side has the signal. One that only one side has is infinitely far.
+/// `None`: neither side has the signal, or the baseline has no steps. A step where only one side has it is infinitely far.
 fn apart(b: &[Option<f64>], c: &[Option<f64>], signal: &Signal) -> Option<Apart> {
-    if b.is_empty() || c.is_empty() || b.iter().chain(c).all(Option::is_none) {
+    if b.is_empty() || b.iter().chain(c).all(Option::is_none) {
         return None;
     }
-    let far = Apart { max: f64::INFINITY, mean: f64::INFINITY };
-    if b.iter().all(Option::is_none) || c.iter().all(Option::is_none) {
-        return Some(far);
+    if lacks(b, c) || lacks(c, b) {
+        return Some(Apart { max: f64::INFINITY, mean: f64::INFINITY });
     }
     let both: Vec<(f64, f64)> = b.iter().zip(c).filter_map(|(b, c)| Some(((*b)?, (*c)?))).collect();
     let (b, c): (Vec<f64>, Vec<f64>) = both.into_iter().unzip();
@@ -146,6 +165,11 @@ fn apart(b: &[Option<f64>], c: &[Option<f64>], signal: &Signal) -> Option<Apart>
     let r = residual(&b, &c)?;
     let unit = |x: f64| if x == 0.0 { 0.0 } else { x / scale };
     Some(Apart { max: unit(r.max), mean: unit(r.mean) })
+}
+
+/// Whether `other` has a value at a step where `own` has none.
+fn lacks(own: &[Option<f64>], other: &[Option<f64>]) -> bool {
+    other.iter().enumerate().any(|(i, x)| x.is_some() && own.get(i).copied().flatten().is_none())
 }
 
 fn mean_size(b: &[f64]) -> f64 {
@@ -195,13 +219,17 @@ fn again(bench: &Bench, arm: &str, beyond: &[&Seen]) -> Again {
 fn projected(bench: &Bench, arm: &str, beyond: &[&Seen], b: &Repeat, c: &Repeat) -> Option<f64> {
     let steps = bench.config.trajectory.steps;
     let seed = b.steps.iter().find(|s| s.arm == arm)?.seed;
-    let rows = [&bench.baseline.records.steps, &bench.candidate.records.steps, &b.steps, &c.steps]
-        .map(|rows| first_steps(rows, arm, seed, steps));
+    let [full_b, full_c] = full(bench, arm, seed);
+    let [b, c] = [&b.steps, &c.steps].map(|rows| first_steps(rows, arm, seed, steps));
+    let rows = [full_b, full_c, b, c];
     let share = |signal: &Signal| {
         let [full_b, full_c, b, c] = [0, 1, 2, 3].map(|i| series(&rows[i], signal));
         // A signal that is lost, or not finite, on one side is a difference of that kind alone.
         let lost = |x: &[Option<f64>], y: &[Option<f64>]| {
-            f64::from(u8::from(broken(y))) - f64::from(u8::from(broken(x)))
+            let worse = |own: &[Option<f64>], other: &[Option<f64>]| {
+                f64::from(u8::from(broken(own) || lacks(own, other)))
+            };
+            worse(y, x) - worse(x, y)
         };
         let way = lost(&full_b, &full_c);
         if way != 0.0 {
@@ -220,16 +248,15 @@ fn projected(bench: &Bench, arm: &str, beyond: &[&Seen], b: &Repeat, c: &Repeat)
 }
 
 fn broken(series: &[Option<f64>]) -> bool {
-    series.iter().all(Option::is_none) || series.iter().flatten().any(|x| !x.is_finite())
+    series.iter().flatten().any(|x| !x.is_finite())
 }
 
 fn minus(a: Option<f64>, b: Option<f64>) -> Option<f64> {
     Some(a? - b?).filter(|d| d.is_finite())
 }
 
-fn finding(bench: &Bench, arm: &str, seen: &Seen, again: &Again, verdict: Change) -> Finding {
-    let Seen { signal, apart, allowed } = seen;
-    let steps = bench.config.trajectory.steps;
+fn finding(arm: &str, seen: &Seen, again: &Again, verdict: Change) -> Finding {
+    let Seen { signal, apart, allowed, steps: [steps, now] } = seen;
     let size = |x: f64| if signal.count { format!("{:.2} %", 100.0 * x) } else { format!("{x:.3} sd") };
     let limits = match signal.count {
         true => format!("{} is allowed", size(allowed.max)),
@@ -252,12 +279,17 @@ fn finding(bench: &Bench, arm: &str, seen: &Seen, again: &Again, verdict: Change
     };
     let name = signal.name.replace('_', " ");
     let words = match apart.max.is_finite() {
+        _ if steps != now => {
+            format!("trajectory of {arm}: {now} steps in the candidate where the baseline has {steps}{known}")
+        }
         true => format!(
             "{name} of {arm} over the first {steps} steps: at most {} and on average {} from the baseline, {limits}{known}",
             size(apart.max),
             size(apart.mean)
         ),
-        false => format!("{name} of {arm}: only one side has it, or it is not finite on one side{known}"),
+        false => format!(
+            "{name} of {arm}: at some step only one side has it, or it is not finite on one side{known}"
+        ),
     };
     let finite = |x: f64| Some(x).filter(|x| x.is_finite());
     let interval = match again {

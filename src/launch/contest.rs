@@ -5,7 +5,9 @@ use std::path::Path;
 
 use crate::base::error::Result;
 use crate::plan::BASE_ARM;
-use crate::record::{JudgmentRow, Records, SENTINEL, SampleRow, StrengthRow, WinRateRow, replace_contests};
+use crate::record::{
+    JudgmentRow, Records, SENTINEL, SampleRow, StrengthRow, WinRateRow, counted, replace_contests,
+};
 use crate::stats::winrate::{Judgment, bradley_terry, length_controlled, win_rate};
 use crate::suite::estimate;
 
@@ -20,12 +22,14 @@ const RESAMPLES: usize = 1000;
 /// # Errors
 /// A folder that cannot be written.
 pub(super) fn write(dir: &Path, records: &Records) -> Result<()> {
-    let suites: BTreeSet<&str> = records.judgments.iter().map(|j| j.suite.as_str()).collect();
+    let counted = counted(&records.runs);
+    let judgments = || records.judgments.iter().filter(|j| counted(&j.run));
+    let suites: BTreeSet<&str> = judgments().map(|j| j.suite.as_str()).collect();
     let (mut rates, mut strengths) = (Vec::new(), Vec::new());
     for suite in suites {
-        let samples: Vec<&SampleRow> = records.samples.iter().filter(|s| s.suite == suite).collect();
-        let mut judged: Vec<JudgmentRow> =
-            records.judgments.iter().filter(|j| j.suite == suite).cloned().collect();
+        let samples: Vec<&SampleRow> =
+            records.samples.iter().filter(|s| s.suite == suite && counted(&s.run)).collect();
+        let mut judged: Vec<JudgmentRow> = judgments().filter(|j| j.suite == suite).cloned().collect();
         judged.extend(arms_by_reward(&samples));
         // Examples of one prompt are resampled together, whatever their ids.
         let prompts: BTreeMap<&str, &str> =

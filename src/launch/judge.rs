@@ -1,12 +1,14 @@
 //! From the rows on disk to verdicts and a report; nothing is run.
 
+use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
 use super::contest;
 use crate::base::error::Result;
-use crate::plan::{Budget, Plan};
+use crate::plan::{Arm, Budget, Plan};
 use crate::record::{
-    ComparisonRow, JudgeUsage, Records, RunRow, SENTINEL, ScoreRow, Status, Texts, replace_comparisons,
+    ComparisonRow, ExampleRow, JudgeUsage, JudgmentRow, Records, RunRow, SENTINEL, ScoreRow, Status, Texts,
+    counted, replace_comparisons,
 };
 use crate::report::{self, Input};
 use crate::stats;
@@ -22,9 +24,6 @@ pub struct Judged {
     /// Why there are no verdicts: the budgets did not match, or a sentinel won.
     pub invalid: Option<String>,
 }
-
-/// Arms may end this far apart in the matched currency, as a share of the largest.
-const BUDGET_TOLERANCE: f64 = 0.01;
 
 /// Judges the records in `dir`, and writes comparisons and report beside them.
 ///
@@ -53,14 +52,22 @@ fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
 
 /// Every comparison, judged from the other rows; and why there is no verdict, where there is none.
 fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
-    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&records.scores));
-    let contestants: Vec<ScoreRow> =
-        records.scores.iter().filter(|s| !s.arm.starts_with(SENTINEL)).cloned().collect();
+    let counted = counted(&records.runs);
+    let scores: Vec<ScoreRow> = records.scores.iter().filter(|s| counted(&s.run)).cloned().collect();
+    // By far the longest file: copied only where a run is left out.
+    let examples: Cow<'_, [ExampleRow]> = match records.examples.iter().all(|e| counted(&e.run)) {
+        true => Cow::Borrowed(&records.examples),
+        false => records.examples.iter().filter(|e| counted(&e.run)).cloned().collect(),
+    };
+    let judgments: Vec<JudgmentRow> = records.judgments.iter().filter(|j| counted(&j.run)).cloned().collect();
+    let invalid = unmatched(&records.plan, &records.runs).or_else(|| sentinel_won(&scores));
+    let contestants: Vec<ScoreRow> = scores.into_iter().filter(|s| !s.arm.starts_with(SENTINEL)).collect();
     let plan = &records.plan;
+    let arms: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
     let asked = |a: &str, b: &str| plan.compares(a, b);
     let mut judged =
-        stats::verdicts_among(&records.examples, &contestants, &plan.verdict, invalid.as_deref(), &asked);
-    stats::judge::split_judge(&mut judged, &records.judgments);
+        stats::verdicts_among(&arms, &examples, &contestants, &plan.verdict, invalid.as_deref(), &asked);
+    stats::judge::split_judge(&mut judged, &judgments);
     (judged, invalid)
 }
 
@@ -71,35 +78,29 @@ fn unmatched(plan: &Plan, runs: &[RunRow]) -> Option<String> {
     budgets.sort_by(f64::total_cmp);
     budgets.dedup();
     budgets.iter().find_map(|&budget| {
-        let planned = |r: &&RunRow| {
-            let arm = plan.arms.iter().find(|a| a.name == r.arm);
-            arm.map_or(plan.budget, |a| a.budget).amount() == budget
+        let same = plan.arms.iter().filter(|a| a.budget.amount() == budget);
+        let mean = |arm: &Arm| {
+            let done = runs.iter().filter(|r| r.arm == arm.name && r.status == Status::Done);
+            let spent: Vec<f64> = done.map(|r| amount(r, plan.budget)).collect();
+            (!spent.is_empty()).then(|| spent.iter().sum::<f64>() / spent.len() as f64)
         };
-        let done = runs.iter().filter(|r| r.status == Status::Done && !unreported(plan, r)).filter(planned);
-        too_far_apart(plan, &done.map(|r| (r.run.as_str(), amount(r, plan.budget))).collect::<Vec<_>>())
+        too_far_apart(plan, &same.filter_map(|a| Some((a.name.as_str(), mean(a)?))).collect::<Vec<_>>())
     })
 }
 
 fn too_far_apart(plan: &Plan, spent: &[(&str, f64)]) -> Option<String> {
-    let (least, low) = *spent.iter().min_by(|a, b| a.1.total_cmp(&b.1))?;
-    let (most, high) = *spent.iter().max_by(|a, b| a.1.total_cmp(&b.1))?;
-    let apart = (high - low) / high;
-    (apart > BUDGET_TOLERANCE).then(|| {
-        let currency = plan.budget.currency();
-        format!(
-            "the budgets did not match: {least} spent {low} {currency}, {most} {high}, {:.1} % apart (at most \
-             {:.0} % is allowed)",
-            100.0 * apart,
-            100.0 * BUDGET_TOLERANCE
-        )
-    })
-}
-
-/// An external trainer that does not say what it spent: it cannot be held to the budget, and its silence does
-/// not make the other arms' comparison invalid.
-fn unreported(plan: &Plan, row: &RunRow) -> bool {
-    let external = plan.arms.iter().any(|a| a.name == row.arm && a.trainer.is_some());
-    external && amount(row, plan.budget) == 0.0
+    let apart = report::apart(spent.iter().map(|s| s.1)).filter(|a| *a > report::MOST_APART)?;
+    // An external trainer that does not say what it spent cannot be held to the budget.
+    let told = || spent.iter().filter(|s| s.1 > 0.0);
+    let (least, low) = told().min_by(|a, b| a.1.total_cmp(&b.1))?;
+    let (most, high) = told().max_by(|a, b| a.1.total_cmp(&b.1))?;
+    let currency = plan.budget.currency();
+    Some(format!(
+        "the budgets did not match: {least} spent {low:.0} {currency} a run, {most} {high:.0}, {:.1} % apart (at most \
+         {:.0} % is allowed)",
+        100.0 * apart,
+        100.0 * report::MOST_APART
+    ))
 }
 
 fn amount(row: &RunRow, budget: Budget) -> f64 {
@@ -147,4 +148,40 @@ pub fn check_report(dir: &Path) -> Result<Vec<report::Difference>> {
     let mut found = report::check_comparisons(&records.comparisons, &expected);
     found.extend(report::check_input(&Input::of(records)?, dir)?);
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Overrides;
+
+    fn run(arm: &str, seed: u64, policy_tokens: u64, status: Status) -> RunRow {
+        let row = serde_json::json!({
+            "run": format!("{arm}-s{seed}"), "arm": arm, "method": arm, "seed": seed, "status": status, "note": "",
+            "steps": 1, "examples": 1, "labels": 1, "policy_tokens": policy_tokens, "completion_tokens": 1,
+            "computed_tokens": 1, "kl_tokens": 0, "reference_tokens": 0, "flops": 1.0, "epochs": 1.0,
+            "final_loss": 0.4, "weights": "", "train_seconds": 1.0, "tokens_per_second": 1.0,
+            "reference_seconds": 0.0, "score_seconds": 0.0, "start_host_mib": 1.0, "peak_host_mib": 1.0,
+            "peak_device_mib": 0.0
+        });
+        serde_json::from_value(row).unwrap()
+    }
+
+    /// Means are held together, as the report's ledger does: one run's last batch decides nothing.
+    #[test]
+    fn budgets_match_where_the_arms_means_do() {
+        let plan = Plan::open("quickstart", &Overrides::default()).unwrap();
+        let spent = |kto: [u64; 2], dpo: [u64; 2]| {
+            let of = |arm, spent: [u64; 2]| [1, 2].map(|s| run(arm, s, spent[s as usize - 1], Status::Done));
+            let mut runs = [of("kto", kto), of("dpo", dpo)].concat();
+            // A run that was lost early is held to nothing.
+            runs.push(run("dpo", 3, 10, Status::Diverged));
+            unmatched(&plan, &runs)
+        };
+        assert_eq!(spent([5000, 5060], [5000, 5030]), None);
+        assert_eq!(spent([10_000, 10_000], [10_099, 10_099]), None);
+        let said = spent([10_000, 10_000], [10_101, 10_102]).unwrap();
+        assert!(said.contains("kto spent 10000 tokens a run, dpo 10102, 1.0 % apart"), "{said}");
+        assert_eq!(spent([10_000, 10_000], [0, 0]), None, "an arm that does not say is held to nothing");
+    }
 }

@@ -1,6 +1,5 @@
 //! `environment.json`: where and on what the rows were made.
 
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -105,7 +104,8 @@ impl Environment {
     pub fn here(device: &str, threads: usize) -> Self {
         Self {
             version: env!("CARGO_PKG_VERSION").to_owned(),
-            commit: commit(),
+            // Of the build, whatever the checkout has become since: build.rs.
+            commit: env!("KTO_EVAL_COMMIT").to_owned(),
             os: os(),
             cpu: cpu(),
             threads,
@@ -113,19 +113,6 @@ impl Environment {
             started: iso_8601(SystemTime::now()),
             ..Self::default()
         }
-    }
-}
-
-/// What the build was told, else the checkout that the program was built in, where it is still there.
-fn commit() -> String {
-    if let Some(commit) = option_env!("KTO_EVAL_COMMIT") {
-        return commit.to_owned();
-    }
-    let git =
-        ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"];
-    match Command::new("git").args(git).output() {
-        Ok(out) if out.status.success() => String::from_utf8_lossy(&out.stdout).trim().to_owned(),
-        _ => String::new(),
     }
 }
 

@@ -18,24 +18,38 @@ const MASK: u32 = 0xa282_ead8;
 /// The events of one run: a folder with one file in it.
 pub struct EventFile {
     out: BufWriter<File>,
+    last: u64,
 }
 
 impl EventFile {
-    /// A new file in `dir`; one that an earlier attempt at the run left there is replaced.
+    /// The file in `dir`, with what an earlier attempt at the run left there of the steps before `step`: that is what a
+    /// run that goes on from a checkpoint keeps, and of one that begins anew (`step` 1) nothing.
     ///
     /// `seconds`: now, since 1970.
     ///
     /// # Errors
     /// A folder that cannot be written to.
-    pub fn create(dir: &Path, seconds: f64) -> Result<Self> {
+    pub fn open(dir: &Path, seconds: f64, step: u64) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let path = dir.join(NAME);
+        let earlier = fs::read(&path).unwrap_or_default();
         let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-        let mut events = Self { out: BufWriter::new(file) };
+        let mut events = Self { out: BufWriter::new(file), last: 0 };
         let mut message = double(1, seconds);
         message.extend(bytes(3, VERSION.as_bytes()));
         events.record(&message)?;
+        for (at, message) in messages(&earlier).filter_map(|m| Some((step_of(m)?, m))) {
+            if at < step {
+                events.record(message)?;
+                events.last = events.last.max(at);
+            }
+        }
         Ok(events)
+    }
+
+    /// The last step that was kept; 0: none.
+    pub fn last_step(&self) -> u64 {
+        self.last
     }
 
     /// One event with these scalars; those that are not finite are left out.
@@ -69,6 +83,29 @@ impl EventFile {
             [&length, &masked_crc(&length).to_le_bytes(), message, &masked_crc(message).to_le_bytes()];
         parts.iter().try_for_each(|part| self.out.write_all(part)).context("writing TensorBoard events")
     }
+}
+
+/// The whole records of a file; a writer that was killed leaves half a one.
+fn messages(mut file: &[u8]) -> impl Iterator<Item = &[u8]> {
+    std::iter::from_fn(move || {
+        let length = usize::try_from(u64::from_le_bytes(file.get(..8)?.try_into().ok()?)).ok()?;
+        let message = file.get(12..)?.get(..length)?;
+        file = file.get(16 + length..)?;
+        Some(message)
+    })
+}
+
+/// The step of an event as this program writes them: the time (nine bytes), then the step. The version has none.
+fn step_of(message: &[u8]) -> Option<u64> {
+    let (tag, rest) = message.get(9..)?.split_first()?;
+    let mut step = 0u64;
+    for (i, byte) in rest.iter().enumerate().take_while(|_| *tag == 2 << 3) {
+        step |= u64::from(byte & 0x7f).checked_shl(7 * i as u32)?;
+        if byte & 0x80 == 0 {
+            return Some(step);
+        }
+    }
+    None
 }
 
 /// A field of wire type 1.
@@ -125,5 +162,10 @@ mod tests {
         assert_eq!(varint(1), [1]);
         assert_eq!(varint(300), [0xac, 2]);
         assert_eq!(varint(u64::MAX).len(), 10);
+        for step in [0, 1, 300, u64::MAX] {
+            let event = [double(1, 9.0), vec![2 << 3], varint(step), bytes(5, b"x")].concat();
+            assert_eq!(step_of(&event), Some(step));
+        }
+        assert_eq!(step_of(&[double(1, 9.0), bytes(3, VERSION.as_bytes())].concat()), None);
     }
 }

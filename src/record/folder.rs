@@ -4,6 +4,7 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
+use super::table::packed;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{Overrides, Plan};
 
@@ -96,9 +97,10 @@ pub(super) fn lock(dir: &Path) -> Result<File> {
 /// Where the folder has another plan's results; the message names it and the first line that differs.
 pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     let path = dir.join(files::PLAN);
+    let holds = |file: &str| dir.join(file).exists() || packed(&dir.join(file)).exists();
     let remedy = "name another folder with --out, or give --force to delete what is there";
     if !path.exists() {
-        let stray = files::ALL.iter().find(|f| dir.join(f).exists());
+        let stray = files::ALL.iter().find(|f| holds(f));
         return match stray {
             Some(file) => Err(anyhow!("{} holds {file} but no plan.toml", dir.display())).hint(remedy),
             None => Ok(()),
@@ -106,7 +108,7 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     }
     // A plan alone is what a command left that found something wrong before it made a row.
     let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
-    if !rows.iter().any(|f| dir.join(f).exists()) {
+    if !rows.iter().any(|f| holds(f)) {
         return Ok(());
     }
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -138,7 +140,7 @@ pub(super) fn remove(path: &Path) -> Result<()> {
 pub(super) fn clear(dir: &Path) -> Result<()> {
     for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
         remove(&dir.join(file))?;
-        remove(&super::table::packed(&dir.join(file)))?;
+        remove(&packed(&dir.join(file)))?;
     }
     for folder in [files::CHECKPOINTS, files::SHARDS].map(|name| dir.join(name)) {
         match fs::remove_dir_all(&folder) {

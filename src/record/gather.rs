@@ -26,6 +26,18 @@ pub struct Gathered {
     pub notes: Vec<String>,
 }
 
+/// Files with rows of runs, but for `runs.csv`.
+const ROWS: [&str; 8] = [
+    files::STEPS,
+    files::SCORES,
+    files::EXAMPLES,
+    files::SAMPLES,
+    files::JUDGMENTS,
+    files::TRAINERS,
+    files::ROLLOUTS,
+    files::PHASES,
+];
+
 /// Where each run's rows are taken from: the index of a folder.
 struct Choice {
     runs: BTreeMap<String, usize>,
@@ -48,38 +60,8 @@ impl RecordWriter {
         let folders: Vec<PathBuf> = std::iter::once(own.clone()).chain(shards.iter().cloned()).collect();
         let (environment, notes) = environments(&folders)?;
         let choice = choose(plan, &folders)?;
-        let seeds: BTreeMap<u64, usize> = plan.seeds.iter().enumerate().map(|(i, &s)| (s, i)).collect();
-        let order: BTreeMap<String, usize> =
-            plan.runs().into_iter().enumerate().map(|(i, r)| (r.id, i + 1)).collect();
-        for name in [
-            files::RUNS,
-            files::STEPS,
-            files::SCORES,
-            files::EXAMPLES,
-            files::SAMPLES,
-            files::JUDGMENTS,
-            files::TRAINERS,
-            files::ROLLOUTS,
-            files::PHASES,
-        ] {
-            let mut suites: Vec<String> = vec![];
-            let paths: Vec<PathBuf> = folders.iter().map(|f| f.join(name)).collect();
-            self.replace_rows(name, &paths, &mut |folder, row| {
-                if !belongs_to_base(row.run) {
-                    let place = *order.get(row.run)?;
-                    return (choice.runs.get(row.run) == Some(&folder)).then_some((place, 0, 0));
-                }
-                if choice.base.get(&row.seed) != Some(&folder) {
-                    return None;
-                }
-                // One machine scores the starting checkpoint suite by suite, and within it seed by seed.
-                let known = suites.iter().position(|s| s == row.suite);
-                let suite = known.unwrap_or_else(|| {
-                    suites.push(row.suite.to_owned());
-                    suites.len() - 1
-                });
-                Some((0, suite, *seeds.get(&row.seed)?))
-            })?;
+        for name in ROWS {
+            self.gather_rows(name, plan, &folders, &choice)?;
         }
         gather_trials(plan, &folders)?;
         gather_usage(&own, shards)?;
@@ -87,10 +69,37 @@ impl RecordWriter {
             let text = serde_json::to_string_pretty(&environment)? + "\n";
             super::folder::replace(&own.join(files::ENVIRONMENT), text.as_bytes())?;
         }
+        // Last: a gathering that was cut short before this leaves rows of unfinished runs, and the shards are read again.
+        self.gather_rows(files::RUNS, plan, &folders, &choice)?;
         let rows: Vec<RunRow> = row_file(&own, files::RUNS).read()?;
         let lost = rows.iter().filter(|r| r.status != Status::Done).count();
-        let missing = order.keys().filter(|id| !choice.runs.contains_key(*id)).cloned().collect();
+        let ids: BTreeSet<String> = plan.runs().into_iter().map(|r| r.id).collect();
+        let missing = ids.into_iter().filter(|id| !choice.runs.contains_key(id)).collect();
         Ok(Gathered { runs: rows.len(), lost, missing, notes })
+    }
+
+    fn gather_rows(&mut self, name: &str, plan: &Plan, folders: &[PathBuf], choice: &Choice) -> Result<()> {
+        let seeds: BTreeMap<u64, usize> = plan.seeds.iter().enumerate().map(|(i, &s)| (s, i)).collect();
+        let order: BTreeMap<String, usize> =
+            plan.runs().into_iter().enumerate().map(|(i, r)| (r.id, i + 1)).collect();
+        let mut suites: Vec<String> = vec![];
+        let paths: Vec<PathBuf> = folders.iter().map(|f| f.join(name)).collect();
+        self.replace_rows(name, &paths, &mut |folder, row| {
+            if !belongs_to_base(row.run) {
+                let place = *order.get(row.run)?;
+                return (choice.runs.get(row.run) == Some(&folder)).then_some((place, 0, 0));
+            }
+            if choice.base.get(&row.seed) != Some(&folder) {
+                return None;
+            }
+            // One machine scores the starting checkpoint suite by suite, and within it seed by seed.
+            let known = suites.iter().position(|s| s == row.suite);
+            let suite = known.unwrap_or_else(|| {
+                suites.push(row.suite.to_owned());
+                suites.len() - 1
+            });
+            Some((0, suite, *seeds.get(&row.seed)?))
+        })
     }
 }
 
@@ -131,6 +140,15 @@ fn gather_usage(own: &Path, shards: &[PathBuf]) -> Result<()> {
 
 pub(super) fn belongs_to_base(run: &str) -> bool {
     run == BASE_ARM || run.starts_with(SENTINEL)
+}
+
+/// Whose scores are judged: runs that ended well, the starting checkpoint and sentinels. One that failed while it was
+/// scored, or is not at its end, has the rows of some suites alone. Without a row in `runs` (of another trainer) all are.
+pub fn counted(runs: &[RunRow]) -> impl Fn(&str) -> bool + use<> {
+    let done: BTreeSet<String> =
+        runs.iter().filter(|r| r.status == Status::Done).map(|r| r.run.clone()).collect();
+    let all = runs.is_empty();
+    move |run| all || belongs_to_base(run) || done.contains(run)
 }
 
 /// The plan that a record folder belongs to.

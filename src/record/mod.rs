@@ -22,7 +22,7 @@ mod writer;
 pub use environment::{Environment, Overlap, Texts};
 pub use events::{EventFile, masked_crc};
 pub use folder::files;
-pub use gather::{Gathered, finished_runs, plan_of};
+pub use gather::{Gathered, counted, finished_runs, plan_of};
 pub use names::metric_words;
 pub use reader::Records;
 pub use schema::*;

@@ -279,7 +279,7 @@ pub struct ComparisonRow {
     pub examples: u64,
     pub clusters: u64,
     /// Smallest true difference that this design finds with probability 0.8.
-    pub detectable: f64,
+    pub detectable: Option<f64>,
     /// Variance of a difference between seeds, between prompts, by the judge (of one that was asked in both orders)
     /// and by what is left (sampling, seed × prompt). Absent: cannot be told.
     #[serde(default)]

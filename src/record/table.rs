@@ -76,7 +76,19 @@ impl RowFile {
     /// # Errors
     /// With path and line, where a row does not fit the schema.
     pub fn read<R: DeserializeOwned>(&self) -> Result<Vec<R>> {
-        let Some(text) = self.text()? else { return Ok(vec![]) };
+        self.parse(self.text(whole_rows)?)
+    }
+
+    /// The same for files that others wrote too: a last line without its end is a row where it has all its fields.
+    ///
+    /// # Errors
+    /// See [`RowFile::read`].
+    pub fn read_to_end<R: DeserializeOwned>(&self) -> Result<Vec<R>> {
+        self.parse(self.text(all_rows)?)
+    }
+
+    fn parse<R: DeserializeOwned>(&self, text: Option<String>) -> Result<Vec<R>> {
+        let Some(text) = text else { return Ok(vec![]) };
         let place = |line: u64| format!("{}:{line}", self.path.display());
         match self.form {
             Form::JsonLines => text
@@ -95,7 +107,7 @@ impl RowFile {
 
     /// Keeps the rows for which `rank` of their run is `Some`, in order of rank; rows of one run keep theirs.
     pub fn arrange(&mut self, rank: impl Fn(&str) -> Option<usize>) -> Result<()> {
-        let Some(text) = self.text()? else { return Ok(()) };
+        let Some(text) = self.text(whole_rows)? else { return Ok(()) };
         self.file = None;
         let sorted = match self.form {
             Form::JsonLines => arrange_lines(&text, rank),
@@ -108,7 +120,7 @@ impl RowFile {
 
     /// Drops the rows of `run` whose `step` is `from` or later. CSV only.
     pub fn cut(&mut self, run: &str, from: u64) -> Result<()> {
-        let Some(text) = self.text()? else { return Ok(()) };
+        let Some(text) = self.text(whole_rows)? else { return Ok(()) };
         self.file = None;
         let kept = cut_csv(&text, run, from).with_context(|| format!("reading {}", self.path.display()))?;
         if kept == text.as_bytes() { Ok(()) } else { replace(&self.path, &kept) }
@@ -135,11 +147,12 @@ impl RowFile {
         Ok(bytes)
     }
 
-    /// The whole rows of the file; `None`: no file, or nothing in it.
-    fn text(&self) -> Result<Option<String>> {
+    /// The file up to the end that `rows` finds; `None`: no file, or nothing in it.
+    fn text(&self, rows: fn(&[u8], Form) -> usize) -> Result<Option<String>> {
         match self.bytes() {
             Ok(mut bytes) => {
-                bytes.truncate(whole_rows(&bytes, self.form));
+                bytes.truncate(written(&bytes));
+                bytes.truncate(rows(&bytes, self.form));
                 let text = String::from_utf8(bytes)
                     .with_context(|| format!("{} is no UTF-8 text", self.path.display()))?;
                 Ok(Some(text).filter(|t| !t.is_empty()))
@@ -150,19 +163,41 @@ impl RowFile {
     }
 }
 
+/// Bytes without the zeros that a machine which lost power leaves at the end.
+fn written(bytes: &[u8]) -> usize {
+    bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1)
+}
+
 /// Bytes up to the end of the last whole row. A writer that was killed leaves half a row (perhaps half a
-/// character, or half a quoted field with line ends in it); a machine that lost power, zeros.
+/// character, or half a quoted field with line ends in it).
 fn whole_rows(bytes: &[u8], form: Form) -> usize {
     let (mut end, mut quoted) = (0, false);
     for (i, byte) in bytes.iter().enumerate() {
         match byte {
-            0 => break,
             b'"' if form == Form::Csv => quoted = !quoted,
             b'\n' if !quoted => end = i + 1,
             _ => {}
         }
     }
     end
+}
+
+/// The same with a last line that lacks its end, as `'\n'.join(rows)` leaves it, where nothing of the row is missing.
+fn all_rows(bytes: &[u8], form: Form) -> usize {
+    let end = whole_rows(bytes, form);
+    let (rows, last) = bytes.split_at(end);
+    let whole = match form {
+        Form::JsonLines => serde_json::from_slice::<serde::de::IgnoredAny>(last).is_ok(),
+        Form::Csv => {
+            let fields = |bytes: &[u8]| {
+                let mut reader = csv::ReaderBuilder::new().has_headers(false).from_reader(bytes);
+                reader.records().next().and_then(std::result::Result::ok).map(|row| row.len())
+            };
+            let closed = last.iter().filter(|b| **b == b'"').count() % 2 == 0;
+            closed && fields(last).is_some() && fields(last) == fields(rows)
+        }
+    };
+    if whole { bytes.len() } else { end }
 }
 
 fn encode<R: Serialize>(form: Form, rows: &[R], header: bool) -> Result<Vec<u8>> {
@@ -275,7 +310,7 @@ pub(super) fn merge(
     let (mut header, mut rows) = (None, vec![]);
     for (index, path) in from.iter().enumerate() {
         let file = RowFile::new(path.clone());
-        let Some(text) = file.text()? else { continue };
+        let Some(text) = file.text(whole_rows)? else { continue };
         let mut rank = |row: RowOf<'_>| rank(index, row);
         match file.form {
             Form::JsonLines => rank_lines(&text, &mut rank, &mut rows),

@@ -234,3 +234,110 @@ fn what_is_wrong_in_a_folder_is_said_with_path_and_line() {
         "schema version 999; this program reads version 1",
     );
 }
+
+/// Runs turn about in two shards, as two machines write them.
+fn shards(dir: &Path, plan: &Plan) -> Vec<std::path::PathBuf> {
+    let shard = |which: usize| {
+        let folder = dir.join(format!("{}-of-2", which + 1));
+        let mut writer = RecordWriter::open(&folder, plan, false).unwrap();
+        base(&mut writer);
+        for spec in plan.runs().iter().skip(which).step_by(2) {
+            record(&mut writer, spec, Some(Status::Done));
+        }
+        writer.arrange().unwrap();
+        folder
+    };
+    (0..2).map(shard).collect()
+}
+
+#[test]
+fn a_gathering_cut_short_loses_nothing() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1, 2]"]));
+    let shards = shards(dir.path(), &plan);
+    let gather =
+        |out: &str| RecordWriter::open(&dir.path().join(out), &plan, false).unwrap().gather(&plan, &shards);
+    assert_eq!(gather("whole").unwrap().runs, plan.runs().len());
+    // Scores are there already when a file cannot be read, or written.
+    let samples = shards[1].join(files::SAMPLES);
+    let sound = std::fs::read(&samples).unwrap();
+    std::fs::write(&samples, "no row\n").unwrap();
+    gather("cut").unwrap_err();
+    assert!(dir.path().join("cut").join(files::SCORES).exists());
+    std::fs::write(&samples, sound).unwrap();
+    assert_eq!(gather("cut").unwrap().runs, plan.runs().len());
+    assert!(bytes(&dir.path().join("cut")) == bytes(&dir.path().join("whole")));
+}
+
+#[test]
+fn zeros_within_a_file_end_nothing_and_zeros_at_its_end_are_no_rows() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
+    let mut writer = RecordWriter::open(dir.path(), &plan, false).unwrap();
+    let runs = plan.runs();
+    writer.run(&RunRow { note: "\0\u{1b}[1m".into(), ..run_row(&runs[0], Status::Diverged) }).unwrap();
+    writer.run(&run_row(&runs[1], Status::Done)).unwrap();
+    drop(writer);
+    let path = dir.path().join(files::RUNS);
+    let text = std::fs::read_to_string(&path).unwrap();
+    assert!(text.contains("  [1m") && !text.contains('\0'), "{text}");
+    // As an earlier version wrote it, and then the power went.
+    std::fs::write(&path, text.replace("  [1m", "\0\0[1m") + &"\0".repeat(300)).unwrap();
+    assert_eq!(Records::read(dir.path()).unwrap().runs.len(), 2);
+    assert!(RecordWriter::open(dir.path(), &plan, false).unwrap().finished(&runs[1].id).is_some());
+}
+
+#[test]
+fn the_last_row_of_another_program_needs_no_line_end() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
+    complete(dir.path(), &plan);
+    let whole = Records::read(dir.path()).unwrap();
+    for name in [files::RUNS, files::SCORES, files::SAMPLES] {
+        let path = dir.path().join(name);
+        let text = std::fs::read_to_string(&path).unwrap();
+        std::fs::write(&path, text.trim_end()).unwrap();
+        assert_eq!(format!("{:?}", Records::read(dir.path()).unwrap()), format!("{whole:?}"), "{name}");
+        // Half a row is none.
+        let half = text.trim_end().rfind([',', ':']).unwrap();
+        std::fs::write(&path, &text[..half]).unwrap();
+        let found = Records::read(dir.path()).unwrap();
+        let count = |r: &Records| r.runs.len() + r.scores.len() + r.samples.len();
+        assert_eq!(count(&found), count(&whole) - 1, "{name}");
+        std::fs::write(&path, text).unwrap();
+    }
+}
+
+#[test]
+fn packed_rows_of_another_plan_are_not_written_over() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&[]));
+    complete(dir.path(), &plan);
+    for name in [files::RUNS, files::STEPS, files::SCORES, files::SAMPLES] {
+        let path = dir.path().join(name);
+        let file = std::fs::File::create(path.with_file_name(format!("{name}.gz"))).unwrap();
+        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+        std::io::Write::write_all(&mut packed, &std::fs::read(&path).unwrap()).unwrap();
+        packed.finish().unwrap();
+        std::fs::remove_file(path).unwrap();
+    }
+    let other = self::plan(&["seeds=[7]"]);
+    let text = render(&RecordWriter::open(dir.path(), &other, false).err().expect("another plan's folder"));
+    assert!(text.contains("another plan") && text.contains("--force"), "{text}");
+}
+
+#[test]
+fn a_copy_without_texts_has_no_trainers_last_words() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = "seeds = [1]\nbudget = { tokens = 1000 }\n[model]\nsource = \"m\"\n[data]\nsource = \"d\"\n\
+                [[arm]]\nname = \"theirs\"\nmethod = \"kto\"\n[arm.trainer]\ncommand = [\"t\", \"{out}\"]\n\
+                [[arm]]\nname = \"sft\"\nmethod = \"sft\"\n";
+    let plan = Plan::parse(text, "plan.toml", &Overrides::default()).unwrap();
+    let (from, to) = (dir.path().join("own"), dir.path().join("shared"));
+    let mut writer = RecordWriter::open(&from, &plan, false).unwrap();
+    let said = "the trainer `t` failed; its log ends: bad row {'prompt': 'My name is'} (whole log: x)";
+    for spec in plan.runs() {
+        let note = if spec.arm.name == "sft" { "the loss is NaN" } else { said };
+        writer.run(&RunRow { note: note.into(), ..run_row(&spec, Status::Failed) }).unwrap();
+    }
+    drop(writer);
+    withhold_texts(&from, &to).unwrap();
+    let notes: Vec<String> = Records::read(&to).unwrap().runs.into_iter().map(|r| r.note).collect();
+    assert_eq!(notes, ["the trainer `t` failed; its log is withheld", "the loss is NaN"]);
+}

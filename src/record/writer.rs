@@ -180,7 +180,7 @@ impl RecordWriter {
         for file in self.files().into_iter().skip(1) {
             file.sync()?;
         }
-        self.runs.append(std::slice::from_ref(row))?;
+        self.runs.append(&[RunRow { note: printable(&row.note), ..row.clone() }])?;
         self.runs.sync()
     }
 
@@ -246,6 +246,11 @@ impl RecordWriter {
         }
         Ok(())
     }
+}
+
+/// What a trainer printed last may hold anything; a report shows it.
+fn printable(text: &str) -> String {
+    text.replace(|c: char| c.is_control() && c != '\n', " ")
 }
 
 fn place(order: &BTreeMap<String, usize>, run: &str) -> Option<usize> {

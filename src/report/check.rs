@@ -10,9 +10,10 @@ use serde_json::Value;
 use super::input::Input;
 use super::summary::mean;
 use super::svg::png;
+use super::view::BASE;
 use super::write::{Rendered, render};
 use crate::base::error::{Context, Result};
-use crate::record::{ComparisonRow, ScoreRow};
+use crate::record::{ComparisonRow, ScoreRow, counted};
 use crate::suite::estimate;
 
 /// Sums in another order differ in the last digits; a figure that was changed does not come this close.
@@ -46,7 +47,7 @@ pub fn check(dir: &Path) -> Result<Vec<Difference>> {
 
 /// The same for records already read. Checked are, in this order: scores (value, n, standard error) against
 /// example rows, comparisons against scores, the ledger of each run against its steps, samples against example
-/// rows, and every file of the report against what the records make now.
+/// rows, every file of the report against what the records make now, and charts that are none of this report.
 ///
 /// Intervals, p values and verdicts: [`check_comparisons`].
 pub fn check_input(input: &Input, dir: &Path) -> Result<Vec<Difference>> {
@@ -58,6 +59,10 @@ pub fn check_input(input: &Input, dir: &Path) -> Result<Vec<Difference>> {
     found.extend(figures(&rendered, dir)?);
     for (name, text) in &rendered.files {
         found.extend(file(name, text, dir));
+    }
+    for path in super::write::strays(&rendered.drawings, dir) {
+        let name = format!("charts/{}", path.file_name().unwrap_or_default().to_string_lossy());
+        found.push(difference(name, "a chart of an earlier report", "none of this name"));
     }
     for drawing in &rendered.drawings {
         let name = format!("charts/{}.png", drawing.name);
@@ -176,12 +181,27 @@ fn comparisons(input: &Input) -> Vec<Difference> {
     found
 }
 
-/// Mean over the seeds of an arm; `None` without scores, and where the comparison stands on other examples
-/// (those that both arms answered).
+/// Mean over the seeds that both arms have; `None` without scores, and where the comparison stands on other seeds or
+/// examples (those that both arms answered).
 fn arm_mean(input: &Input, c: &ComparisonRow, arm: &str) -> Option<f64> {
-    let wanted =
-        |s: &&ScoreRow| s.arm == arm && s.suite == c.suite && s.subset == c.subset && s.metric == c.metric;
-    let rows: Vec<_> = input.scores.iter().filter(wanted).filter(|s| s.value.is_finite()).collect();
+    let counted = counted(&input.runs);
+    let of = |arm: &str| -> Vec<&ScoreRow> {
+        let wanted = |s: &&ScoreRow| {
+            s.arm == arm && s.suite == c.suite && s.subset == c.subset && s.metric == c.metric
+        };
+        let rows = input.scores.iter().filter(wanted);
+        rows.filter(|s| s.value.is_finite() && counted(&s.run)).collect()
+    };
+    let other = if arm == c.arm_a { &c.arm_b } else { &c.arm_a };
+    let (mut rows, others) = (of(arm), of(other));
+    // The starting checkpoint may be scored once for all seeds, or have no rows at all (against itself it is even).
+    let once = |name: &str, rows: &[&ScoreRow]| name == BASE && rows.len() < 2;
+    if !once(other, &others) && !once(arm, &rows) {
+        rows.retain(|s| others.iter().any(|o| o.seed == s.seed));
+    }
+    if rows.len() as u64 != c.seeds && !once(arm, &rows) {
+        return None;
+    }
     let all = rows.iter().map(|s| s.n).sum::<u64>();
     let same = rows.iter().all(|s| s.n == c.examples) || all == c.examples;
     let values: Vec<_> = rows.iter().map(|s| s.value).collect();

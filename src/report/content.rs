@@ -140,7 +140,7 @@ pub fn banner(figures: &Figures) -> Option<String> {
             plain(100.0 * MOST_APART)
         ));
     }
-    // Budgets are matched run by run, and a sentinel may have won: the verdicts know, and say why.
+    // A sentinel may have won: the verdicts know, and say why.
     let measured = figures.comparisons.iter().filter(|c| c.row.difference.is_finite());
     let mut verdicts = measured.map(|c| c.row.verdict).peekable();
     if reasons.is_empty() && verdicts.peek().is_some() && verdicts.all(|v| v == Verdict::Invalid) {

@@ -57,12 +57,16 @@ fn fine(v: f64) -> String {
     if v.abs() < 0.0005 && v != 0.0 { decimals(v, digits as usize) } else { plain(v) }
 }
 
+/// From here on a power of ten is written.
+const HUGE: f64 = 1e9;
+
 /// Fixed decimals with a true minus sign; never "−0".
 pub fn decimals(v: f64, places: usize) -> String {
     if !v.is_finite() {
         return "n/a".to_owned();
     }
-    let text = format!("{v:.places$}");
+    // A perplexity of 1e30 has no thirty digits to tell.
+    let text = if v.abs() < HUGE { format!("{v:.places$}") } else { format!("{v:.2e}") };
     match text.strip_prefix('-') {
         Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),
         Some(rest) => format!("−{rest}"),
@@ -93,7 +97,11 @@ fn places(v: f64) -> usize {
 /// With an SI prefix and three significant digits: `1.25 M`, `830`, `3.1 T`; small amounts as `2.78e-5`.
 pub fn si(v: f64) -> String {
     if v != 0.0 && v.abs() < 0.00995 {
-        return small(v);
+        return with_power(v);
+    }
+    // Beyond the last prefix.
+    if v.abs() >= 1e21 {
+        return with_power(v);
     }
     const PREFIXES: [(f64, &str); 6] =
         [(1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")];
@@ -106,7 +114,7 @@ pub fn si(v: f64) -> String {
 }
 
 /// Three significant digits with a power of ten: what a second of a cheap machine costs.
-fn small(v: f64) -> String {
+fn with_power(v: f64) -> String {
     let text = format!("{v:.2e}");
     match text.split_once('e') {
         Some((digits, power)) => {
@@ -165,6 +173,7 @@ mod tests {
         assert_eq!(si(830.0), "830");
         assert_eq!([si(2.778e-5), si(3.0 * 1e-5), si(0.0)], ["2.78e-5", "3e-5", "0"]);
         assert_eq!(plain(0.01234), "0.012");
+        assert_eq!([plain(-2.5e30), plain(123_456.0), si(2.5e30)], ["−2.50e30", "123456", "2.5e30"]);
         assert_eq!(decimals(f64::NAN, 2), "n/a");
         assert_eq!([Unit::Plain.spread(0.000_321), Unit::Plain.spread(0.0072)], ["0.0003", "0.007"]);
         assert_eq!(

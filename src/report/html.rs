@@ -264,7 +264,7 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
                 Family::Secondary => "secondary",
             }),
             Cell::number(p_value(c.p_equivalence), c.p_equivalence),
-            Cell::number(unit.spread(c.detectable), c.detectable),
+            c.detectable.map_or(Cell::text("n/a"), |d| Cell::number(unit.spread(d), d)),
         ]);
     }
     let caption = format!(

@@ -91,10 +91,16 @@ fn currency(
     let apart = budgets.iter().filter_map(|budget| {
         let same = budgets.iter().zip(&means).filter(|(b, _)| *b == budget).filter_map(|(_, m)| *m);
         // A command that does not say what it spent cannot be held to the budget; the others still are.
-        spread(same.filter(|m| column != matched || *m > 0.0))
+        if column == matched { self::apart(same) } else { spread(same) }
     });
     let apart = apart.reduce(f64::max);
     Currency { column, label, matched: column == matched, means, apart }
+}
+
+/// How far apart arms are that were to spend the same: largest / smallest − 1 of their means, those left out that do not
+/// say what they spent (0).
+pub fn apart(means: impl Iterator<Item = f64>) -> Option<f64> {
+    spread(means.filter(|m| *m > 0.0))
 }
 
 /// Largest / smallest − 1. Some arms spend nothing in some currencies (KL-term tokens): no ratio then.

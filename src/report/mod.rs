@@ -28,7 +28,8 @@ mod view;
 mod write;
 
 pub use check::{Difference, check, check_comparisons, check_input};
-pub use figures::Figures;
+pub use figures::{Figures, MOST_APART};
 pub use input::Input;
+pub use ledger::apart;
 pub use terminal::terminal_summary;
 pub use write::{Paths, write};

@@ -55,7 +55,7 @@ pub fn chosen(view: &View<'_>) -> Vec<SuiteSamples> {
 }
 
 fn of_suite(view: &View<'_>, suite: String) -> SuiteSamples {
-    let of_suite = || view.input.samples.iter().filter(|s| s.suite == suite);
+    let of_suite = || view.input.samples.iter().filter(|s| s.suite == suite && view.counts(&s.run));
     let examples = distinct(of_suite().map(|s| s.example.as_str()));
     let count = examples.len().min(SHOWN);
     let picked = (0..count).map(|i| &examples[i * examples.len() / count]);

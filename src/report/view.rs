@@ -8,7 +8,7 @@ use super::input::Input;
 use super::summary::Summary;
 use super::svg::axis::Ticks;
 use super::svg::palette::ArmStyle;
-use crate::record::{ComparisonRow, Direction, RunRow, SENTINEL, ScoreRow, Status};
+use crate::record::{ComparisonRow, Direction, RunRow, SENTINEL, ScoreRow, Status, counted};
 
 /// The name under which the starting checkpoint's scores stand.
 pub const BASE: &str = "base";
@@ -74,6 +74,7 @@ pub struct ArmScore<'a> {
 pub struct View<'a> {
     pub input: &'a Input,
     pub arms: Vec<Arm>,
+    counts: Box<dyn Fn(&str) -> bool>,
 }
 
 impl<'a> View<'a> {
@@ -92,7 +93,13 @@ impl<'a> View<'a> {
         let has_base = input.scores.iter().any(|s| s.arm == BASE);
         let base = has_base.then(|| Arm { name: BASE.to_owned(), style: ArmStyle::base() });
         let trained = names.into_iter().enumerate().map(|(i, name)| Arm { name, style: ArmStyle::nth(i) });
-        Self { input, arms: base.into_iter().chain(trained).collect() }
+        let counts = Box::new(counted(&input.runs));
+        Self { input, arms: base.into_iter().chain(trained).collect(), counts }
+    }
+
+    /// Whether a run's rows are shown: see [`counted`].
+    pub fn counts(&self, run: &str) -> bool {
+        (self.counts)(run)
     }
 
     /// The contestants, without the starting checkpoint.
@@ -191,7 +198,8 @@ impl<'a> View<'a> {
             s.suite == metric.suite && s.metric == metric.name && s.subset == subset && s.arm == arm
         };
         let numbered = self.input.scores.iter().enumerate();
-        let found: Vec<_> = numbered.filter(|(_, s)| wanted(s) && s.value.is_finite()).collect();
+        let shown = |s: &&ScoreRow| wanted(s) && s.value.is_finite() && self.counts(&s.run);
+        let found: Vec<_> = numbered.filter(|(_, s)| shown(s)).collect();
         if found.is_empty() {
             return None;
         }

@@ -50,8 +50,8 @@ pub(super) fn render(input: &Input) -> Result<Rendered> {
     Ok(Rendered { drawings, figures, files })
 }
 
-/// Writes `report.md`, `report.html`, `report.json`, `charts/` and `tables/` into `dir`. The same records
-/// give the same bytes.
+/// Writes `report.md`, `report.html`, `report.json`, `charts/` and `tables/` into `dir`; charts of an
+/// earlier report go. The same records give the same bytes.
 ///
 /// # Errors
 /// Where the folder cannot be written to.
@@ -65,6 +65,9 @@ pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
     for (name, text) in &rendered.files {
         put(&dir.join(name), text.as_bytes())?;
     }
+    for stray in strays(&rendered.drawings, dir) {
+        fs::remove_file(&stray).with_context(|| format!("deleting {}", stray.display()))?;
+    }
     for drawing in &rendered.drawings {
         put(&dir.join(format!("charts/{}.png", drawing.name)), &png::rasterise(&drawing.svg)?)?;
     }
@@ -75,6 +78,18 @@ pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
         charts: rendered.drawings.iter().map(|d| dir.join(format!("charts/{}.svg", d.name))).collect(),
         tables: ["comparisons.tex", "verdicts.tex", "arms.csv"].map(|t| dir.join("tables").join(t)).to_vec(),
     })
+}
+
+/// Charts in `dir` that an earlier report left there, by name.
+pub(super) fn strays(drawings: &[Drawing], dir: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(dir.join("charts")).into_iter().flatten().flatten();
+    let stray = |path: &PathBuf| {
+        let chart = path.extension().is_some_and(|e| e == "svg" || e == "png");
+        chart && !drawings.iter().any(|d| path.file_stem().is_some_and(|name| name == d.name.as_str()))
+    };
+    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(stray).collect();
+    found.sort();
+    found
 }
 
 /// JSON with an entry of each list of figures on a line of its own.

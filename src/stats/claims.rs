@@ -260,7 +260,7 @@ method = "dpo"
             seeds: 2,
             examples: 1,
             clusters: 1,
-            detectable: 0.0,
+            detectable: None,
             variance_seed: None,
             variance_prompt: None,
             variance_judge: None,

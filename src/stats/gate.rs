@@ -48,8 +48,8 @@ pub struct Ratio {
 ///
 /// d_k = ln(candidate_k/baseline_k), Hodges-Lehmann estimate and signed-rank interval ([`location`]): where nothing
 /// has changed d_k is symmetric about 0 whatever the machine does, so that a regression is claimed with
-/// probability at most `tail` under any law of noise. The history only widens it. `tolerance` > 0 is a ratio
-/// (0.05: 5 %), `tail` the one-sided error ([`ALARM`] shared among the metrics of a gate).
+/// probability at most `tail` under any law of noise. The history only widens it. `tolerance` is a share of the baseline
+/// (0.05: 5 % slower, 5 % more memory), `tail` the one-sided error ([`ALARM`] shared among the metrics of a gate).
 ///
 /// `None`: fewer than two pairs, or a measurement that is not positive and finite.
 pub fn ratio(
@@ -68,11 +68,12 @@ pub fn ratio(
     let least = t_quantile(tail, f64::INFINITY) * noise.of_mean(logs.len());
     let low = found.interval.low.min(found.estimate - least);
     let high = found.interval.high.max(found.estimate + least);
-    let (worst, best) = if higher_is_better { (low, high) } else { (-high, -low) };
+    let (less, more) = (low.exp_m1(), high.exp_m1());
+    let (worst, best) = if higher_is_better { (less, more) } else { (-more, -less) };
     Some(Ratio {
         ratio: found.estimate.exp(),
         interval: Interval { low: low.exp(), high: high.exp() },
-        change: change(worst, best, tolerance.ln_1p()),
+        change: change(worst, best, tolerance),
         spread: robust_spread(&logs),
     })
 }
@@ -193,6 +194,17 @@ mod tests {
         assert_eq!((judged(true, 8), judged(true, 7)), (Some(Change::Regressed), Some(Change::Inconclusive)));
         assert_eq!(judged(true, 1), None);
         assert_eq!(ratio(&[(1.0, 0.0), (1.0, 1.0)], false, 0.05, Noise::default(), ALARM), None);
+    }
+
+    /// The tolerance is the share that is lost, for a speed as for a size.
+    #[test]
+    fn a_loss_within_the_tolerance_is_none() {
+        let slower = |by: f64| {
+            let pairs: Vec<(f64, f64)> = (0..12).map(|k| (1.0, 1.0 - by + 1e-5 * f64::from(k))).collect();
+            move |tolerance| ratio(&pairs, true, tolerance, Noise::default(), ALARM).unwrap().change
+        };
+        assert_eq!((slower(0.049)(0.05), slower(0.051)(0.05)), (Change::Pass, Change::Regressed));
+        assert_eq!((slower(0.4)(0.5), slower(0.51)(0.5)), (Change::Pass, Change::Regressed));
     }
 
     #[test]

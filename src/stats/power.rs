@@ -12,9 +12,14 @@ const MOST_SEEDS: usize = 200;
 const MOST_PROMPTS: usize = 10_000_000;
 
 /// Smallest true difference found with probability [`POWER`] at two-sided level `alpha`:
-/// (c_α + t_{0.8, f}) se, c_α the critical value of the p-value that verdicts use.
-pub fn detectable(law: &Law, alpha: f64) -> f64 {
-    (law.critical(alpha) + t_quantile(1.0 - POWER, law.degrees_of_freedom())) * law.standard_error()
+/// (c_α + t_{0.8, f}) se, c_α the critical value of the p-value that verdicts use. `None` where nothing varied: then
+/// the rows say nothing of the differences that other rows would show.
+pub fn detectable(law: &Law, alpha: f64) -> Option<f64> {
+    if law.variance() <= 0.0 {
+        return None;
+    }
+    let standard_errors = law.critical(alpha) + t_quantile(1.0 - POWER, law.degrees_of_freedom());
+    Some(standard_errors * law.standard_error())
 }
 
 /// What would settle an undecided comparison, if the difference seen is the true one.
@@ -31,17 +36,18 @@ pub struct Settling {
 /// the difference test (two-sided), `equivalence_alpha` that of each one-sided test.
 pub fn settling(parts: &Components, difference_alpha: f64, equivalence_alpha: f64, margin: f64) -> Settling {
     let effect = parts.difference.abs();
-    let enough = |law: &Law| {
+    let enough = |law: Law, clusters: usize| {
         if law.variance() <= 0.0 {
-            return true;
+            let law = Law { prompt_df: clusters as f64 - 1.0, ..law };
+            return law.p() <= difference_alpha || law.p_equivalence(margin) <= equivalence_alpha;
         }
         let one_sided = law.critical(2.0 * equivalence_alpha);
         let slack = t_quantile(1.0 - POWER, law.degrees_of_freedom());
-        detectable(law, difference_alpha) <= effect
+        detectable(&law, difference_alpha).is_some_and(|d| d <= effect)
             || (one_sided + slack) * law.standard_error() <= margin - effect
     };
-    let seeds_enough = |s: usize| enough(&parts.forecast(s, parts.clusters));
-    let prompts_enough = |c: usize| enough(&parts.forecast(parts.seeds, c));
+    let seeds_enough = |s: usize| enough(parts.forecast(s, parts.clusters), parts.clusters);
+    let prompts_enough = |c: usize| enough(parts.forecast(parts.seeds, c), c);
     Settling {
         seeds: first(parts.seeds.max(1) + 1, MOST_SEEDS, seeds_enough),
         prompts: if parts.seeds < 2 { None } else { first(parts.clusters + 1, MOST_PROMPTS, prompts_enough) },
@@ -82,5 +88,15 @@ mod tests {
         let settled = settling(&parts(0.0, 0.1, 1e-6), 0.05, 0.05, 0.001);
         assert!(settled.prompts.is_some_and(|c| (1950..2050).contains(&c)), "{settled:?}");
         assert_eq!(settled.seeds, None);
+    }
+
+    #[test]
+    fn arms_that_agree_on_every_prompt_want_prompts_and_no_seeds() {
+        let same = Components { difference: 0.0, ..parts(0.0, 0.0, 0.0) };
+        let settled = |alpha| settling(&Components { clusters: 100, ..same }, alpha, alpha, 0.02);
+        // 0.98^149 = 0.0493, 0.98^228 = 0.0100; one prompt fewer does not do.
+        assert_eq!(settled(0.05), Settling { seeds: None, prompts: Some(149) });
+        assert_eq!(settled(0.01), Settling { seeds: None, prompts: Some(228) });
+        assert_eq!(detectable(&same.forecast(3, 100), 0.05), None);
     }
 }

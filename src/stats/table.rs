@@ -72,9 +72,13 @@ impl<'a> Names<'a> {
 }
 
 impl<'a> Table<'a> {
-    /// `scores` fixes the order of suites, metrics and arms; values that are not finite count as missing.
-    pub fn new(examples: &'a [ExampleRow], scores: &'a [ScoreRow]) -> Self {
+    /// `planned` arms come first, whether or not they have rows; else `scores` fixes the order of suites, metrics and
+    /// arms. Values that are not finite count as missing.
+    pub fn new(planned: &[&'a str], examples: &'a [ExampleRow], scores: &'a [ScoreRow]) -> Self {
         let (mut suites, mut metrics, mut arms) = (Names::default(), Names::default(), Names::default());
+        planned.iter().for_each(|arm| {
+            arms.number(arm);
+        });
         for row in scores {
             suites.number(&row.suite);
             metrics.number(&row.metric);
@@ -123,7 +127,7 @@ impl<'a> Table<'a> {
         })
     }
 
-    /// Trained arms of the plan, in order of first appearance.
+    /// Trained arms: those of the plan, then others in order of first appearance.
     pub fn trained_arms(&self) -> impl Iterator<Item = &str> {
         self.arms.names.iter().copied().filter(|a| *a != BASE_ARM)
     }

@@ -28,11 +28,13 @@ pub fn verdicts(
     spec: &VerdictSpec,
     invalid: Option<&str>,
 ) -> Vec<ComparisonRow> {
-    verdicts_among(examples, scores, spec, invalid, &|_, _| true)
+    verdicts_among(&[], examples, scores, spec, invalid, &|_, _| true)
 }
 
 /// [`verdicts`] on those pairs of trained arms that were asked about; each arm is held against the base all the same.
+/// `planned`: arms of the plan in its order; one without any row has its comparisons too, and no verdict.
 pub fn verdicts_among(
+    planned: &[&str],
     examples: &[ExampleRow],
     scores: &[ScoreRow],
     spec: &VerdictSpec,
@@ -44,7 +46,7 @@ pub fn verdicts_among(
         .filter(|s| s.direction != Direction::Neutral)
         .map(|s| ((s.suite.as_str(), s.metric.as_str()), s))
         .collect();
-    let table = Table::new(examples, scores);
+    let table = Table::new(planned, examples, scores);
     let mut drafts = Vec::new();
     for group in table.groups() {
         if let Some(score) = directed.get(&(group.suite, group.metric)) {
@@ -65,10 +67,14 @@ fn pairs<'t>(
     let trained: Vec<&str> = table.trained_arms().collect();
     let present: Vec<&str> = group.arms().collect();
     let mut pairs = Vec::new();
+    // Of a suite that no run has been scored on yet there is nothing to say.
+    if !trained.iter().any(|arm| present.contains(arm)) {
+        return pairs;
+    }
     for (i, a) in trained.iter().enumerate() {
         pairs.extend(trained[i + 1..].iter().map(|b| (*a, *b)));
     }
-    pairs.retain(|(a, b)| asked(a, b) && (present.contains(a) || present.contains(b)));
+    pairs.retain(|(a, b)| asked(a, b));
     if present.contains(&BASE_ARM) || group.even_base() {
         pairs.extend(trained.iter().filter(|a| present.contains(a)).map(|a| (*a, BASE_ARM)));
     }
@@ -85,6 +91,8 @@ struct Draft<'a> {
     lower_is_better: bool,
     unit: &'a str,
     measured: Option<Measured>,
+    /// Why nothing is measured, where nothing is.
+    missing: String,
 }
 
 struct Measured {
@@ -107,6 +115,12 @@ impl<'a> Draft<'a> {
             true => Family::Primary,
             false => Family::Secondary,
         };
+        let absent: Vec<&str> = [a, b].into_iter().filter(|arm| !group.arms().any(|x| x == *arm)).collect();
+        let missing = match absent.as_slice() {
+            [] => format!("{a} and {b} have fewer than two prompts in common"),
+            [one] => format!("{one} has no scores"),
+            both => format!("{} have no scores", both.join(" and ")),
+        };
         Self {
             family,
             suite: group.suite,
@@ -119,6 +133,7 @@ impl<'a> Draft<'a> {
                 .pair(a, b)
                 .filter(|p| p.design.clusters() > 1)
                 .map(|p| Measured::new(p, spec, family != Family::Secondary)),
+            missing,
         }
     }
 }
@@ -176,8 +191,7 @@ struct Shared<'a> {
 impl Shared<'_> {
     fn row(&self, draft: &Draft, p_adjusted: f64, q_adjusted: f64) -> ComparisonRow {
         let Some(m) = &draft.measured else {
-            let missing = format!("{} and {} have fewer than two prompts in common", draft.a, draft.b);
-            return unmeasured(draft, self.spec, self.invalid.unwrap_or(&missing));
+            return unmeasured(draft, self.spec, self.invalid.unwrap_or(&draft.missing));
         };
         let verdict = self.verdict(draft, m, p_adjusted, q_adjusted);
         let design = &m.pairing.design;
@@ -270,7 +284,7 @@ fn unmeasured(draft: &Draft, spec: &VerdictSpec, reason: &str) -> ComparisonRow 
         seeds: 0,
         examples: 0,
         clusters: 0,
-        detectable: f64::NAN,
+        detectable: None,
         variance_seed: None,
         variance_prompt: None,
         variance_judge: None,

@@ -128,7 +128,7 @@ fn compared(
         seeds: 3,
         examples: a.1[0].n,
         clusters: a.1[0].n,
-        detectable: 2.8 * standard_error,
+        detectable: Some(2.8 * standard_error),
         variance_seed: Some(standard_error.powi(2)),
         variance_prompt: Some(80.0 * standard_error.powi(2)),
         variance_judge: None,

@@ -15,7 +15,7 @@ pub fn markdown(findings: &Findings) -> String {
         count(Change::Improved),
         count(Change::Inconclusive),
         count(Change::Pass),
-        100.0 * findings.alarm,
+        short(100.0 * findings.alarm),
         findings.tests,
         machine(findings),
     );

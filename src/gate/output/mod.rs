@@ -90,7 +90,7 @@ mod tests {
             plan: "ci".to_owned(),
             verdict: Change::Regressed,
             fails: true,
-            alarm: 0.005,
+            alarm: 0.007,
             tests: 3,
             baseline: Environment::default(),
             candidate: Environment::default(),
@@ -143,6 +143,7 @@ mod tests {
         let rows: Vec<&str> = text.lines().filter(|l| l.starts_with('|')).collect();
         assert!(rows.len() == 5 && rows.iter().all(|r| columns(r) == columns(rows[0])), "{text}");
         assert!(text.contains("regressed") && text.contains("threads: 2"), "{text}");
+        assert!(text.contains("at most 0.7 %"), "{text}");
     }
 
     #[test]

@@ -5,7 +5,7 @@ mod world;
 
 use self::world::{Law, QUIET, Sides, World};
 use super::*;
-use crate::record::Status;
+use crate::record::{RunRow, Status};
 use crate::stats::gate::Change;
 
 /// Tolerances of 0: nothing but the intervals stands between noise and an alarm.
@@ -216,4 +216,103 @@ fn what_is_not_alike_is_named() {
     let (refused, notes) = differences(&b, &c);
     assert_eq!(refused, ["data hash: aa in the baseline, bb in the candidate"]);
     assert!(notes.iter().any(|n| n.contains("learning_rate")), "{notes:?}");
+}
+
+#[test]
+fn examples_that_the_candidate_has_no_value_for_do_not_pass() {
+    let world = World { prompts: 60, trainer: Law::None, ..QUIET };
+    let judged = |lost: fn(usize) -> bool| {
+        let (b, mut c) = sides(world, |_| {});
+        c.records.examples = b.records.examples.clone();
+        c.records
+            .examples
+            .iter_mut()
+            .enumerate()
+            .filter(|(i, _)| lost(*i))
+            .for_each(|(_, e)| e.value = f64::NAN);
+        let found = find(&default(&b, &c), "quality/kto/heldout/reward_accuracy").clone();
+        (found.verdict, found.words)
+    };
+    assert_eq!(judged(|_| false).0, Change::Pass);
+    let (verdict, words) = judged(|i| i % 5 < 2);
+    assert_eq!(verdict, Change::Inconclusive);
+    assert!(words.contains("120 of the baseline's 300 values have none in the candidate"), "{words}");
+    let (verdict, words) = judged(|_| true);
+    assert!(verdict == Change::Regressed && words.contains("no value of any"), "{words}");
+}
+
+#[test]
+fn a_candidate_that_ends_or_falls_silent_early_is_caught() {
+    type Fault = fn(&mut Vec<crate::record::StepRow>);
+    let faults: [(&str, Fault); 2] = [
+        ("10 steps in the candidate where the baseline has 20", |steps| steps.retain(|s| s.step <= 10)),
+        ("at some step only one side has it", |steps| {
+            steps.iter_mut().for_each(|s| s.margin = s.margin.filter(|_| s.step == 1));
+        }),
+    ];
+    for (says, fault) in faults {
+        let tell = |side: &mut Side| {
+            let repeats = side.repeats.iter_mut().flat_map(|r| &mut r.steps);
+            side.records.steps.iter_mut().chain(repeats).for_each(|s| s.margin = Some(0.1));
+        };
+        let (mut b, c) = sides(QUIET, |c| {
+            tell(c);
+            fault(&mut c.records.steps);
+            c.repeats.iter_mut().for_each(|r| fault(&mut r.steps));
+        });
+        tell(&mut b);
+        let found = default(&b, &c);
+        let finding = find(&found, "trajectory/kto");
+        assert!(
+            finding.verdict == Change::Regressed && finding.words.contains(says),
+            "{says}: {}",
+            finding.words
+        );
+    }
+}
+
+/// A saved baseline keeps the beginning of its steps: what is compared ends there, and is told as it is.
+#[test]
+fn as_many_steps_are_compared_as_the_baseline_kept() {
+    let (mut b, c) = sides(World { trainer: Law::None, ..QUIET }, |_| {});
+    b.records.steps.retain(|s| s.step <= 8);
+    let found = default(&b, &c);
+    let finding = find(&found, "trajectory/kto");
+    assert!(
+        finding.verdict == Change::Pass && finding.words.contains("over the first 8 steps"),
+        "{}",
+        finding.words
+    );
+}
+
+#[test]
+fn no_number_of_rounds_is_promised_where_earlier_gates_differ_too_much() {
+    let words = |between: f64| {
+        let mut history = History::default();
+        for trial in 0..10 {
+            let speed = 1.0 + between * if trial % 2 == 0 { 1.0 } else { -1.0 };
+            let same = World { speed, machine: Law::Normal(0.001), ..QUIET };
+            history.add(&gate(same, &Config::default(), trial).findings);
+        }
+        let mut sides = Sides::new(World { speed: 0.97, machine: Law::Normal(0.005), ..QUIET });
+        sides.fill(1);
+        let found = judge(&sides.baseline, &sides.candidate, &Config::default(), &history, vec![]);
+        find(&found, "throughput/kto").clone()
+    };
+    let wide = words(0.04);
+    assert_eq!(wide.verdict, Change::Inconclusive);
+    assert!(wide.words.contains("no number of rounds would decide it"), "{}", wide.words);
+    assert_eq!(words(0.0).verdict, Change::Pass);
+}
+
+#[test]
+fn tokens_that_one_side_alone_tells_are_not_held_against_nothing() {
+    let (b, c) = sides(World { speed: 0.5, ..QUIET }, |c| {
+        let silent = |r: &mut RunRow| (r.policy_tokens, r.tokens_per_second) = (0, 0.0);
+        c.records.runs.iter_mut().for_each(silent);
+        c.repeats.iter_mut().flat_map(|r| &mut r.runs).for_each(silent);
+    });
+    let found = default(&b, &c);
+    let speed = find(&found, "throughput/kto");
+    assert!(speed.unit == "runs/s" && speed.verdict == Change::Regressed, "{}", speed.words);
 }

@@ -28,8 +28,10 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
 
 fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
     let metrics = view.judged(suite).into_iter();
-    let found = metrics.map(|m| (view.comparisons(suite, &m.name), m)).filter(|(r, _)| !r.is_empty());
-    let (flat, blocks): (Vec<_>, Vec<_>) = found.partition(|(rows, _)| rows.iter().all(|(_, c)| is_flat(c)));
+    let found = metrics.map(|m| (view.comparisons(suite, &m.name), m));
+    let found = found.filter(|(rows, _)| rows.iter().any(|(_, c)| is_measured(c)));
+    let all_flat = |rows: &Rows<'_>| rows.iter().filter(|(_, c)| is_measured(c)).all(|(_, c)| is_flat(c));
+    let (flat, blocks): (Vec<_>, Vec<_>) = found.partition(|(rows, _)| all_flat(rows));
     if blocks.is_empty() {
         return Ok(None);
     }
@@ -71,13 +73,18 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
 
 /// "Each from 3 seeds and 400 examples in 400 clusters."
 fn sample(blocks: &[(Rows<'_>, Metric)]) -> String {
-    let rows = || blocks.iter().flat_map(|(rows, _)| rows.iter().map(|(_, c)| *c));
+    let rows = || blocks.iter().flat_map(|(rows, _)| rows.iter().map(|(_, c)| *c)).filter(|c| is_measured(c));
     let range = |value: fn(&ComparisonRow) -> u64| {
         let (a, b) = (rows().map(value).min().unwrap_or(0), rows().map(value).max().unwrap_or(0));
         if a == b { a.to_string() } else { format!("{a} to {b}") }
     };
     let (seeds, examples, clusters) = (range(|c| c.seeds), range(|c| c.examples), range(|c| c.clusters));
     format!("Each from {seeds} seeds and n = {examples} examples in {clusters} clusters (prompts).")
+}
+
+/// Both arms have scores.
+fn is_measured(c: &ComparisonRow) -> bool {
+    c.difference.is_finite()
 }
 
 /// No difference to speak of: a picture of it would show nothing.
@@ -120,8 +127,10 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
         let y = frame.top + (i as f64 + 0.5) * ROW;
         canvas.text(&pair(c), (frame.left - 12.0, y), TextSpec::new(LABEL).right());
         canvas.mark(&c.words, &format!("comparisons.csv:{line}"), |canvas| {
-            panel.interval(canvas, (c.low, c.high), y, INK);
-            verdict_mark(canvas, view, c, (panel.x.at(c.difference), y));
+            if is_measured(c) {
+                panel.interval(canvas, (c.low, c.high), y, INK);
+                verdict_mark(canvas, view, c, (panel.x.at(c.difference), y));
+            }
             let unit = metric.unit;
             let estimate =
                 format!("{} [{}, {}]", unit.bound(c.difference), unit.bound(c.low), unit.bound(c.high));

@@ -59,7 +59,8 @@ struct Curve<'v> {
 }
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
-    let has = |arm: &&Arm| view.input.steps.iter().any(|s| s.arm == arm.name && s.kl_unclamped.is_some());
+    let shown = || view.input.steps.iter().filter(|s| view.counts(&s.run));
+    let has = |arm: &&Arm| shown().any(|s| s.arm == arm.name && s.kl_unclamped.is_some());
     let arms: Vec<&Arm> = view.trained().filter(has).collect();
     let tokens = view.input.steps.iter().map(|s| s.total_policy_tokens).max().unwrap_or(0) as f64;
     if arms.is_empty() || tokens == 0.0 {
@@ -134,7 +135,7 @@ fn draw_one(view: &View<'_>, arms: &[&Arm], tokens: f64, file: &str, title: Stri
 
 fn bins(view: &View<'_>, quantity: &Quantity, arm: &str, tokens: f64) -> Vec<(f64, f64)> {
     let mut values = vec![vec![]; BINS];
-    for step in view.input.steps.iter().filter(|s| s.arm == arm) {
+    for step in view.input.steps.iter().filter(|s| s.arm == arm && view.counts(&s.run)) {
         let Some(value) = (quantity.value)(step).filter(|v| v.is_finite()) else { continue };
         let bin = (step.total_policy_tokens as f64 / tokens * BINS as f64).ceil() as usize;
         values[bin.clamp(1, BINS) - 1].push(value);

@@ -84,7 +84,7 @@ fn curves<'v>(view: &'v View<'_>, quantity: &Quantity, tokens: f64) -> Vec<Curve
 }
 
 fn bins(view: &View<'_>, quantity: &Quantity, arm: &str, tokens: f64) -> Vec<(f64, f64, f64, f64)> {
-    let steps = || view.input.steps.iter().filter(|s| s.arm == arm);
+    let steps = || view.input.steps.iter().filter(|s| s.arm == arm && view.counts(&s.run));
     let runs = distinct(steps().map(|s| s.run.as_str()));
     let mut sums = vec![vec![(0.0, 0.0); runs.len()]; BINS];
     for step in steps() {

@@ -73,7 +73,8 @@ fn draw_suite(view: &View<'_>, suite: &str, opponent: &str) -> Result<Option<Dra
 }
 
 fn parts(view: &View<'_>, suite: &str, opponent: &str, arm: &str) -> Vec<Part> {
-    let of_arm = view.input.samples.iter().filter(|s| s.suite == suite && s.arm == arm);
+    let wanted = |s: &&SampleRow| s.suite == suite && s.arm == arm && view.counts(&s.run);
+    let of_arm = view.input.samples.iter().filter(wanted);
     let against = |s: &SampleRow| s.opponents.iter().find(|o| o.name == opponent).map(|o| o.preference);
     let mut played: Vec<_> =
         of_arm.filter_map(|s| against(s).map(|p| (s.tokens, p, s.example.as_str()))).collect();

@@ -73,10 +73,14 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     Ok(vec![Drawing { name, title, caption, section: Section::Training, svg, marks }])
 }
 
+fn rollouts<'a>(view: &View<'a>, arm: &Arm) -> Vec<&'a RolloutRow> {
+    view.input.rollouts.iter().filter(|r| r.arm == arm.name && view.counts(&r.run)).collect()
+}
+
 /// A sentence on each arm that learns from a reward model.
 fn partings(view: &View<'_>) -> String {
     let sentence = |arm: &Arm| {
-        let rows: Vec<&RolloutRow> = view.input.rollouts.iter().filter(|r| r.arm == arm.name).collect();
+        let rows = rollouts(view, arm);
         // Where the gold reward is what is learned from, there is nothing to part from.
         let differs = rows.iter().any(|r| r.gold.is_some_and(|gold| gold != r.reward));
         let runs: Vec<Vec<Part>> =
@@ -124,7 +128,7 @@ fn part(rows: &Vec<&RolloutRow>) -> Option<Part> {
 
 fn paths<'v>(view: &'v View<'_>, quantity: &Quantity) -> Vec<Path<'v>> {
     let path = |arm: &'v Arm| {
-        let rows: Vec<_> = view.input.rollouts.iter().filter(|r| r.arm == arm.name).collect();
+        let rows = rollouts(view, arm);
         let runs = runs(&rows);
         let point = |part: usize| {
             let of_run = |run: &Vec<Vec<&RolloutRow>>| {

@@ -70,8 +70,9 @@ fn words(parts: &[Part]) -> String {
 }
 
 fn parts(view: &View<'_>, arm: &Arm) -> Vec<Part> {
+    let numbered = view.input.phases.iter().enumerate();
     let rows: Vec<(usize, &PhaseRow)> =
-        view.input.phases.iter().enumerate().filter(|(_, r)| r.arm == arm.name).collect();
+        numbered.filter(|(_, r)| r.arm == arm.name && view.counts(&r.run)).collect();
     let runs = distinct(rows.iter().map(|(_, r)| r.run.as_str())).len() as f64;
     let part = |phase: String| {
         let own: Vec<_> = rows.iter().filter(|(_, r)| r.phase == phase).collect();

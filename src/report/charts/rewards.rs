@@ -70,7 +70,9 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
 
 fn spread_of<'v>(view: &View<'_>, suite: &str, arm: &'v Arm) -> Option<Spread<'v>> {
     let of = |metric: &str| -> Vec<f64> {
-        let wanted = |e: &&ExampleRow| e.suite == suite && e.arm == arm.name && e.metric == metric;
+        let wanted = |e: &&ExampleRow| {
+            e.suite == suite && e.arm == arm.name && e.metric == metric && view.counts(&e.run)
+        };
         let rows = view.input.examples.iter().filter(wanted);
         rows.map(|e| e.value).filter(|v| v.is_finite()).collect()
     };

@@ -146,7 +146,8 @@ fn row(canvas: &mut Canvas, panel: &Panel, metric: &Metric, arm: &Arm, score: &A
         panel.interval(c, (s.low, s.high), y, arm.style.color);
         c.marker((panel.x.at(s.mean), y), arm.style.marker, 5.5, arm.style.color);
         let half = text_width(&value, TICK) / 2.0;
-        let at = panel.x.at(s.mean).clamp(panel.frame.left + half, panel.frame.right - half);
+        let leftmost = panel.frame.left + half;
+        let at = panel.x.at(s.mean).clamp(leftmost, (panel.frame.right - half).max(leftmost));
         c.text(&value, (at, y - 14.0), TextSpec::new(TICK).centre().halo());
     });
     if score.seeds.len() > 1 {

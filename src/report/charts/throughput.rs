@@ -53,8 +53,8 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         panel(&mut canvas, view, quantity, &arms, frame, i == 0);
     }
     let caption = format!(
-        "{title} by arm: bars are means over {seeds}, rings single runs. Scoring and the reference pass are \
-         not part of the throughput; peak memory is that of the process during training."
+        "{title} by arm: bars are means over {seeds}, rings single runs. The reference's passes are \
+         part of the time, scoring is not; peak memory is that of the process during training."
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "throughput".to_owned(), title, caption, section: Section::Cost, svg, marks }])

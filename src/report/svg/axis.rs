@@ -88,9 +88,10 @@ impl Scale {
         Self { low: 0.0, high: 1.0, log: false, from: 0.0, to: 1.0 }
     }
 
-    /// Does not go beyond `low` to `high` (a share ends at 0 and 1).
+    /// Does not go beyond `low` to `high` (a share ends at 0 and 1), where any value lies there.
     pub fn within(self, low: f64, high: f64) -> Self {
-        Self { low: self.low.max(low), high: self.high.min(high), ..self }
+        let (low, high) = (self.low.max(low), self.high.min(high));
+        if low < high { Self { low, high, ..self } } else { self }
     }
 
     pub fn px(self, from: f64, to: f64) -> Self {
@@ -99,7 +100,7 @@ impl Scale {
 
     /// Values outside the scale are drawn at its ends.
     pub fn at(&self, v: f64) -> f64 {
-        let v = v.clamp(self.low, self.high);
+        let v = v.max(self.low).min(self.high);
         let share = if self.log {
             (v / self.low).ln() / (self.high / self.low).ln()
         } else {
@@ -158,6 +159,12 @@ mod tests {
         let scale = Scale::over([0.5]);
         assert!(scale.low < 0.5 && scale.high > 0.5);
         assert!(Scale::over([f64::NAN]).ticks(4, Ticks::Plain).len() > 1);
+    }
+
+    #[test]
+    fn shares_that_are_none_are_drawn_where_they_are() {
+        let scale = Scale::over([80.0, 90.0]).within(0.0, 1.0).px(0.0, 1.0);
+        assert!(scale.low > 1.0 && scale.at(85.0) == 0.5, "{scale:?}");
     }
 
     #[test]

@@ -58,7 +58,7 @@ fn annotation(row: &Value, k: usize) -> Result<Option<Judgment>> {
     ensure!((1.0..=2.0).contains(&preference), "`preference` is {preference}, outside 1 to 2 (0: a tie)");
     let length = |field: &str| Ok::<_, anyhow::Error>(text_of(row, field)?.chars().count() as f64);
     Ok(Some(Judgment {
-        id: ["index", "id"].iter().find_map(|f| row.get(f)).map_or_else(|| k.to_string(), name),
+        id: annotation_id(row, k),
         candidate: text_of(row, "generator_2")?.into(),
         baseline: text_of(row, "generator_1")?.into(),
         preference: preference - 1.0,
@@ -104,6 +104,13 @@ fn judgment(row: &Value) -> Result<Option<Judgment>> {
 
 pub(super) fn text_of<'a>(row: &'a Value, field: &str) -> Result<&'a str> {
     row.get(field).and_then(Value::as_str).ok_or_else(|| anyhow!("`{field}` is missing or not a string"))
+}
+
+/// What the annotations of one prompt share: judgments of one instruction are resampled together, whoever wrote the
+/// outputs. AlpacaEval's own lists have neither `index` nor `id`.
+pub(super) fn annotation_id(row: &Value, k: usize) -> String {
+    let found = ["index", "id", "instruction"].iter().find_map(|f| row.get(f).filter(|v| !v.is_null()));
+    found.map_or_else(|| k.to_string(), name)
 }
 
 /// An id as text, without quotes.

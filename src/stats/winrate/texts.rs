@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::parse::{name, text_of};
+use super::parse::{annotation_id, name, text_of};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 
 const FORMS: &str = "a JSON list of AlpacaEval annotations (instruction, output_1, output_2, generator_1, generator_2), \
@@ -48,7 +48,7 @@ pub fn texts(text: &str) -> Result<Vec<Texts>> {
 fn annotation(row: &Value, k: usize) -> Result<Texts> {
     let text = |field: &str| text_of(row, field).map(str::to_owned);
     Ok(Texts {
-        id: ["index", "id"].iter().find_map(|f| row.get(f)).map_or_else(|| k.to_string(), name),
+        id: annotation_id(row, k),
         candidate: text("generator_2")?,
         baseline: text("generator_1")?,
         prompt: text("instruction")?,
@@ -76,7 +76,7 @@ mod tests {
     #[test]
     fn both_forms_name_the_candidate_and_an_error_names_the_place() {
         let list = r#"[{"instruction": "q", "output_1": "b", "output_2": "c", "generator_1": "B", "generator_2": "C"}]"#;
-        let line = r#"{"id": 0, "prompt": "q", "candidate": "C", "baseline": "B", "candidate_text": "c", "baseline_text": "b"}"#;
+        let line = r#"{"id": "q", "prompt": "q", "candidate": "C", "baseline": "B", "candidate_text": "c", "baseline_text": "b"}"#;
         let found = texts(list).unwrap();
         assert_eq!(found, texts(&format!("\n{line}\n")).unwrap());
         let Texts { candidate, baseline, candidate_text, baseline_text, .. } = &found[0];
