@@ -2,7 +2,8 @@
 
 use crate::base::error::{Context, Result};
 use crate::data::{
-    Dataset, Inspection, Loaded, Others, Tokenizer, carves, inspect, load_with, resolve_model,
+    Dataset, Inspection, Loaded, Others, Template, Tokenizer, carves, inspect, load_heldout, load_with,
+    resolve_model,
 };
 use crate::plan::DataSpec;
 use crate::suite::{Suite, SuiteData};
@@ -27,25 +28,7 @@ pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
     let (spec, template) = (&request.data, tokenizer.template());
     let mut loaded = load_with(spec, &spec.split, &template)?;
     let mut others = vec![];
-    let whole = DataSpec { max_examples: 0, ..spec.clone() };
-    let heldout = match &spec.heldout_split {
-        own if *own == spec.split => None,
-        _ if carves(spec) => {
-            let share = spec.heldout_fraction;
-            loaded.notes.push(format!(
-                "one set: a comparison holds {share} of its prompts out (data.heldout_fraction)"
-            ));
-            None
-        }
-        // Data without a test split are no error here.
-        split => match load_with(&whole, split, &template) {
-            Ok(test) => Some(test.dataset),
-            Err(e) => {
-                loaded.notes.push(format!("prompts are not compared with a held-out split: {e:#}"));
-                None
-            }
-        },
-    };
+    let heldout = heldout(spec, &template, &mut loaded.notes);
     if let Some(heldout) = &heldout {
         others.push(Others::of(&format!("split `{}`", spec.heldout_split), heldout));
     }
@@ -62,4 +45,23 @@ pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
     }
     let found = inspect(&loaded.dataset, &others, &tokenizer, spec.max_length)?;
     Ok((loaded, found))
+}
+
+/// The split that a comparison would ask about, where it is another one; data without one are no error here.
+fn heldout(spec: &DataSpec, template: &Template, notes: &mut Vec<String>) -> Option<Dataset> {
+    if spec.split == spec.heldout_split {
+        return None;
+    }
+    if carves(spec) {
+        let share = spec.heldout_fraction;
+        notes.push(format!("one set: a comparison holds {share} of its prompts out (data.heldout_fraction)"));
+        return None;
+    }
+    match load_heldout(spec, template) {
+        Ok(heldout) => Some(heldout.dataset),
+        Err(e) => {
+            notes.push(format!("prompts are not compared with a held-out split: {e:#}"));
+            None
+        }
+    }
 }

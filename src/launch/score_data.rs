@@ -10,7 +10,7 @@ use super::source::{Opened, open};
 use crate::base::error::{Context, Result, anyhow};
 use crate::data::{Sequence, Tokenizer};
 use crate::plan::{DataSpec, Dtype, Quantize};
-use crate::suite::logps::policy_logps;
+use crate::suite::logps::{control_ids, policy_logps};
 
 /// What to score.
 #[derive(Clone, Debug)]
@@ -47,7 +47,10 @@ pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
         open(&request.model, &request.revision, dtype, &device, request.quantize)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     tokenizer.check_fits(policy.config().vocab)?;
-    let set = read_training_set(&request.data, &tokenizer, &mut Silent)?;
+    // With its control text no sequence is longer than asked for.
+    let room = request.data.max_length.saturating_sub(control_ids(&policy, &tokenizer)?.len());
+    let data = DataSpec { max_length: room, ..request.data.clone() };
+    let set = read_training_set(&data, &tokenizer, &mut Silent)?;
     let completions = completions(&set);
     // A pair's prompt is computed once.
     let width = if matches!(set, TrainingSet::Paired(_)) { 2 } else { 1 };

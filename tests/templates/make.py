@@ -119,7 +119,8 @@ CASES = {
         TOOLS,
     ),
     "tools and documents are none": (
-        "{% if tools is not none %}tools{% endif %}{% if documents is none %}no documents{% endif %}{{ tools is defined }}{{ tools }}",
+        "{% if tools is not none %}tools{% endif %}{% if documents is none %}no documents{% endif %}{{ tools is defined }}{{ tools }} "
+        "{% for x in (tools, missing, 3, true, 'a', messages, messages[0], (1, 2)) %}{{ x is iterable }} {% endfor %}",
         CHAT,
     ),
     "tool calls": (

@@ -34,6 +34,7 @@ pub fn environment() -> Environment<'static> {
     env.set_formatter(|out, _, value| Ok(out.write_str(&python::display(value))?));
     env.set_unknown_method_callback(methods::call);
     env.add_filter("tojson", to_json);
+    env.add_test("iterable", is_iterable);
     env.add_function("raise_exception", raise_exception);
     env.add_function("strftime_now", strftime_now);
     env
@@ -63,6 +64,11 @@ pub fn without_generation_blocks(source: &str) -> String {
         rest = &rest[start + len..];
     }
     out + rest
+}
+
+/// As `iter(value)` of Python decides, which takes an undefined value for an empty list and refuses none.
+fn is_iterable(value: &Value) -> bool {
+    value.is_undefined() || (!value.is_none() && value.try_iter().is_ok())
 }
 
 fn raise_exception(message: String) -> Result<Value, Error> {
