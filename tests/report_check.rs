@@ -4,6 +4,7 @@ mod report_fixture;
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 
 use kto_eval::record::Status;
 use kto_eval::report::{self, Input};
@@ -29,6 +30,18 @@ fn an_untouched_report_passes_and_the_same_records_give_the_same_bytes() {
             fs::read(a.path().join(name)).unwrap() == fs::read(b.path().join(name)).unwrap(),
             "{name} differs"
         );
+    }
+}
+
+/// What the repository shows was drawn by this code, from the rows beside it.
+#[test]
+fn the_shipped_reports_follow_from_their_rows() {
+    for name in ["quickstart", "hh-harmless", "rlhf"] {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports").join(name);
+        let ran = Command::new(env!("CARGO_BIN_EXE_kto-eval")).arg("report").arg(&dir).arg("--check").output();
+        let ran = ran.expect("the program starts");
+        let said = String::from_utf8_lossy(&ran.stderr) + String::from_utf8_lossy(&ran.stdout);
+        assert!(ran.status.success(), "kto-eval report reports/{name} draws it again: {said}");
     }
 }
 
