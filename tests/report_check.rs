@@ -38,7 +38,8 @@ fn an_untouched_report_passes_and_the_same_records_give_the_same_bytes() {
 fn the_shipped_reports_follow_from_their_rows() {
     for name in ["quickstart", "hh-harmless", "rlhf"] {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("reports").join(name);
-        let ran = Command::new(env!("CARGO_BIN_EXE_kto-eval")).arg("report").arg(&dir).arg("--check").output();
+        let ran =
+            Command::new(env!("CARGO_BIN_EXE_kto-eval")).arg("report").arg(&dir).arg("--check").output();
         let ran = ran.expect("the program starts");
         let said = String::from_utf8_lossy(&ran.stderr) + String::from_utf8_lossy(&ran.stdout);
         assert!(ran.status.success(), "kto-eval report reports/{name} draws it again: {said}");
