@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """The whole comparison (sft, dpo, kto; three seeds; scored) against nine TRL runs and their scoring with transformers.
 
-    python benches/vs_trl_compare.py --model DIR --data DIR --trl-runner PATH/trl_speed.py [--python PYTHON] [--tokens 60000] [--examples 0]
+    python benches/vs_trl_compare.py --model DIR --data DIR --trl-runner PATH/trl_speed.py [--python PYTHON] [--tokens 60000] [--examples 0] [--keep DIR]
 
 DIR of --data holds train.jsonl and test.jsonl of HH transcripts. Install TRL as `benches/vs_trl.py` says.
 
@@ -10,7 +10,8 @@ cache, reports drawn. Both sides score the first --examples of the held-out pair
 favour: each method's dataset build and rate are measured once over --steps steps of batch 8 and carried to the budget
 and to three seeds, without interpreter start-up and loading; scoring one model (log-probs of chosen and rejected in
 padded batches of 16, then sampled replies of at most 128 tokens to the same prompts) is measured once and counted ten
-times (the base and nine policies). No report is drawn.
+times (the base and nine policies; kto-eval samples the base once a seed). No report is drawn, and the replies' divergence from
+the reference, which kto-eval records, is not computed.
 """
 import argparse, json, os, shutil, subprocess, sys, tempfile, time
 
@@ -73,19 +74,22 @@ def main():
     parser.add_argument("--binary", default="target/release/kto-eval")
     for name, default in (("tokens", 60_000), ("examples", 0), ("steps", 10), ("warm", 2), ("threads", 2)):
         parser.add_argument(f"--{name}", type=int, default=default)
+    parser.add_argument("--keep", help="where kto-eval's records and report are left")
     parser.add_argument("--score", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.score:
         return score(args)
 
-    cache, out = tempfile.mkdtemp(), tempfile.mkdtemp()
+    cache, out = tempfile.mkdtemp(), args.keep or tempfile.mkdtemp()
     started = time.perf_counter()
     run([args.binary, "compare", "hh-harmless", "--model", args.model, "--data", args.data, "--threads", str(args.threads),
          "--set", f"budget.tokens={args.tokens}", "--set", f"suites.max_examples={args.examples}",
          "--set", 'suites.generation=["heldout-prompts"]', "--out", os.path.join(out, "hh"), "--quiet"],
         env=dict(os.environ, KTO_EVAL_CACHE=cache))
     ours = time.perf_counter() - started
-    shutil.rmtree(cache), shutil.rmtree(out)
+    shutil.rmtree(cache)
+    if not args.keep:
+        shutil.rmtree(out)
     print(f"kto-eval: {ours:.0f} s", flush=True)
 
     theirs = 0.0
