@@ -6,6 +6,7 @@ use std::cell::RefCell;
 use std::mem::MaybeUninit;
 use std::ops::{Deref, Range};
 
+use super::cuda;
 use super::real::Real;
 use crate::base::error::{Result, bail};
 
@@ -182,6 +183,10 @@ pub fn add_partials<T: Real>(total: &mut [T], partials: &[Vec<T>]) {
 /// A parallel loop that another thread starts wakes the pool and sleeps until it is done, hundreds of times in a
 /// pass; one that a thread of the pool starts is shared with the others and joined without sleeping.
 pub fn on_pool<R: Send>(f: impl FnOnce() -> R + Send) -> R {
+    // An emulated GPU belongs to the thread that began it.
+    if cuda::is_emulated() {
+        return f();
+    }
     rayon::scope(|_| f())
 }
 

@@ -238,6 +238,11 @@ impl Drop for Emulation {
     }
 }
 
+/// Whether [`Emulation`] is on in this thread.
+pub fn is_emulated() -> bool {
+    EMULATED.with_borrow(Option::is_some)
+}
+
 /// The GPU whose kernels apply to `tensor`: f32 or bf16 on a CUDA device.
 pub fn of(tensor: &Tensor) -> Option<Rc<dyn Gpu>> {
     if !matches!(tensor.dtype(), DType::F32 | DType::BF16) {

@@ -23,7 +23,7 @@ pub mod rows;
 mod segments;
 pub mod sums;
 
-pub use gpu::{Arg, Args, Emulation, Gpu, Kernel, Matrix, Source, of};
+pub use gpu::{Arg, Args, Emulation, Gpu, Kernel, Matrix, Source, is_emulated, of};
 
 /// Every source with each set of definitions that changes what is compiled; head widths stand for their class.
 pub fn variants() -> Vec<Kernel> {
