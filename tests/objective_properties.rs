@@ -363,7 +363,7 @@ fn hyperparameters_out_of_range_are_refused_with_the_reason() {
         refused(Method::Dpo(DpoSpec { beta }), "`beta`");
         refused(kto(beta, Lambda::Auto), "`beta`");
     }
-    refused(kto(0.1, Lambda::Fixed { desirable: -1.0, undesirable: 1.0 }), "`lambda.desirable` is -1");
+    refused(kto(0.1, Lambda::Fixed { desirable: -1.0, undesirable: 1.0 }), "`lambda_desirable` is -1");
     refused(kto(0.1, Lambda::Fixed { desirable: 0.0, undesirable: 0.0 }), "both weights");
     refused(Method::RobustDpo(SmoothedSpec { beta: 0.1, label_smoothing: 0.5 }), "[0, 0.5)");
     refused(Method::Unlikelihood(UnlikelihoodSpec { alpha: -1.0 }), "`alpha`");

@@ -275,9 +275,9 @@ fn combinations_that_make_no_sense_are_refused_where_they_stand() {
                 "`arm.kto` trains all weights, and model.quantize = \"q8_0\" freezes",
             ),
             ("method = \"kto\"", "method = \"kto\"\nlora = { rank = 0 }", "`arm.kto` trains all weights"),
-            ("method = \"kto\"", "method = \"rloo\"", "its method takes no adapter"),
-            ("method = \"kto\"", "method = \"reward\"", "its method takes no adapter"),
-            ("method = \"kto\"", "method = \"ppo-offline\"", "its method takes no adapter"),
+            ("method = \"kto\"", "method = \"rloo\"", "`arm.rloo` cannot be trained on a quantised base yet"),
+            ("method = \"kto\"", "method = \"reward\"", "a reward model trains all weights"),
+            ("method = \"kto\"", "method = \"ppo-offline\"", "cannot be trained on a quantised base yet"),
             ("method = \"kto\"", trainer, "is an external trainer, which reads the checkpoint as it is"),
             (
                 "quantize = \"q8_0\"",

@@ -241,7 +241,7 @@ fn check_quantize(plan: &Plan, arm: &Arm, source: &Source) -> Result<()> {
     } else if arm.method == Method::Reward {
         ("trains all weights: its method takes no adapter", "leave `quantize` out of [model]")
     } else if arm.method.rollouts().is_some() {
-        ("samples, which a quantised base does not yet do in training", "leave `quantize` out of [model]")
+        ("cannot be trained on a quantised base yet", "leave `quantize` out of [model]")
     } else if !arm.train.lora.is_on() {
         ("trains all weights", "give it an adapter: lora = { rank = 16 }")
     } else {
