@@ -95,7 +95,7 @@ pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<
 
 /// Whether [`first_backward_weight`] takes this gradient: one that the CPU's kernels take.
 pub fn can_write_over(dy: &Tensor) -> bool {
-    cpu::applies(dy) && cuda::of(dy).is_none()
+    cpu::computes(dy)
 }
 
 /// dW = dyᵀ·x, whatever dW was.

@@ -7,7 +7,6 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{self, dispatch};
-use super::cuda;
 use super::linear::{self, Products, rows_product};
 use super::real::Real;
 use super::{plain, rowwise};
@@ -28,7 +27,7 @@ pub struct LowRank<'a> {
 
 /// x (t, k), y (t, ≥ start + n) → y with the side path added, overwriting y on the CPU.
 pub fn forward_onto(y: Tensor, x: &Tensor, path: LowRank<'_>, products: Products) -> Result<Tensor> {
-    if cpu::applies(&y) && cuda::of(&y).is_none() {
+    if cpu::computes(&y) {
         dispatch!(y.dtype(), forward_cpu(&y, x, path, products))?;
         return Ok(y);
     }

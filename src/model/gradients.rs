@@ -62,8 +62,7 @@ impl Gradients {
     /// Back to zero as far as the next backward pass is concerned, which must come before anything is read: on the
     /// CPU its products write over what stands here, which spares clearing it and reading the zeros.
     pub fn restart_(&mut self) -> Result<()> {
-        let on_cpu = |tensor: &Tensor| cpu::applies(tensor) && cuda::of(tensor).is_none();
-        if self.frozen || !self.tensors.iter().all(on_cpu) {
+        if self.frozen || !self.tensors.iter().all(cpu::computes) {
             return self.zero_();
         }
         self.stale.fill(true);

@@ -31,7 +31,7 @@ impl Estimate {
             return most;
         }
         let fit = (left * self.prompts / self.spent).round() as usize;
-        if fit < most { fit.min((0.75 * fit as f64).ceil() as usize) } else { most }
+        if fit < most { (0.75 * fit as f64).ceil() as usize } else { most }
     }
 }
 
