@@ -121,7 +121,7 @@ fn methods(config: &DecoderConfig, rounds: usize) -> Result<()> {
             let input = StepInput {
                 units: &units,
                 mismatched: &mismatched,
-                reference: Some(Reference { decoder: &reference, cache: &cache }),
+                reference: Some(Reference::new(&reference, &cache)),
                 micro_tokens: TrainSpec::default().micro_tokens,
                 dropout: None,
                 classes: ClassCounts { desirable: 1, undesirable: 1 },

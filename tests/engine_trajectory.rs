@@ -138,7 +138,7 @@ fn follow(method: &Method, paired: bool) {
         let input = StepInput {
             units: &units.iter().collect::<Vec<_>>(),
             mismatched: &[],
-            reference: Some(Reference { decoder: &reference, cache: &cache }),
+            reference: Some(Reference::new(&reference, &cache)),
             micro_tokens: 60,
             dropout: None,
             classes: ClassCounts { desirable: 1, undesirable: 1 },

@@ -72,7 +72,7 @@ impl Fixture {
         let input = StepInput {
             units: &units,
             mismatched: &mismatched,
-            reference: Some(Reference { decoder: &self.reference, cache: &self.cache }),
+            reference: Some(Reference::new(&self.reference, &self.cache)),
             micro_tokens: 1024,
             dropout: None,
             classes: ClassCounts::default(),

@@ -68,7 +68,7 @@ fn kto() -> Method {
 fn reproduce(file: &Value, method: &Method, data: TrainData<'_>) {
     let (mut policy, start) = (load("golden-policy"), load("golden-policy"));
     let cache = ReferenceCache::open(&start.weights_hash().unwrap(), None);
-    let reference = Reference { decoder: &start, cache: &cache };
+    let reference = Reference::new(&start, &cache);
     let spec = spec(&file["hyper"]);
     let job = Job {
         method,

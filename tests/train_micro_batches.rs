@@ -95,7 +95,7 @@ fn run(method: &Method, dtype: DType, micro_tokens: usize) -> (StepResult, Vec<f
     let input = StepInput {
         units: &units,
         mismatched: &mismatched,
-        reference: Some(Reference { decoder: &reference, cache: &cache }),
+        reference: Some(Reference::new(&reference, &cache)),
         micro_tokens,
         dropout: None,
         classes: ClassCounts { desirable: 10, undesirable: 30 },
@@ -157,7 +157,7 @@ fn the_gradient_of_a_step_is_its_finite_difference() {
         let input = StepInput {
             units: &units,
             mismatched: &[],
-            reference: Some(Reference { decoder: &reference, cache: &cache }),
+            reference: Some(Reference::new(&reference, &cache)),
             micro_tokens: 200,
             dropout: None,
             classes: ClassCounts { desirable: 10, undesirable: 30 },

@@ -29,6 +29,8 @@ pub struct Screen {
     whole: Whole,
     /// Reward margin of the last step, for methods that have one.
     margin: Option<f64>,
+    /// The reference is being asked before the run's first update.
+    asking: bool,
     events: Option<Events>,
 }
 
@@ -56,6 +58,13 @@ impl Whole {
         (done > 0.05).then(|| self.started.elapsed().as_secs_f64() * rest / done)
     }
 
+    /// What was done so far says nothing of the speed of what comes, where no run has ended.
+    fn starts_over(&mut self) {
+        if self.first == Some(self.done) {
+            self.started = Instant::now();
+        }
+    }
+
     /// Run `index` of `total` begins. Where it is not one after the last, the runs are others: after tuning, say.
     fn begins(&mut self, index: usize, total: usize) {
         if self.first.is_none() || index < self.done || total != self.runs {
@@ -77,6 +86,7 @@ impl Screen {
             spoke: now,
             whole: Whole { started: now, runs: 0, first: None, done: 0 },
             margin: None,
+            asking: false,
             events: None,
         }
     }
@@ -112,17 +122,18 @@ impl Screen {
         }
     }
 
-    fn show(&mut self, fraction: f64, message: &str) {
+    /// `part` of the present bar, `fraction` of the present run.
+    fn show(&mut self, part: f64, fraction: f64, message: &str) {
         let left = self.whole.left(fraction).map(|s| format!("all: {} left", clock(s))).unwrap_or_default();
         if let Some(bars) = &self.bars {
-            bars.part.set_position((fraction * UNITS as f64) as u64);
+            bars.part.set_position((part * UNITS as f64) as u64);
             bars.part.set_message(message.to_owned());
             bars.whole.set_position(((self.whole.done as f64 + fraction) * UNITS as f64) as u64);
             bars.whole.set_message(left);
         } else if self.spoke.elapsed() >= EVERY {
             self.spoke = Instant::now();
             let left = if left.is_empty() { left } else { format!(", {left}") };
-            self.say(&format!("{}: {:.0} %, {message}{left}", self.label, 100.0 * fraction));
+            self.say(&format!("{}: {:.0} %, {message}{left}", self.label, 100.0 * part));
         }
     }
 
@@ -187,12 +198,25 @@ impl Observer for Screen {
     }
 
     fn training(&mut self, progress: Progress) {
+        if self.asking && !progress.asking {
+            // Steps have a speed of their own.
+            self.began = Instant::now();
+            self.whole.starts_over();
+        }
+        self.asking = progress.asking;
         let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
         let rate = thousands(progress.policy_tokens as f64 / seconds);
+        if self.asking {
+            return self.show(progress.fraction, 0.0, &format!("reference log-probs, {rate} tokens/s"));
+        }
         let margin = self.margin.map(|m| format!(", margin {m:.3}")).unwrap_or_default();
         let left = run_left(seconds, progress.fraction).map(|s| format!(", {} left", clock(s)));
         let (step, loss, left) = (progress.step, progress.loss, left.unwrap_or_default());
-        self.show(progress.fraction, &format!("step {step}, loss {loss:.4}{margin}, {rate} tokens/s{left}"));
+        self.show(
+            progress.fraction,
+            progress.fraction,
+            &format!("step {step}, loss {loss:.4}{margin}, {rate} tokens/s{left}"),
+        );
     }
 
     fn run_ends(&mut self, row: &RunRow) {

@@ -240,7 +240,7 @@ impl<'a> Meter<'a> {
             seed,
             max_length: arm.data.max_length,
             data: data.as_data(),
-            reference: Some(Reference { decoder: prepared.reference(), cache: &cache }),
+            reference: Some(Reference::new(prepared.reference(), &cache)),
         };
         let enough = AtomicBool::new(false);
         let units = match prepared.data.of(&arm.data) {

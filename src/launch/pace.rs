@@ -117,7 +117,7 @@ pub(super) fn is_measured(arm: &Arm) -> bool {
 /// What some steps of the arm cost, the first ones of a process left out.
 fn tried(arm: &Arm, method: &Method, start: &Decoder, data: &TrainingSet) -> Result<Ledger> {
     let cache = ReferenceCache::open("estimate", None);
-    let reference = Some(Reference { decoder: start, cache: &cache });
+    let reference = Some(Reference::new(start, &cache));
     let mut spent = Ledger::default();
     for budget in [Budget::Steps(2), Budget::Seconds(TRIED)] {
         let mut policy = match arm.train.lora.is_on() {

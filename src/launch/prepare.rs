@@ -67,7 +67,7 @@ pub struct Prepared {
     pub tokenizer: Tokenizer,
     /// The starting checkpoint, as it stays.
     pub start: Decoder,
-    /// Nobody asks for the start again: a method without a reference trains it in place, one copy less in memory.
+    /// Nobody asks for the start once training has begun: it is trained in place, one copy less in memory.
     pub spare_start: bool,
     /// Where it came from (the base's folder, where the plan names an adapter).
     pub start_dir: PathBuf,

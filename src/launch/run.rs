@@ -85,8 +85,9 @@ fn execute(
     };
     let mut own = None;
     let reference = match &first {
-        Some(first) => Reference { decoder: &first.reference, cache: &first.cache },
-        None => Reference { decoder: prepared.reference(), cache: prepared.reference_cache(&mut own) },
+        Some(first) => Reference::new(&first.reference, &first.cache),
+        None if prepared.spare_start => Reference::start(prepared.reference_cache(&mut own)),
+        None => Reference::new(prepared.reference(), prepared.reference_cache(&mut own)),
     };
     let spent = first.as_ref().map(|f| f.outcome.ledger).unwrap_or_default();
     let job = Job {

@@ -17,7 +17,7 @@ use crate::data::load_heldout;
 use crate::model::peft::is_adapter;
 use crate::model::{Decoder, RewardModel};
 use crate::objective;
-use crate::plan::{Arm, DataSpec, Method, Plan, RunSpec, WORLD};
+use crate::plan::{Budget, DataSpec, Method, Plan, RunSpec, WORLD};
 use crate::record::{RecordWriter, RunRow, Status};
 use crate::train::{Interval, Outcome};
 
@@ -46,7 +46,7 @@ pub fn train_one(
 ) -> Result<Option<RunRow>> {
     let mut writer = RecordWriter::open(folder.records, plan, folder.force)?;
     let mut prepared = prepare(plan, device, observer)?;
-    prepared.spare_start = learns_alone(&run.arm)?;
+    prepared.spare_start = spares_start(run)?;
     check_saveable(&prepared, run, folder.model)?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
@@ -86,10 +86,16 @@ pub fn train_one(
     Ok(Some(trained.row))
 }
 
-/// Whether an arm's training never looks at the checkpoint that it started from.
-fn learns_alone(arm: &Arm) -> Result<bool> {
+/// Whether training can do without the checkpoint that it started from: the method has no reference, or all that the
+/// reference will be asked can be asked before the first update. An adapter shares the start's weights anyway.
+fn spares_start(run: &RunSpec) -> Result<bool> {
+    let arm = &run.arm;
     let online = is_online(&arm.method) || arm.method == Method::Reward;
-    Ok(!online && arm.sft_first == 0.0 && !objective::build(&arm.method)?.needs_reference())
+    if online || arm.sft_first > 0.0 || arm.train.lora.is_on() {
+        return Ok(false);
+    }
+    let asked_first = run.model.reference.is_empty() && !matches!(run.budget, Budget::Seconds(_));
+    Ok(asked_first || !objective::build(&arm.method)?.needs_reference())
 }
 
 /// Says how a new reward model does on the held-out split, where the data have one.

@@ -54,6 +54,11 @@ impl Ledger {
         self.reference_seconds += cost.reference_seconds;
     }
 
+    /// The part of the budget that is spent, in [0, 1].
+    pub fn fraction(&self, budget: Budget) -> f64 {
+        (self.spent(budget) / amount(budget)).min(1.0)
+    }
+
     /// The amount in the budget's currency.
     pub fn spent(&self, budget: Budget) -> f64 {
         match budget {

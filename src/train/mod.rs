@@ -2,6 +2,8 @@
 //! run-time checks, checkpoint and resume.
 
 mod adamw;
+mod ahead;
+mod batches;
 mod checkpoint;
 mod checks;
 mod cost;

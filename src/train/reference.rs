@@ -36,7 +36,8 @@ struct State {
 /// The reference model with its cache.
 #[derive(Clone, Copy)]
 pub struct Reference<'a> {
-    pub decoder: &'a Decoder,
+    /// `None`: the policy as training finds it. All that a run will ask is then asked before its first update.
+    pub decoder: Option<&'a Decoder>,
     pub cache: &'a ReferenceCache,
 }
 
@@ -104,7 +105,17 @@ impl ReferenceCache {
     }
 }
 
-impl Reference<'_> {
+impl<'a> Reference<'a> {
+    pub fn new(decoder: &'a Decoder, cache: &'a ReferenceCache) -> Self {
+        Self { decoder: Some(decoder), cache }
+    }
+
+    /// The policy itself before its first update: one copy of the weights less than [`Reference::new`]. Not for a
+    /// budget in seconds, whose steps are not known beforehand.
+    pub fn start(cache: &'a ReferenceCache) -> Self {
+        Self { decoder: None, cache }
+    }
+
     /// (n,) Σ log π_ref over each completion; those not known yet are computed.
     ///
     /// They go in packed batches of at most `pack_tokens` tokens, those with the same prompt together. On the CPU
@@ -112,7 +123,7 @@ impl Reference<'_> {
     /// arm has filled, would differ from a fresh one.
     ///
     /// # Errors
-    /// A forward pass fails, or a log-prob is not finite.
+    /// A forward pass fails, or a log-prob is not finite; one is not known, and there is no model to ask.
     pub fn logps(&self, sequences: &[&Sequence], pack_tokens: usize) -> Result<Vec<f64>> {
         let keys: Vec<u64> = sequences.iter().map(|s| self.cache.key(s)).collect();
         let mut missing: Vec<usize> = {
@@ -121,7 +132,13 @@ impl Reference<'_> {
         };
         missing.sort_by(|&a, &b| sequences[a].prompt().cmp(sequences[b].prompt()));
         let wanted: Vec<&Sequence> = missing.iter().map(|&i| sequences[i]).collect();
-        let of = |packed: &Packed| Ok(sums(packed, &self.decoder.logps(packed)?));
+        let unknown = missing.len();
+        let of = |packed: &Packed| {
+            let decoder = self.decoder.with_context(|| {
+                format!("{unknown} reference log-probs were not computed before the first update")
+            })?;
+            Ok(sums(packed, &decoder.logps(packed)?))
+        };
         let computed: Vec<Vec<f64>> = packs(&wanted, pack_tokens).iter().map(of).collect::<Result<_>>()?;
         let mut state = self.cache.lock();
         for (&i, &sum) in missing.iter().zip(computed.iter().flatten()) {

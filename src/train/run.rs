@@ -1,22 +1,23 @@
 //! The loop.
 
 use super::adamw::AdamW;
+use super::ahead::{self, Asked};
+use super::batches::{Batches, StepBatch};
 use super::checkpoint::{Checkpoints, Saved, State};
 use super::checks::{Check, STOOD_STILL, Watch};
-use super::cost::{Ledger, amount, step_cost};
+use super::cost::{Ledger, amount};
 use super::metrics::{StepMetrics, saturation};
-use super::mismatch::{mismatched_sequences, reversed_sequences};
 use super::reference::Reference;
 use super::schedule::learning_rate;
 use super::step::{StepInput, compute_step};
-use super::units::{TrainData, Unit, class_counts, units};
+use super::units::{TrainData, Unit, class_counts};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
 use crate::base::seed;
-use crate::data::{Sampler, Sequence};
+use crate::data::Sampler;
 use crate::model::{Decoder, Gradients};
-use crate::objective::{ClassCounts, Feedback, Objective, build};
-use crate::plan::{Budget, Method, TrainSpec, Z0};
+use crate::objective::{ClassCounts, build};
+use crate::plan::{Budget, Method, TrainSpec};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -39,6 +40,8 @@ pub struct Job<'a> {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress {
     pub step: u64,
+    /// The reference is being asked about steps to come: `fraction` is the part of the budget that it knows.
+    pub asking: bool,
     /// Of the budget, in [0, 1].
     pub fraction: f64,
     pub loss: f64,
@@ -114,12 +117,17 @@ pub fn train_from(
     checkpoints: Option<&Checkpoints>,
 ) -> Result<TrainOutcome> {
     let mut run = Run::new(policy, job)?;
+    let asked = run.ask_start(policy, saved.as_ref(), hooks)?;
     if let Some(saved) = saved {
         run.restore(policy, saved)?;
     }
-    let mut ended = Ended::Done;
+    run.ledger.train_seconds += asked.seconds;
+    run.ledger.reference_seconds += asked.seconds;
+    let mut ended = if asked.aborted { Ended::Aborted } else { Ended::Done };
     let (mut saved_at, mut saved_step) = (Instant::now(), run.ledger.steps);
-    while let Some(batch) = run.next_batch(policy)? {
+    while ended == Ended::Done
+        && let Some(batch) = run.batches.next(policy, &mut run.sampler, &run.ledger)?
+    {
         let (metrics, diverged) = run.step(policy, &batch)?;
         (hooks.step)(&metrics)?;
         (hooks.progress)(run.progress());
@@ -131,14 +139,11 @@ pub fn train_from(
             checkpoints.write(&run.state(), policy, run.optimizer.state())?;
             (saved_at, saved_step) = (Instant::now(), run.ledger.steps);
         }
-        if let Some(why) = diverged {
-            ended = Ended::Diverged(why);
-            break;
-        }
-        if abort {
-            ended = Ended::Aborted;
-            break;
-        }
+        ended = match diverged {
+            Some(why) => Ended::Diverged(why),
+            None if abort => Ended::Aborted,
+            None => Ended::Done,
+        };
     }
     // What comes after training (scoring) may be cut short too.
     if ended == Ended::Done
@@ -152,8 +157,7 @@ pub fn train_from(
 
 struct Run<'a> {
     job: &'a Job<'a>,
-    objective: Box<dyn Objective>,
-    units: Vec<Unit>,
+    batches: Batches<'a>,
     classes: ClassCounts,
     sampler: Sampler,
     optimizer: AdamW,
@@ -171,60 +175,64 @@ struct Run<'a> {
     fingerprint: String,
 }
 
-/// A step's units, the sequences of its KL term, and its cost.
-struct StepBatch {
-    units: Vec<usize>,
-    mismatched: Vec<Sequence>,
-    cost: Ledger,
-}
-
 impl<'a> Run<'a> {
     fn new(policy: &Decoder, job: &'a Job<'a>) -> Result<Self> {
-        let objective = build(job.method)?;
-        let units = units(job.data, objective.feedback())?;
-        let estimates = objective.z0().is_some_and(|z0| z0 != Z0::Zero);
-        if estimates {
-            let enough = job.spec.batch_size >= 2 && units.len() >= 2;
-            if !enough {
-                return Err(anyhow!(
-                    "{}: z0 needs a step of at least 2 examples (batch size {}, {} examples)",
-                    objective.name(),
-                    job.spec.batch_size,
-                    units.len()
-                ))
-                .hint("raise batch_size, take more data, or set z0 = \"zero\"");
-            }
-        }
-        ensure!(amount(job.budget) > 0.0, "the budget is {}; it must be above 0", amount(job.budget));
+        let batches = Batches::new(job, build(job.method)?)?;
+        let objective = batches.objective.as_ref();
         let start = policy.weights_hash()?;
         let no_identity = match job.reference {
             _ if !objective.needs_reference() => "the method has no reference".to_owned(),
+            None => return Err(anyhow!("{} needs a reference model", objective.name())),
+            Some(Reference { decoder: None, .. }) => {
+                ensure!(
+                    !matches!(job.budget, Budget::Seconds(_)),
+                    "under a budget in seconds nobody knows beforehand what the reference will be asked"
+                );
+                String::new()
+            }
             // A new adapter adds nothing, dropped or not; one that SFT has trained does.
-            Some(reference) if job.spec.lora.dropout > 0.0 && reference.decoder.adapter().is_some() => {
+            Some(Reference { decoder: Some(reference), .. })
+                if job.spec.lora.dropout > 0.0 && reference.adapter().is_some() =>
+            {
                 "the policy's adapter has dropout, the reference's has none".to_owned()
             }
-            Some(reference) if reference.decoder.weights_hash()? == start => String::new(),
+            Some(Reference { decoder: Some(reference), .. }) if reference.weights_hash()? == start => {
+                String::new()
+            }
             Some(_) => "the reference is not the starting checkpoint".to_owned(),
-            None => return Err(anyhow!("{} needs a reference model", objective.name())),
         };
         let mut run = Self {
             fingerprint: String::new(),
             job,
-            classes: class_counts(&units),
-            sampler: Sampler::new(units.len(), job.spec.order, job.seed),
+            classes: class_counts(&batches.units),
+            sampler: batches.sampler(),
             optimizer: AdamW::new(job.spec, policy)?,
             gradients: Gradients::zeros(policy)?,
             ledger: Ledger::default(),
             watch: Watch::default(),
             rewards: (0.0, 0),
             loss: f64::NAN,
-            objective,
-            units,
+            batches,
             start,
             no_identity,
         };
         run.fingerprint = run.fingerprint()?;
         Ok(run)
+    }
+
+    /// See [`ahead`]; from where `saved` stands.
+    fn ask_start(&self, policy: &Decoder, saved: Option<&Saved>, hooks: &mut Hooks<'_>) -> Result<Asked> {
+        let Some(Reference { decoder: None, cache }) = self.job.reference else {
+            return Ok(Asked::default());
+        };
+        if !self.batches.objective.needs_reference() {
+            return Ok(Asked::default());
+        }
+        let from = match saved {
+            Some(Saved { state, .. }) => (self.batches.sampler_at(state.sampler), state.ledger),
+            None => (self.batches.sampler(), self.ledger),
+        };
+        ahead::ask(policy, cache, &self.batches, from, hooks)
     }
 
     /// A hash of all that determines what the run does.
@@ -233,7 +241,7 @@ impl<'a> Run<'a> {
         let settings = serde_json::to_string(&(method, spec, budget, seed, max_length))?;
         let reference = reference.map_or("", |r| r.cache.weights());
         let mut hasher = Hasher::new("kto-eval/run").part(settings.as_bytes()).part(reference.as_bytes());
-        for (sequence, desirable) in self.units.iter().flat_map(Unit::sides) {
+        for (sequence, desirable) in self.batches.units.iter().flat_map(Unit::sides) {
             hasher = hasher
                 .ids(&sequence.ids)
                 .part(&[u8::from(desirable)])
@@ -266,8 +274,7 @@ impl<'a> Run<'a> {
         saved.restore_weights(policy)?;
         let Saved { state, optimizer, .. } = saved;
         self.optimizer.restore(optimizer)?;
-        let (n, order, seed) = (self.units.len(), self.job.spec.order, self.job.seed);
-        self.sampler = Sampler::restore(n, order, seed, state.sampler);
+        self.sampler = self.batches.sampler_at(state.sampler);
         (self.ledger, self.watch, self.loss) = (state.ledger, state.watch, state.loss);
         self.rewards = (state.reward_sum, state.reward_count);
         Ok(())
@@ -276,63 +283,11 @@ impl<'a> Run<'a> {
     fn progress(&self) -> Progress {
         Progress {
             step: self.ledger.steps,
-            fraction: (self.ledger.spent(self.job.budget) / amount(self.job.budget)).min(1.0),
+            asking: false,
+            fraction: self.ledger.fraction(self.job.budget),
             loss: self.loss,
             policy_tokens: self.ledger.policy_tokens,
         }
-    }
-
-    /// The next step, or `None` where the budget has no room for one.
-    fn next_batch(&mut self, policy: &Decoder) -> Result<Option<StepBatch>> {
-        let (limit, spent) = (amount(self.job.budget), self.ledger.spent(self.job.budget));
-        // Seconds cannot be known beforehand: the run stops where it is nearest to its budget.
-        let half_a_step = match self.job.budget {
-            Budget::Seconds(_) if self.ledger.steps > 0 => 0.5 * spent / self.ledger.steps as f64,
-            _ => 0.0,
-        };
-        if spent + half_a_step >= limit {
-            return Ok(None);
-        }
-        let size = match self.objective.feedback() {
-            Feedback::Paired => (self.job.spec.batch_size / 2).max(1),
-            _ => self.job.spec.batch_size.max(1),
-        };
-        let least = if self.objective.z0().is_some_and(|z0| z0 != Z0::Zero) { 2 } else { 1 };
-        let before = self.sampler.state();
-        let mut drawn: Vec<usize> = (0..size).map(|_| self.sampler.next()).collect();
-        let alone = |drawn: &[usize]| least > 1 && drawn.iter().all(|i| *i == drawn[0]);
-        // Where an epoch ends within a step, a small step may hold one example twice: z0 needs another's completion.
-        while alone(&drawn) {
-            drawn.pop();
-            drawn.push(self.sampler.next());
-        }
-        while drawn.len() >= least && !alone(&drawn) {
-            let batch = self.assemble(policy, &drawn)?;
-            if spent + batch.cost.spent(self.job.budget) <= limit {
-                return Ok(Some(batch));
-            }
-            drawn.pop();
-        }
-        if self.ledger.steps == 0 {
-            return Err(anyhow!("the budget of {limit} is smaller than the cost of the first step"))
-                .hint("raise the budget, or lower max_length");
-        }
-        // Nothing was taken: a run that goes on from its end must draw these again, and end again.
-        let (n, order, seed) = (self.units.len(), self.job.spec.order, self.job.seed);
-        self.sampler = Sampler::restore(n, order, seed, before);
-        Ok(None)
-    }
-
-    fn assemble(&self, policy: &Decoder, drawn: &[usize]) -> Result<StepBatch> {
-        let units: Vec<&Unit> = drawn.iter().map(|&i| &self.units[i]).collect();
-        let mismatched = match self.objective.z0() {
-            Some(Z0::Reversed) => reversed_sequences(&self.units, drawn, self.job.max_length),
-            Some(z0) => mismatched_sequences(&units, z0, self.job.max_length)?,
-            None => vec![],
-        };
-        let (of, micro) = (self.units.len(), self.job.spec.micro_tokens);
-        let cost = step_cost(policy, self.objective.as_ref(), &units, &mismatched, of, micro);
-        Ok(StepBatch { units: drawn.to_vec(), mismatched, cost })
     }
 
     /// Runs a step; the second value says why the run is to end, and then no update was made.
@@ -341,7 +296,7 @@ impl<'a> Run<'a> {
         let limit = amount(self.job.budget);
         let middle = self.ledger.spent(self.job.budget) + 0.5 * batch.cost.spent(self.job.budget);
         let rate = learning_rate(self.job.spec, middle / limit);
-        let units: Vec<&Unit> = batch.units.iter().map(|&i| &self.units[i]).collect();
+        let units: Vec<&Unit> = batch.units.iter().map(|&i| &self.batches.units[i]).collect();
         let input = StepInput {
             units: &units,
             mismatched: &batch.mismatched,
@@ -353,16 +308,17 @@ impl<'a> Run<'a> {
             reward_shift: if self.rewards.1 == 0 { 0.0 } else { self.rewards.0 / self.rewards.1 as f64 },
         };
         self.gradients.restart_()?;
-        let result = compute_step(policy, self.objective.as_ref(), &input, &mut self.gradients)?;
+        let objective = self.batches.objective.as_ref();
+        let result = compute_step(policy, objective, &input, &mut self.gradients)?;
         if self.ledger.steps == 0 && self.no_identity.is_empty() {
             let dtype = policy.dtype();
-            self.watch.identity(self.objective.as_ref(), &units, &result, self.classes, dtype)?;
+            self.watch.identity(objective, &units, &result, self.classes, dtype)?;
         }
         let grad_norm = self.gradients.global_norm()?;
 
         let mut cost = batch.cost;
         self.ledger.add(&cost);
-        let mut metrics = StepMetrics::new(&result, self.objective.feedback(), &cost, &self.ledger);
+        let mut metrics = StepMetrics::new(&result, objective.feedback(), &cost, &self.ledger);
         (metrics.grad_norm, metrics.learning_rate) = (grad_norm, rate);
         if let (Method::Kto(spec), Some((_, z0))) = (self.job.method, result.z0) {
             metrics.saturation = saturation(&result.rewards, spec.beta, z0);

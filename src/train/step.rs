@@ -11,7 +11,7 @@ use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, 
 use std::time::{Duration, Instant};
 
 /// Passes without a backward pass keep no tape: twice the tokens at a time still take less memory.
-const FORWARD_ONLY: usize = 2;
+pub(super) const FORWARD_ONLY: usize = 2;
 
 /// What a step is computed from.
 pub struct StepInput<'a> {

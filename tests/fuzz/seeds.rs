@@ -346,7 +346,7 @@ pub fn checkpoint() -> Vec<Vec<u8>> {
         seed: 1,
         max_length: 16,
         data: TrainData::Paired(&pairs),
-        reference: Some(Reference { decoder: &start, cache: &cache }),
+        reference: Some(Reference::new(&start, &cache)),
     };
     let dir = tempfile::tempdir().unwrap();
     let checkpoints = Checkpoints { folder: dir.path().to_owned(), every: Interval::Steps(1) };

@@ -118,7 +118,7 @@ fn seconds_end_a_run_near_its_time() {
         seed: 1,
         max_length: 64,
         data: TrainData::Paired(&pairs),
-        reference: Some(Reference { decoder: &start, cache: &cache }),
+        reference: Some(Reference::new(&start, &cache)),
     };
     let mut slowest = 0.0f64;
     let mut hooks = Hooks {

@@ -1,5 +1,6 @@
 //! The loop: budgets, ledger, checks, divergence, determinism, and going on from a checkpoint.
 
+mod ahead;
 mod budget;
 mod checkpoints;
 
@@ -10,8 +11,8 @@ use kto_eval::data::{Sampler, Sequence, TokenizedExample, TokenizedPair};
 use kto_eval::model::{Decoder, DecoderConfig, Size};
 use kto_eval::plan::*;
 use kto_eval::train::{
-    Checkpoints, Ended, Hooks, Interval, Job, Ledger, Outcome, Reference, ReferenceCache, Saved, StepMetrics,
-    TrainData, TrainOutcome, learning_rate, train, train_from,
+    Checkpoints, Ended, Hooks, Interval, Job, Ledger, Outcome, Progress, Reference, ReferenceCache, Saved,
+    StepMetrics, TrainData, TrainOutcome, learning_rate, train, train_from,
 };
 use rand::RngExt;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -102,7 +103,7 @@ impl<'a> Setup<'a> {
     fn run(&self) -> Result<Trained> {
         let (mut policy, start) = (decoder(1, self.dtype), decoder(1, self.dtype));
         let cache = ReferenceCache::open(&start.weights_hash()?, None);
-        let reference = Reference { decoder: &start, cache: &cache };
+        let reference = Reference::new(&start, &cache);
         let (outcome, steps) = self.run_with(&mut policy, reference)?;
         Ok(Trained { outcome, steps, policy })
     }
@@ -111,6 +112,15 @@ impl<'a> Setup<'a> {
         &self,
         policy: &mut Decoder,
         reference: Reference<'_>,
+    ) -> Result<(TrainOutcome, Vec<StepMetrics>)> {
+        self.run_telling(policy, reference, &mut vec![])
+    }
+
+    fn run_telling(
+        &self,
+        policy: &mut Decoder,
+        reference: Reference<'_>,
+        told: &mut Vec<Progress>,
     ) -> Result<(TrainOutcome, Vec<StepMetrics>)> {
         let job = Job {
             method: self.method,
@@ -121,14 +131,17 @@ impl<'a> Setup<'a> {
             data: self.data,
             reference: Some(reference),
         };
-        let (mut steps, abort) = (Vec::new(), AtomicBool::new(false));
+        let (mut steps, abort) = (Vec::new(), AtomicBool::new(self.abort_after == 0));
         let mut hooks = Hooks {
             step: &mut |metrics| {
                 abort.store(metrics.step >= self.abort_after, Ordering::Relaxed);
                 steps.push(StepMetrics { seconds: 0.0, ..metrics.clone() });
                 Ok(())
             },
-            progress: &mut |progress| assert!((0.0..=1.0).contains(&progress.fraction)),
+            progress: &mut |progress| {
+                assert!((0.0..=1.0).contains(&progress.fraction));
+                told.push(progress);
+            },
             abort: &abort,
         };
         let folder = self.checkpoints.map(|c| c.folder.as_path());
@@ -177,10 +190,10 @@ fn a_reference_that_is_not_the_start_is_refused_by_name() {
     // A cache that holds another model's log-probs under the start's name.
     let cache = ReferenceCache::open(&start.weights_hash().unwrap(), None);
     let every: Vec<&Sequence> = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]).collect();
-    Reference { decoder: &other, cache: &cache }.logps(&every, 512).unwrap();
+    Reference::new(&other, &cache).logps(&every, 512).unwrap();
     let method = dpo();
     let setup = Setup::new(&method, Budget::Steps(2), &pairs);
-    let error = match setup.run_with(&mut policy, Reference { decoder: &start, cache: &cache }) {
+    let error = match setup.run_with(&mut policy, Reference::new(&start, &cache)) {
         Ok(_) => panic!("the run was not refused"),
         Err(e) => render(&e),
     };
@@ -196,7 +209,7 @@ fn a_reference_of_its_own_is_no_identity_and_no_error() {
     let cache = ReferenceCache::open(&other.weights_hash().unwrap(), None);
     let method = dpo();
     let setup = Setup::new(&method, Budget::Steps(2), &pairs);
-    let (outcome, steps) = setup.run_with(&mut policy, Reference { decoder: &other, cache: &cache }).unwrap();
+    let (outcome, steps) = setup.run_with(&mut policy, Reference::new(&other, &cache)).unwrap();
     assert_eq!(outcome.checks[0].outcome, Outcome::NotApplicable);
     assert!(steps[0].reward_chosen.is_some_and(|r| r != 0.0));
 }
@@ -316,7 +329,7 @@ fn the_step_0_identity_knows_what_half_precision_can_hold() {
         let other = decoder(2, DType::BF16);
         let cache = ReferenceCache::open("another", None);
         let mut policy = decoder(1, DType::BF16);
-        let (outcome, _) = setup.run_with(&mut policy, Reference { decoder: &other, cache: &cache }).unwrap();
+        let (outcome, _) = setup.run_with(&mut policy, Reference::new(&other, &cache)).unwrap();
         let check = outcome.checks.iter().find(|c| c.name == "step-0 identity").unwrap();
         assert_eq!(check.outcome, Outcome::NotApplicable, "the reference is seen to be another model");
     }
@@ -395,8 +408,7 @@ fn a_cache_that_is_full_changes_no_bit() {
         let (mut policy, start) = (decoder(1, DType::F32), decoder(1, DType::F32));
         let cache = ReferenceCache::open(&start.weights_hash().unwrap(), Some(folder.path()));
         let known = cache.len();
-        let (outcome, steps) =
-            setup.run_with(&mut policy, Reference { decoder: &start, cache: &cache }).unwrap();
+        let (outcome, steps) = setup.run_with(&mut policy, Reference::new(&start, &cache)).unwrap();
         (known, outcome.weights, steps)
     };
     let (first, second) = (run(), run());
@@ -411,9 +423,9 @@ fn a_reference_log_prob_does_not_depend_on_what_is_computed_beside_it() {
     let start = decoder(1, DType::F32);
     let every: Vec<&Sequence> = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]).collect();
     let cache = || ReferenceCache::open("start", None);
-    let together = Reference { decoder: &start, cache: &cache() }.logps(&every, 4096).unwrap();
+    let together = Reference::new(&start, &cache()).logps(&every, 4096).unwrap();
     let cache = cache();
-    let reference = Reference { decoder: &start, cache: &cache };
+    let reference = Reference::new(&start, &cache);
     for (sequence, want) in every.iter().zip(&together).rev() {
         assert_eq!(reference.logps(&[sequence], 64).unwrap(), [*want]);
     }

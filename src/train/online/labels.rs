@@ -68,7 +68,7 @@ impl Run<'_> {
         let input = StepInput {
             units,
             mismatched,
-            reference: Some(Reference { decoder: self.job.reference, cache: &cache }),
+            reference: Some(Reference::new(self.job.reference, &cache)),
             micro_tokens: self.job.spec.micro_tokens,
             classes,
             reward_shift: 0.0,

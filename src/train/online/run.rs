@@ -235,6 +235,7 @@ impl<'a> Run<'a> {
     fn progress(&self) -> Progress {
         Progress {
             step: self.before.steps + self.ledger.steps,
+            asking: false,
             fraction: (self.spent() / amount(self.job.budget)).min(1.0),
             loss: self.loss,
             policy_tokens: self.before.policy_tokens + self.ledger.policy_tokens,
