@@ -64,6 +64,16 @@ fn what_is_trained_on_is_not_asked_about() {
         .fails(2, &["nothing of it is held out", "hint: set data.heldout_fraction"]);
 
     place.write("plan.toml", cli::PLAN);
+    // An arm's own file, where the questions are a split of their own: nothing of it is held out.
+    place.write("own.toml", &(cli::PLAN.to_owned() + "[arm.data]\nsource = \"feedback.jsonl\"\n"));
+    let own = place.run(&["compare", "own.toml", "--out", "own", "--set", "seeds=[1]"]);
+    own.succeeds();
+    assert!(own.err.contains("feedback.jsonl (train): 120 examples"), "{}", own.err);
+    // One file by two names.
+    let named = "[arm.data]\nsource = \"./data\"\nsplit = \"test\"\n";
+    place.write("named.toml", &(cli::PLAN.to_owned() + named));
+    let named = place.run(&["compare", "named.toml", "--out", "refused"]);
+    named.fails(2, &["arm kto trains on", "test.jsonl, which is to be held out"]);
     place.write("swapped.toml", &(cli::PLAN.to_owned() + "[arm.data]\nsplit = \"test\"\n"));
     let swapped = place.run(&["compare", "swapped.toml", "--out", "refused"]);
     swapped.fails(2, &["arm kto trains on", "test.jsonl, which is to be held out"]);
@@ -111,6 +121,44 @@ fn verify_takes_one_step_with_each_arm() {
     place
         .run(&["verify", "plan.toml", "--set", "suites.preference=[\"nope\"]"])
         .fails(2, &["unknown preference suite"]);
+}
+
+#[test]
+fn a_suite_that_cannot_be_read_is_said_before_anything_is_trained() {
+    let place = Place::new();
+    place.write(
+        "gone.toml",
+        "kind = \"preference\"\nsource = \"gone.jsonl\"\nmetrics = [\"reward_accuracy\"]\n",
+    );
+    let tuned = cli::PLAN
+        .replace("\"heldout\"", "\"heldout\", \"gone.toml\"")
+        .replace("[suites]", "[tune]\ntrials = 1\n[suites]")
+        .replace("\n\n[[arm]]", "\ntune.learning_rate = [1e-4]\n\n[[arm]]")
+        .replacen("\ntune.learning_rate = [1e-4]\n", "\n", 1);
+    place.write("tuned.toml", &(tuned + "tune.learning_rate = [1e-4]\n"));
+    for command in ["verify tuned.toml", "compare tuned.toml --out out"] {
+        place.line(command).fails(2, &["reading suite `gone`", "gone.jsonl"]);
+    }
+    assert!(!place.path("out/trials.csv").exists());
+}
+
+#[test]
+fn records_stay_until_others_can_be_made() {
+    let place = Place::new();
+    let compare = |more: &[&str]| {
+        place.run(&[&["compare", "plan.toml", "--out", "out", "--set", "seeds=[1]"][..], more].concat())
+    };
+    compare(&[]).succeeds();
+    let rows = || ["runs.csv", "steps.csv", "report.md"].map(|name| place.read(&format!("out/{name}")));
+    let before = rows();
+    compare(&["--force", "--set", "model.source=gone"]).fails(2, &["gone"]);
+    std::fs::rename(place.path("data"), place.path("elsewhere")).unwrap();
+    compare(&["--force"]).fails(2, &["data"]);
+    assert_eq!(rows(), before);
+    std::fs::rename(place.path("elsewhere"), place.path("data")).unwrap();
+    // Memory is saved, and nothing that was computed changes: the same comparison.
+    compare(&["--set", "train.gradient_checkpointing=true"]).succeeds();
+    assert_eq!(rows()[0], before[0]);
 }
 
 #[test]

@@ -147,8 +147,9 @@ for task in $(echo "$array" | tr ',' ' '); do
   done
 done
 echo 7"#;
+    let srun = "if [ -e dies ]; then rm dies; exit 1; fi\nshift\nexec \"$@\"";
     std::fs::create_dir(place.path("bin")).unwrap();
-    for (name, body) in [("sbatch", sbatch), ("squeue", ""), ("sacct", ""), ("srun", "shift\nexec \"$@\"")] {
+    for (name, body) in [("sbatch", sbatch), ("squeue", ""), ("sacct", ""), ("srun", srun)] {
         let path = place.path("bin").join(name);
         std::fs::write(&path, format!("#!/bin/bash\n{body}\n")).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
@@ -186,9 +187,52 @@ fn an_array_sets_up_its_environment_and_does_not_try_again_what_failed() {
     let second = command("array");
     second.fails(1, &["submitted job 7: shards 1\n"]);
     assert_eq!((place.read("submitted").lines().count(), place.read("tried").lines().count()), (2, 2));
+    // What an earlier command left of a run says nothing of a task that dies before it has begun.
+    place.write("dies", "");
+    command("array").fails(1, &["submitted job 7: shards 1\n"]);
+    assert_eq!((place.read("submitted").lines().count(), place.read("tried").lines().count()), (4, 3));
     let json = place.line("compare plan.toml --threads 1 --out apart --shard 2/4 --json");
     let shard: serde_json::Value = serde_json::from_str(json.succeeds()).unwrap();
     assert!(shard["shard"] == "2/4" && shard["done"] == 1 && shard["lost"] == 0, "{shard}");
+}
+
+/// One of the shard's runs fails, the next one takes the task with it.
+#[test]
+fn a_shard_that_is_begun_again_does_not_try_again_what_failed() {
+    let place = place();
+    pretended_slurm(&place);
+    place.write("fails.sh", "echo tried >> tried\nexit 3\n");
+    place.write("kills.sh", "[ -e killed ] && exit 3\ntouch killed\nkill -9 $PPID\nsleep 60\n");
+    let arm = |name: &str| {
+        let command = format!("command = [\"sh\", \"{name}.sh\", \"{{out}}\"]");
+        format!("[[arm]]\nname = \"{name}\"\n[arm.trainer]\n{command}\n\n")
+    };
+    let plan = place.read("plan.toml").replacen("[1, 2]", "[1]", 1);
+    place.write("plan.toml", &plan.replacen("[[arm]]", &(arm("fails") + &arm("kills") + "[[arm]]"), 1));
+    for launcher in ["slurm", "local"] {
+        let arguments = [
+            "compare",
+            "plan.toml",
+            "--launcher",
+            launcher,
+            "--jobs",
+            "1",
+            "--threads",
+            "1",
+            "--out",
+            launcher,
+        ];
+        let mut command = place.command(&arguments);
+        let path = std::env::var("PATH").unwrap();
+        let path = format!("{}:{path}", place.path("bin").display());
+        ran(command.env("PATH", path).output().unwrap()).fails(1, &[]);
+        assert_eq!(place.read("tried").lines().count(), 1, "{launcher}");
+        let runs = kto_eval::record::Records::read(&place.path(launcher)).unwrap().runs;
+        let lost = runs.iter().filter(|r| r.status == kto_eval::record::Status::Failed).count();
+        assert_eq!((runs.len(), lost), (5, 2), "{launcher}");
+        std::fs::remove_file(place.path("tried")).unwrap();
+        std::fs::remove_file(place.path("killed")).unwrap();
+    }
 }
 
 /// A Slurm of this machine's own; ended when dropped.

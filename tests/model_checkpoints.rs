@@ -131,6 +131,30 @@ fn tied_and_untied_heads_whole_and_in_shards() {
 }
 
 #[test]
+fn a_save_that_is_cut_short_leaves_no_model_and_the_next_one_nothing_of_it() {
+    let (decoder, dir) = (small(true), tempfile::tempdir().unwrap());
+    decoder.save(dir.path()).unwrap();
+    // The weights cannot be replaced: a folder stands in their place.
+    let weights = dir.path().join("model.safetensors");
+    std::fs::remove_file(&weights).unwrap();
+    std::fs::create_dir(&weights).unwrap();
+    decoder.save(dir.path()).unwrap_err();
+    assert!(
+        !dir.path().join("config.json").exists(),
+        "an old configuration beside new weights is a third model"
+    );
+    std::fs::remove_dir(&weights).unwrap();
+    for half in ["model.safetensors.71.part", "model-00001-of-00002.safetensors.72.part"] {
+        std::fs::write(dir.path().join(half), "half").unwrap();
+    }
+    decoder.save(dir.path()).unwrap();
+    let entries = std::fs::read_dir(dir.path()).unwrap();
+    let mut names: Vec<String> = entries.map(|e| e.unwrap().file_name().into_string().unwrap()).collect();
+    names.sort();
+    assert_eq!(names, ["config.json", "model.safetensors"]);
+}
+
+#[test]
 fn a_vocabulary_padded_beyond_the_tokenizers_is_trained_and_scored() {
     let place = Place::new();
     let start = load(&place.path("model"));

@@ -41,6 +41,9 @@ pub struct Options {
     /// Do the i-th of n shares of the runs, in <out>/shards/<i>-of-<n>; `kto-eval gather` merges them
     #[arg(long, value_name = "i/n", conflicts_with_all = ["resume", "dry_run", "launcher"])]
     shard: Option<Shard>,
+    /// Leave runs that failed as they are: the launcher's own, whose shards may be begun several times
+    #[arg(long, hide = true, requires = "shard")]
+    leave_failed: bool,
     #[command(flatten)]
     launcher: LauncherOptions,
     #[command(flatten)]
@@ -66,6 +69,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         force: options.force,
         checkpoints: options.checkpoints.interval(),
         shard: options.shard,
+        leave_failed: options.leave_failed,
     };
     let finished = match options.launcher.items(common, options.checkpoints.text(), plan.runs().len())? {
         Some((launcher, items)) => launcher.compare(&plan, &out, &items, options.force, &mut screen),

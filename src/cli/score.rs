@@ -37,7 +37,7 @@ pub struct Options {
     /// Sequences are cut to this many tokens
     #[arg(long, default_value_t = 512, value_name = "TOKENS")]
     max_length: usize,
-    /// Score only the first n examples; 0: all
+    /// Score only n examples, the first ones of --data, or drawn ones of each suite; 0: all
     #[arg(long, default_value_t = 0, value_name = "N")]
     max_examples: usize,
     /// Branch, tag or commit of the models on the hub

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use rand::RngExt;
 use rand::seq::SliceRandom;
 
+use super::heldout::prompts;
 use super::types::{Dataset, PreferencePair, UnpairedExample};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::seed;
@@ -149,17 +150,13 @@ fn thin_out(dataset: Dataset, spec: &FeedbackSpec) -> Result<Dataset> {
     Ok(only(Dataset::Unpaired(examples), &kept))
 }
 
-/// Training data and a validation split: a seeded share of the prompts with all that belongs to them, at least one
-/// prompt on either side.
+/// A validation split: a seeded share of the prompts with all that belongs to them, at least one prompt in it and one
+/// out of it.
 ///
 /// # Errors
 /// Fewer than two different prompts.
-pub fn split_prompts(dataset: Dataset, validation: f64, seed: u64) -> Result<(Dataset, Dataset)> {
-    let prompts: Vec<&str> = match &dataset {
-        Dataset::Paired(pairs) => pairs.iter().map(|p| p.prompt.as_str()).collect(),
-        Dataset::Unpaired(examples) => examples.iter().map(|e| e.prompt.as_str()).collect(),
-    };
-    let distinct: Vec<&str> = prompts.iter().copied().collect::<BTreeSet<_>>().into_iter().collect();
+pub fn split_prompts(dataset: Dataset, validation: f64, seed: u64) -> Result<Dataset> {
+    let distinct: Vec<&str> = prompts(&dataset).collect::<BTreeSet<_>>().into_iter().collect();
     if distinct.len() < 2 {
         return Err(anyhow!(
             "{} different prompts cannot be split into training and validation",
@@ -169,9 +166,18 @@ pub fn split_prompts(dataset: Dataset, validation: f64, seed: u64) -> Result<(Da
     let count = share(distinct.len(), validation).min(distinct.len() - 1);
     let held = drawn((0..distinct.len()).collect(), count, seed, "tune/validation");
     let held: BTreeSet<&str> = held.into_iter().map(|i| distinct[i]).collect();
-    let (out, rest): (BTreeSet<usize>, BTreeSet<usize>) =
-        (0..prompts.len()).partition(|&i| held.contains(prompts[i]));
-    Ok((only(dataset.clone(), &rest), only(dataset, &out)))
+    let rows = rows_where(&dataset, |prompt| held.contains(prompt));
+    Ok(only(dataset, &rows))
+}
+
+/// What a data set has beside some prompts.
+pub fn without(dataset: Dataset, left_out: &BTreeSet<&str>) -> Dataset {
+    let rows = rows_where(&dataset, |prompt| !left_out.contains(prompt));
+    only(dataset, &rows)
+}
+
+fn rows_where(dataset: &Dataset, wanted: impl Fn(&str) -> bool) -> BTreeSet<usize> {
+    prompts(dataset).enumerate().filter(|(_, prompt)| wanted(prompt)).map(|(i, _)| i).collect()
 }
 
 #[cfg(test)]
@@ -264,13 +270,10 @@ mod tests {
 
     #[test]
     fn a_validation_split_shares_no_prompt_with_training() {
-        let (training, validation) = split_prompts(pairs(400), 0.1, 3).unwrap();
-        let prompts = |d: &Dataset| match d {
-            Dataset::Paired(pairs) => pairs.iter().map(|p| p.prompt.clone()).collect::<BTreeSet<_>>(),
-            Dataset::Unpaired(_) => panic!(),
-        };
-        let (a, b) = (prompts(&training), prompts(&validation));
-        assert!(a.is_disjoint(&b));
+        let validation = split_prompts(pairs(400), 0.1, 3).unwrap();
+        let b: BTreeSet<&str> = prompts(&validation).collect();
+        let training = without(pairs(400), &b);
+        assert!(prompts(&training).all(|prompt| !b.contains(prompt)));
         assert_eq!((b.len(), training.len() + validation.len()), (36, 400));
         assert!(split_prompts(Dataset::Paired(vec![]), 0.1, 0).is_err());
     }

@@ -21,12 +21,13 @@ pub fn carves(spec: &DataSpec) -> bool {
     one_file || layout::is_rows(&spec.config) || spec.split == spec.heldout_split
 }
 
-/// Reads what `spec` trains on: its split, less what is held out of it.
+/// Reads what `spec` trains on: its split, less what is held out of it. `parted`: the questions are held out of the plan's
+/// own data ([`carves`] of that); where they are a split of their own, nothing need be held out of an arm's.
 ///
 /// # Errors
 /// See [`load_with`]; a set of fewer than two prompts that is to be parted.
-pub fn load_training(spec: &DataSpec, template: &Template) -> Result<Loaded> {
-    if !carves(spec) || spec.heldout_fraction == 0.0 {
+pub fn load_training(spec: &DataSpec, parted: bool, template: &Template) -> Result<Loaded> {
+    if !parted || !carves(spec) || spec.heldout_fraction == 0.0 {
         return load_with(spec, &spec.split, template);
     }
     let whole = load_with(&DataSpec { max_examples: 0, ..spec.clone() }, &spec.split, template)?;
@@ -119,7 +120,7 @@ mod tests {
 
     fn parts(spec: &DataSpec) -> (Loaded, Loaded) {
         let template = Template::default();
-        (load_training(spec, &template).unwrap(), load_heldout(spec, &template).unwrap())
+        (load_training(spec, true, &template).unwrap(), load_heldout(spec, &template).unwrap())
     }
 
     fn of(loaded: &Loaded) -> BTreeSet<String> {
@@ -137,7 +138,8 @@ mod tests {
         assert!((of(&heldout).len() as f64 - 30.0).abs() < 26.0, "{}", of(&heldout).len());
         let says = format!("which is all of {} prompts (data.heldout_fraction = 0.1)", of(&heldout).len());
         assert!(training.notes.iter().any(|n| n.ends_with(&says)), "{:?}", training.notes);
-        let few = load_training(&DataSpec { max_examples: 7, ..spec.clone() }, &Template::default()).unwrap();
+        let few = DataSpec { max_examples: 7, ..spec.clone() };
+        let few = load_training(&few, true, &Template::default()).unwrap();
         assert_eq!((few.dataset.len(), of(&few).is_disjoint(&of(&heldout))), (7, true));
 
         // Other labels, fewer rows, another order: what is trained on there is not asked about here.
@@ -145,7 +147,8 @@ mod tests {
         assert!(of(&parts(&other).0).is_disjoint(&of(&heldout)));
         let two = write(dir.path(), "two.jsonl", &[1, 2], "a");
         assert_eq!(of(&parts(&two).1).len(), 1, "at least one prompt is held out");
-        assert!(load_training(&write(dir.path(), "one.jsonl", &[1, 1], "a"), &Template::default()).is_err());
+        let one = write(dir.path(), "one.jsonl", &[1, 1], "a");
+        assert!(load_training(&one, true, &Template::default()).is_err());
     }
 
     #[test]
@@ -153,8 +156,10 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let template = Template::default();
         let spec = write(dir.path(), "feedback.jsonl", &(0..40).collect::<Vec<_>>(), "a");
+        // An arm's own file where the plan's data have a split for the questions.
+        assert_eq!(load_training(&spec, false, &template).unwrap().dataset.len(), 40);
         let whole = DataSpec { heldout_fraction: 0.0, ..spec };
-        assert_eq!(load_training(&whole, &template).unwrap().dataset.len(), 40);
+        assert_eq!(load_training(&whole, true, &template).unwrap().dataset.len(), 40);
         let text = crate::base::error::render(&load_heldout(&whole, &template).unwrap_err());
         assert!(
             text.contains("nothing of it is held out") && text.contains("set data.heldout_fraction"),

@@ -1,6 +1,6 @@
 //! Which files of a directory or of a hub repository hold a split.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use crate::base::error::{HintExt, Result, anyhow, unknown};
@@ -51,8 +51,9 @@ pub fn pick(files: &[String], config: &str, split: &str, shown: &str) -> Result<
         }
     }
     for root in &roots {
-        let folder = if root.is_empty() { format!("{split}/") } else { format!("{root}/{split}/") };
-        found.files.extend(files.iter().filter(|f| f.starts_with(&folder)).map(|f| (*f).to_owned()));
+        let here = below(&files, root, split, shown)?;
+        found.files.extend(here.files);
+        found.note = found.note.or(here.note);
         if config != EVERY && !found.files.is_empty() {
             break;
         }
@@ -111,22 +112,55 @@ fn in_folder(files: &[&str], root: &str, split: &str, shown: &str) -> Result<Spl
     let here: Vec<(&str, &str)> =
         files.iter().filter(|f| folder(f) == root).filter_map(|f| Some((*f, stem(f)?))).collect();
     let whole: Vec<&str> = here.iter().filter(|(_, stem)| *stem == split).map(|(f, _)| *f).collect();
-    if let [first, others @ ..] = whole.as_slice() {
-        let note = (!others.is_empty())
-            .then(|| format!("{} stand side by side in {shown}: {first} is read", whole.join(", ")));
-        return Ok(Split { files: vec![(*first).to_owned()], note });
+    if !whole.is_empty() {
+        let (file, note) = one_of(&whole, shown);
+        return Ok(Split { files: vec![file.to_owned()], note });
     }
-    let mut shards: Vec<(Shard, &str)> = here
-        .iter()
-        .filter_map(|(f, stem)| Some((shard(stem)?, *f)))
-        .filter(|(s, _)| s.split == split)
-        .collect();
+    let shards =
+        here.iter().filter_map(|(f, stem)| Some((shard(stem)?, *f))).filter(|(s, _)| s.split == split);
+    let files = all_shards(shards.collect(), root, split, shown)?;
+    Ok(Split { files, note: None })
+}
+
+/// One of several files of one name, and the note that tells of the others.
+fn one_of<'f>(files: &[&'f str], shown: &str) -> (&'f str, Option<String>) {
+    let first = files[0];
+    let note = (files.len() > 1)
+        .then(|| format!("{} stand side by side in {shown}: {first} is read", files.join(", ")));
+    (first, note)
+}
+
+/// The files of shards in their order; none may be missing.
+fn all_shards(mut shards: Vec<(Shard, &str)>, folder: &str, split: &str, shown: &str) -> Result<Vec<String>> {
     shards.sort_unstable_by_key(|(s, f)| (s.index, *f));
     complete(&shards, split).map_err(|missing| {
-        let place = if root.is_empty() { shown.to_owned() } else { format!("{shown}, folder {root}") };
+        let place = if folder.is_empty() { shown.to_owned() } else { format!("{shown}, folder {folder}") };
         hinted(anyhow!("{place}: {missing}"), "copy or fetch the whole split anew, into an empty folder")
     })?;
-    Ok(Split { files: shards.into_iter().map(|(_, f)| f.to_owned()).collect(), note: None })
+    Ok(shards.into_iter().map(|(_, file)| file.to_owned()).collect())
+}
+
+/// All files below the split's own folder in `root`, whatever they are called: those of one name in another form once.
+fn below(files: &[&str], root: &str, split: &str, shown: &str) -> Result<Split> {
+    let top = if root.is_empty() { format!("{split}/") } else { format!("{root}/{split}/") };
+    let mut by_name: BTreeMap<(&str, &str), Vec<&str>> = BTreeMap::new();
+    for file in files.iter().filter(|f| f.starts_with(&top)) {
+        by_name.entry((folder(file), stem(file).unwrap_or(file))).or_default().push(file);
+    }
+    let mut found = Split::default();
+    let mut shards: BTreeMap<(&str, &str), Vec<(Shard, &str)>> = BTreeMap::new();
+    for ((folder, stem), same) in by_name {
+        let (file, note) = one_of(&same, shown);
+        found.note = found.note.or(note);
+        match shard(stem) {
+            Some(shard) => shards.entry((folder, shard.split)).or_default().push((shard, file)),
+            None => found.files.push(file.to_owned()),
+        }
+    }
+    for ((folder, split), shards) in shards {
+        found.files.extend(all_shards(shards, folder, split, shown)?);
+    }
+    Ok(found)
 }
 
 /// Shards of one writing, all of them, numbered from 0 or from 1.
@@ -325,6 +359,22 @@ mod tests {
         assert!(text(&[(0, 2), (1, 2), (0, 3)]).contains("lies there in 2 shards and in 3"));
         let twice = ["train-00000-of-00001-0a.parquet", "train-00000-of-00001-0b.parquet"];
         assert!(render(&picked(&twice, "", "train").unwrap_err()).contains("are the same shard of `train`"));
+        // Within the folder of a split it is the same.
+        let within = |folder: &str, shards: &[(usize, usize)]| {
+            let name = |(i, of): &(usize, usize)| format!("{folder}/train-{i:05}-of-{of:05}.parquet");
+            let files: Vec<String> = shards.iter().map(name).collect();
+            pick(&files, folder.split_once('/').map_or("", |(config, _)| config), "train", "there")
+                .map_or_else(|e| render(&e), |s| s.files.len().to_string())
+        };
+        for folder in ["train", "x/train"] {
+            assert_eq!(within(folder, &[(1, 2), (0, 2)]), "2");
+            let text = within(folder, &[(0, 2)]);
+            assert!(text.contains(&format!("there, folder {folder}: of the 2 shards")), "{text}");
+        }
+        let forms = ["train/0000.jsonl", "train/0000.parquet", "train/0001.parquet"].map(str::to_owned);
+        let once = pick(&forms, "", "train", "there").unwrap();
+        assert_eq!(once.files, ["train/0000.jsonl", "train/0001.parquet"]);
+        assert!(once.note.unwrap().contains("train/0000.jsonl, train/0000.parquet stand side by side"));
         let both =
             pick(&["train.json".to_owned(), "train.parquet".to_owned()], "", "train", "there").unwrap();
         assert_eq!(both.files, ["train.json"]);

@@ -47,8 +47,18 @@ pub fn load_with(spec: &DataSpec, split: &str, template: &Template) -> Result<Lo
     let (files, note) = find(spec, split)?;
     let mut reader = Reader::new(spec, template);
     reader.notes.extend(note);
-    for (file, name) in files.iter().zip(layout::names(&files)) {
-        if reader.read(file, &name)?.is_break() {
+    let names = layout::names(&files);
+    for (read, (file, name)) in files.iter().zip(&names).enumerate() {
+        if reader.read(file, name)?.is_break() {
+            if read + 1 < files.len() {
+                let n = spec.max_examples;
+                let of = if read == 0 { name.clone() } else { format!("{} to {name}", names[0]) };
+                reader.notes.push(format!(
+                    "the first {n} examples are of {of}: {} of {} files",
+                    read + 1,
+                    files.len()
+                ));
+            }
             break;
         }
     }

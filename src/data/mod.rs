@@ -27,7 +27,7 @@ pub mod world;
 
 pub use control::Control;
 pub use detect::detect;
-pub use feedback::{Treated, split_prompts, treat};
+pub use feedback::{Treated, split_prompts, treat, without};
 pub use heldout::{carves, load_heldout, load_training, prompts};
 pub use hub::{hide_progress, resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Others, Quantiles, inspect};

@@ -6,8 +6,7 @@ use super::side::Side;
 pub fn differences(baseline: &Side, candidate: &Side) -> (Vec<String>, Vec<String>) {
     let (b, c) = (&baseline.records, &candidate.records);
     let (mut refused, mut notes) = (vec![], vec![]);
-    let class = |device: &str| device.split(':').next().unwrap_or_default().to_owned();
-    let (here, there) = (class(&b.environment.device), class(&c.environment.device));
+    let (here, there) = (b.environment.device_class(), c.environment.device_class());
     if here != there {
         refused.push(format!("device class: {here} in the baseline, {there} in the candidate"));
     }

@@ -20,7 +20,7 @@ use super::tune::tune;
 use crate::base::error::{Context, HintExt, Result, anyhow, render};
 use crate::model::Decoder;
 use crate::plan::{Arm, BASE_ARM, Plan, RunSpec, Shard};
-use crate::record::{RecordWriter, RunRow, Status};
+use crate::record::{RecordHold, RecordWriter, RunRow, Status};
 use crate::suite::{Kind, ScoredSuite, Suite};
 use crate::train::Interval;
 
@@ -33,6 +33,8 @@ pub struct Conduct {
     pub checkpoints: Option<Interval>,
     /// Do this share of the runs; `None`: all of them.
     pub shard: Option<Shard>,
+    /// Leave runs that failed as they are, in place of doing them again.
+    pub leave_failed: bool,
 }
 
 impl Conduct {
@@ -77,9 +79,10 @@ pub fn compare(
         return Err(anyhow!("plan `{}` names no suite: nothing would be measured", plan.name))
             .hint("`kto-eval suites list` lists the suites");
     }
-    // The folder first: nothing is spent before it is known that rows can be kept.
-    let mut writer = RecordWriter::open(out, plan, conduct.force)?;
-    let prepared = prepare(plan, device, observer)?;
+    // The folder first: nothing is spent before it is known that rows can be kept, and none is dropped before it is known
+    // that others can be made.
+    let folder = RecordHold::take(out, plan, conduct.force)?.leave_failed(conduct.leave_failed);
+    let mut prepared = prepare(plan, device, observer)?;
     for arm in &plan.arms {
         if let Some(trainer) = &arm.trainer {
             external::check_trainer(&prepared, &arm.name, trainer)?;
@@ -88,6 +91,8 @@ pub fn compare(
         check_arm(arm, prepared.data.of(&arm.data), prepared.start.config().max_positions)
             .with_context(|| format!("arm {}", arm.name))?;
     }
+    prepared.suites_read()?;
+    let mut writer = folder.open()?;
     writer.environment(&prepared.environment)?;
     let elsewhere = done_elsewhere(out, conduct.shard)?;
     let runs: Vec<RunSpec> =
@@ -104,7 +109,9 @@ pub fn compare(
         if let Some(row) = writer.finished(&run.id) {
             finished.count(row.status);
             // A process that was killed after its last row.
-            forget(out, &run.id)?;
+            if row.status != Status::Failed {
+                forget(out, &run.id)?;
+            }
             continue;
         }
         if base.is_none() {

@@ -1,9 +1,12 @@
 //! The questions of suites on the plan's own data, which no arm may train on.
 
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
 use super::observer::Observer;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::data::{Dataset, Tokenizer, carves, load_heldout, locate};
-use crate::plan::{Plan, WORLD};
+use crate::plan::{DataSpec, Plan, WORLD};
 use crate::suite::Suite;
 
 /// The held-out split of the plan's data; empty where no suite asks for it.
@@ -17,6 +20,10 @@ pub(super) fn heldout(
     observer: &mut dyn Observer,
 ) -> Result<Dataset> {
     if !suites.iter().any(|s| s.source == "plan") {
+        if carves(&plan.data) && plan.data.heldout_fraction > 0.0 {
+            observer
+                .note("no suite asks about what is held out: data.heldout_fraction = 0 trains on all of it");
+        }
         return Ok(Dataset::Paired(Vec::new()));
     }
     let split = &plan.data.heldout_split;
@@ -36,10 +43,19 @@ fn not_trained_on(plan: &Plan) -> Result<()> {
         return Ok(());
     }
     let parted = carves(&plan.data);
-    let asked = locate(&plan.data, if parted { &plan.data.split } else { &plan.data.heldout_split })?.0;
+    let files = |data: &DataSpec, split: &str| -> Result<BTreeSet<PathBuf>> {
+        // One file may be called by several paths.
+        Ok(locate(data, split)?.0.into_iter().map(|file| file.canonicalize().unwrap_or(file)).collect())
+    };
+    let asked = files(&plan.data, if parted { &plan.data.split } else { &plan.data.heldout_split })?;
+    let mut looked = BTreeSet::new();
     for arm in plan.arms.iter().filter(|arm| arm.data.source != WORLD && !(parted && carves(&arm.data))) {
-        let (files, _) = locate(&arm.data, &arm.data.split)?;
-        if let Some(file) = files.iter().find(|file| asked.contains(file)) {
+        let DataSpec { source, revision, config, split, .. } = &arm.data;
+        // Each is a listing of the hub.
+        if !looked.insert((source, revision, config, split)) {
+            continue;
+        }
+        if let Some(file) = files(&arm.data, split)?.intersection(&asked).next() {
             return Err(anyhow!("arm {} trains on {}, which is to be held out", arm.name, file.display()))
                 .hint("give data.split and data.heldout_split splits of their own");
         }

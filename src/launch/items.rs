@@ -63,12 +63,22 @@ impl<'a> Board<'a> {
         Ok(gathered)
     }
 
+    /// Has runs that failed done again: what an earlier command left of them says nothing of this one. No shard may be
+    /// under way.
+    pub fn forget_failed(&mut self) -> Result<()> {
+        for folder in shard_folders(&self.out)? {
+            RecordWriter::open(&folder, self.plan, false)?;
+        }
+        self.writer.forget_failed()
+    }
+
     /// Whether every run of the shard is done or diverged, in the folder or in the shard's own.
     pub fn is_finished(&self, shard: Shard) -> Result<bool> {
         self.holds(shard, finished_runs)
     }
 
-    /// As [`Self::is_finished`], where runs that failed in the shard's own folder are no longer waited for.
+    /// As [`Self::is_finished`], where runs that failed in the shard's own folder, under this command, are no longer waited
+    /// for.
     pub fn has_rows(&self, shard: Shard) -> Result<bool> {
         self.holds(shard, recorded_runs)
     }
@@ -93,6 +103,7 @@ impl<'a> Board<'a> {
         let mut command: Vec<OsString> = vec![items.program.clone().into(), "compare".into()];
         command.push(self.plan_file().into());
         command.extend(["--out".into(), self.out.clone().into(), "--shard".into(), shard.into()]);
+        command.push("--leave-failed".into());
         let rest = ["--threads", &threads, "--device", &items.device];
         command.extend(rest.iter().map(OsString::from));
         command.extend(["--checkpoint-every", &items.checkpoint_every].map(OsString::from));

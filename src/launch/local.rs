@@ -35,7 +35,8 @@ pub fn compare_local(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
-    let board = Board::open(plan, out, force, observer)?;
+    let mut board = Board::open(plan, out, force, observer)?;
+    board.forget_failed()?;
     let of = items.jobs.clamp(1, plan.runs().len());
     let mut running = vec![];
     for index in 1..=of {
@@ -123,32 +124,38 @@ fn start(board: &Board<'_>, items: &Items, shard: Shard, attempt: u32) -> Result
         Ok((file.try_clone()?, file))
     };
     let (stdout, stderr) = open().with_context(|| format!("writing {}", log.display()))?;
-    let items = Items { device: device_of(&items.device, shard.index - 1, gpus()), ..items.clone() };
-    let words = board.command(&items, &shard.to_string());
+    let words = board.command(items, &shard.to_string());
     let mut command = Command::new(&words[0]);
+    if let Some(card) = card_of(&items.device, shard.index - 1, &cards()) {
+        command.env(VISIBLE, card);
+    }
     command.args(&words[1..]).stdin(Stdio::null()).stdout(stdout).stderr(stderr);
     apart(&mut command);
     let child = command.spawn().with_context(|| format!("starting {}", items.program.display()))?;
     Ok(Item { shard, child, attempt })
 }
 
-/// One GPU an item, in turn, where items run on GPUs.
-fn device_of(device: &str, index: usize, gpus: usize) -> String {
-    match device {
-        "auto" | "cuda" if gpus > 1 => format!("cuda:{}", index % gpus),
-        other => other.to_owned(),
-    }
+/// The cards that a program of CUDA's sees.
+const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
+
+/// One card an item, in turn, where items may run on GPUs. The item sees that one alone, as its first: its records do not
+/// depend on which it was, and `auto` still falls back to the CPU.
+fn card_of<'c>(device: &str, index: usize, cards: &'c [String]) -> Option<&'c str> {
+    let any = matches!(device, "auto" | "cuda") && cards.len() > 1;
+    any.then(|| cards[index % cards.len()].as_str())
 }
 
-/// GPUs that this program can compute on: those that its environment leaves it, of those that NVIDIA's driver lists.
-fn gpus() -> usize {
+/// Cards that this program can compute on: those that its environment leaves it, or those that NVIDIA's driver lists.
+fn cards() -> Vec<String> {
     if !candle_core::utils::cuda_is_available() {
-        return 0;
+        return vec![];
     }
-    if let Ok(visible) = std::env::var("CUDA_VISIBLE_DEVICES") {
-        return visible.split(',').filter(|device| !device.trim().is_empty()).count();
+    if let Ok(visible) = std::env::var(VISIBLE) {
+        let cards = visible.split(',').map(str::trim).filter(|card| !card.is_empty());
+        return cards.map(str::to_owned).collect();
     }
-    std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count)
+    let listed = std::fs::read_dir("/proc/driver/nvidia/gpus").map_or(0, Iterator::count);
+    (0..listed).map(|card| card.to_string()).collect()
 }
 
 /// A process group of its own, so that Ctrl-C reaches this process alone, which tells the items once; and on
@@ -188,13 +195,14 @@ mod tests {
 
     #[test]
     fn items_take_the_gpus_in_turn() {
+        let cards = ["3", "GPU-8a"].map(str::to_owned);
         for device in ["cuda", "auto"] {
-            let devices: Vec<String> = (0..3).map(|i| device_of(device, i, 2)).collect();
-            assert_eq!(devices, ["cuda:0", "cuda:1", "cuda:0"]);
+            let taken: Vec<_> = (0..3).filter_map(|i| card_of(device, i, &cards)).collect();
+            assert_eq!(taken, ["3", "GPU-8a", "3"]);
+            assert_eq!(card_of(device, 1, &cards[..1]), None);
+            assert_eq!(card_of(device, 1, &[]), None);
         }
-        assert_eq!(device_of("auto", 1, 0), "auto");
-        assert_eq!(device_of("cpu", 1, 2), "cpu");
-        assert_eq!(device_of("cuda", 1, 1), "cuda");
-        assert_eq!(device_of("cuda:1", 0, 2), "cuda:1");
+        assert_eq!(card_of("cpu", 1, &cards), None);
+        assert_eq!(card_of("cuda:1", 0, &cards), None);
     }
 }

@@ -21,14 +21,22 @@ struct Kind {
     z0: Option<Z0>,
     batch_size: usize,
     micro_tokens: usize,
+    gradient_checkpointing: bool,
     lora: LoraSpec,
 }
 
 impl Kind {
     fn of(method: &Method, spec: &TrainSpec) -> Self {
         let z0 = if let Method::Kto(KtoSpec { z0, .. }) = method { Some(*z0) } else { None };
-        let TrainSpec { batch_size, micro_tokens, ref lora, .. } = *spec;
-        Self { method: method.name(), z0, batch_size, micro_tokens, lora: lora.clone() }
+        let TrainSpec { batch_size, micro_tokens, gradient_checkpointing, ref lora, .. } = *spec;
+        Self {
+            method: method.name(),
+            z0,
+            batch_size,
+            micro_tokens,
+            gradient_checkpointing,
+            lora: lora.clone(),
+        }
     }
 }
 
@@ -124,6 +132,7 @@ fn tried(arm: &Arm, method: &Method, start: &Decoder, data: &TrainingSet) -> Res
             true => start.with_adapter(&arm.train.lora, 0)?,
             false => start.duplicate()?,
         };
+        policy.set_checkpointing(arm.train.gradient_checkpointing);
         let job = Job {
             method,
             spec: &arm.train,
@@ -138,4 +147,17 @@ fn tried(arm: &Arm, method: &Method, start: &Decoder, data: &TrainingSet) -> Res
         spent = train(&mut policy, &job, &mut hooks)?.ledger;
     }
     Ok(spent)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn steps_that_compute_activations_again_are_a_kind_of_their_own() {
+        let kind = |again| {
+            Kind::of(&Method::Sft, &TrainSpec { gradient_checkpointing: again, ..TrainSpec::default() })
+        };
+        assert_ne!(kind(true), kind(false));
+    }
 }

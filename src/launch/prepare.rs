@@ -14,7 +14,7 @@ use super::observer::Observer;
 use super::source::{Opened, open_dir};
 use super::training_sets::TrainingSets;
 use super::world_base;
-use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::base::error::{Context, Error, HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
 use crate::data::{
     Control, Dataset, Sequence, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with,
@@ -90,9 +90,19 @@ pub struct Prepared {
     pub control_tokens: usize,
     /// With its hashes filled in.
     pub environment: Environment,
+    /// Why the first suite that cannot be read cannot be.
+    unread: Option<Error>,
 }
 
 impl Prepared {
+    /// Says once whether every suite's examples were read. What is wrong with an arm is better said before.
+    ///
+    /// # Errors
+    /// A suite whose data are missing, or are not what it needs.
+    pub fn suites_read(&mut self) -> Result<()> {
+        self.unread.take().map_or(Ok(()), Err)
+    }
+
     pub fn reference(&self) -> &Decoder {
         self.reference.as_ref().unwrap_or(&self.start)
     }
@@ -139,7 +149,7 @@ impl Prepared {
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
     let judges = Judges::of_suites(&suites, &plan.judge, &device)?;
-    let dir = directory(&plan.model.source, plan, observer)?;
+    let dir = directory(&plan.model.source, &plan.model.revision, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device)?;
     observer.stage(&format!("loading {}", plan.model.source));
     let quantize = plan.model.quantize;
@@ -179,7 +189,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let reference = match plan.model.reference.as_str() {
         "" => None,
         source => {
-            let dir = directory(source, plan, observer)?;
+            let dir = directory(source, &plan.model.reference_revision, plan, observer)?;
             Some(whole(open_dir(&dir, dtype, &device, quantize)?.decoder)?)
         }
     };
@@ -203,7 +213,8 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
-    environment.contamination = overlaps(&data.take_prompts(), &from, &suites);
+    let unread;
+    (environment.contamination, unread) = overlaps(&data.take_prompts(), &from, &suites);
     // The last bits of a product depend on the number of threads.
     let address = match device.is_cpu() {
         true => format!("{weights}-{}-threads", rayon::current_num_threads()),
@@ -227,6 +238,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         judges,
         control_tokens,
         environment,
+        unread,
     })
 }
 
@@ -257,12 +269,12 @@ pub(super) fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
     }
 }
 
-fn directory(source: &str, plan: &Plan, observer: &mut dyn Observer) -> Result<PathBuf> {
+fn directory(source: &str, revision: &str, plan: &Plan, observer: &mut dyn Observer) -> Result<PathBuf> {
     if source == WORLD {
         return world_base::checkpoint(&plan.data.world, observer);
     }
     observer.stage(&format!("resolving model {source}"));
-    resolve_model(source, &plan.model.revision)
+    resolve_model(source, revision)
 }
 
 fn suites(plan: &Plan) -> Result<Vec<Suite>> {
@@ -297,18 +309,26 @@ pub(super) fn tell_apart(suites: &mut [Suite]) -> Result<()> {
     Ok(())
 }
 
-/// How much of each suite the training prompts hold.
-fn overlaps(training: &BTreeSet<String>, from: &SuiteData, suites: &[Suite]) -> Vec<Overlap> {
+/// How much of each suite the training prompts hold, and why one of them cannot be read, if one cannot.
+fn overlaps(
+    training: &BTreeSet<String>,
+    from: &SuiteData,
+    suites: &[Suite],
+) -> (Vec<Overlap>, Option<Error>) {
     let training: Vec<&str> = training.iter().map(String::as_str).collect();
-    let overlap = |suite: &Suite| {
-        // What cannot be read is said where it is scored, after what is wrong with the arms.
-        let prompts = from.prompts(suite).ok()?;
-        let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
-        let found = suite::contamination(&training, &prompts, suite::WORDS);
-        let suite::Contamination { prompts, identical, overlapping, words } = found;
-        Some(Overlap { suite: suite.name.clone(), prompts, identical, overlapping, words })
-    };
-    suites.iter().filter_map(overlap).collect()
+    let (mut overlaps, mut unread) = (vec![], None);
+    for suite in suites {
+        match from.prompts(suite) {
+            Err(error) => unread = unread.or(Some(error)),
+            Ok(prompts) => {
+                let prompts: Vec<&str> = prompts.iter().map(String::as_str).collect();
+                let found = suite::contamination(&training, &prompts, suite::WORDS);
+                let suite::Contamination { prompts, identical, overlapping, words } = found;
+                overlaps.push(Overlap { suite: suite.name.clone(), prompts, identical, overlapping, words });
+            }
+        }
+    }
+    (overlaps, unread)
 }
 
 /// Reads and tokenizes a split.

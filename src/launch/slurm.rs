@@ -49,7 +49,7 @@ pub fn compare_slurm(
     let mut board = Board::open(plan, out, force, observer)?;
     let file = board.out.join(files::SHARDS).join("slurm.json");
     let mut under_way = read(&file);
-    let mut attempt = 0;
+    let (mut attempt, mut submitted) = (0, false);
     loop {
         if let Some(array) = &under_way {
             attempt = array.attempt;
@@ -67,7 +67,7 @@ pub fn compare_slurm(
         for index in 1..=of {
             let shard = Shard { index, of };
             // A run that failed in an array of this command would fail in the next one too.
-            let ended = if attempt > 0 { board.has_rows(shard)? } else { board.is_finished(shard)? };
+            let ended = if submitted { board.has_rows(shard)? } else { board.is_finished(shard)? };
             if !ended {
                 left.push(index);
             }
@@ -79,6 +79,10 @@ pub fn compare_slurm(
             let words = last_words(&board.log(Shard { index: *stuck, of }));
             return Err(anyhow!("shard {stuck}/{of}: {words}"))
                 .hint("put it right and give the same command again: it goes on from here");
+        }
+        if !submitted {
+            board.forget_failed()?;
+            submitted = true;
         }
         attempt += 1;
         let job = submit(&board, plan, items, &left, of)?;

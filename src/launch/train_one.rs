@@ -18,7 +18,7 @@ use crate::model::peft::is_adapter;
 use crate::model::{Decoder, RewardModel};
 use crate::objective;
 use crate::plan::{Budget, DataSpec, Method, Plan, RunSpec, WORLD};
-use crate::record::{RecordWriter, RunRow, Status};
+use crate::record::{RecordHold, RunRow, Status};
 use crate::train::{Interval, Outcome};
 
 /// Where a run's output goes.
@@ -44,10 +44,11 @@ pub fn train_one(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Option<RunRow>> {
-    let mut writer = RecordWriter::open(folder.records, plan, folder.force)?;
+    let records = RecordHold::take(folder.records, plan, folder.force)?;
     let mut prepared = prepare(plan, device, observer)?;
     prepared.spare_start = spares_start(run)?;
     check_saveable(&prepared, run, folder.model)?;
+    let mut writer = records.open()?;
     writer.environment(&prepared.environment)?;
     if let Some(row) = writer.finished(&run.id) {
         if row.status == Status::Done && !holds_model(folder.model) {

@@ -32,7 +32,7 @@ pub fn verify(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Verified>> {
-    let prepared = prepare(plan, device, observer)?;
+    let mut prepared = prepare(plan, device, observer)?;
     let context = prepared.start.config().max_positions;
     for arm in &plan.arms {
         // What an external trainer can use of the data is its own affair.
@@ -42,6 +42,7 @@ pub fn verify(
                 .with_context(|| format!("arm {}", arm.name))?,
         }
     }
+    prepared.suites_read()?;
     let mut verified = vec![];
     let runs = plan.runs();
     for run in runs.into_iter().filter(|r| r.seed == plan.seeds[0]) {

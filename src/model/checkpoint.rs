@@ -58,8 +58,9 @@ impl Decoder {
         Ok(Self::assemble(config, params, dtype, device.clone()))
     }
 
-    /// Writes `config.json` and the weights such that transformers opens them; the tokenizer's files are the
-    /// caller's.
+    /// Writes the weights and then `config.json` such that transformers opens them; the tokenizer's files are the
+    /// caller's. Killed in between, it leaves no `config.json`, which is no model: never new weights with an old
+    /// configuration.
     ///
     /// # Errors
     /// An adapter that is not merged; a folder that cannot be written.
@@ -84,8 +85,14 @@ impl Decoder {
         source.insert("dtype".to_owned(), dtype.clone());
         // Read by transformers 4, which knows only this name.
         source.insert("torch_dtype".to_owned(), dtype);
-        let text = serde_json::to_string_pretty(&source)? + "\n";
-        atomic::write(&dir.join("config.json"), text.as_bytes())?;
+        // Last: without it there is no model, and with the old one new weights would load as a third.
+        let config = dir.join("config.json");
+        match std::fs::remove_file(&config) {
+            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
+                return Err(e).with_context(|| format!("removing {}", config.display()));
+            }
+            _ => {}
+        }
         let mut tensors = Vec::new();
         for param in self.params() {
             for piece in &param.pieces {
@@ -93,7 +100,9 @@ impl Decoder {
             }
         }
         tensors.sort_by(|a, b| a.0.cmp(&b.0));
-        shards::write(&tensors, dir, max_bytes)
+        shards::write(&tensors, dir, max_bytes)?;
+        let text = serde_json::to_string_pretty(&source)? + "\n";
+        atomic::write(&config, text.as_bytes())
     }
 }
 

@@ -14,8 +14,8 @@ pub const SHARD_BYTES: u64 = 5_000_000_000;
 
 /// Writes `tensors` (Hugging Face names, sorted) to `dir`: one `model.safetensors` where they fit into
 /// `max_bytes`, else `model-00001-of-0000n.safetensors` with `model.safetensors.index.json`. A tensor is never
-/// cut. Weights that the folder held before are removed. Whenever that ends, by a kill too, the folder holds the old
-/// model, the new one, or none that can be loaded: never a mixture.
+/// cut. Weights that the folder held before are removed, and what a kill left half written. Without a `config.json` in
+/// the folder, a kill leaves no model that can be loaded: never a mixture.
 ///
 /// # Errors
 /// The folder cannot be written, or the disk is full.
@@ -76,7 +76,8 @@ fn remove_others(dir: &Path, written: &[String]) -> Result<()> {
     for path in paths {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let shard = name.starts_with("model-") && name.contains("-of-") && name.ends_with(".safetensors");
-        if (name == WHOLE || name == INDEX || shard) && !written.contains(&name) {
+        let half = name.starts_with("model") && name.ends_with(".part");
+        if (name == WHOLE || name == INDEX || shard || half) && !written.contains(&name) {
             std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
         }
     }

@@ -17,17 +17,12 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
     check_seeds(plan, source)?;
     check_sources(plan, source)?;
     let number = |path: &str, x: f64, range: Range| within(source, path, x, range);
-    for (path, n) in [
-        ("data.max_length", plan.data.max_length.saturating_sub(1)),
-        ("verdict.resamples", plan.verdict.resamples),
-    ] {
-        number(path, n as f64, Range::Positive)?;
-    }
+    number("verdict.resamples", plan.verdict.resamples as f64, Range::Positive)?;
     number("verdict.alpha", plan.verdict.alpha, Range::Open)?;
     number("verdict.equivalence_margin", plan.verdict.equivalence_margin, Range::Positive)?;
     number("data.heldout_fraction", plan.data.heldout_fraction, Range::Share)?;
     check_judge(&plan.judge, source)?;
-    check_world(&plan.data, "", source)?;
+    check_data(&plan.data, "", source)?;
     super::slurm::check(&plan.slurm, source)?;
     number("prices.device_hour", plan.prices.device_hour, Range::NonNegative)?;
     for arm in &plan.arms {
@@ -37,7 +32,7 @@ pub(super) fn check(plan: &Plan, source: &Source) -> Result<()> {
             check_trainer(arm, trainer, plan.seeds[0], source)?;
         }
         check_feedback(arm, source)?;
-        check_world(&arm.data, &format!("arm.{}.", arm.template()), source)?;
+        check_data(&arm.data, &format!("arm.{}.", arm.template()), source)?;
     }
     if let Some(tune) = &plan.tune {
         number("tune.validation", tune.validation, Range::Open)?;
@@ -180,6 +175,17 @@ fn check_sources(plan: &Plan, source: &Source) -> Result<()> {
 }
 
 /// `arm`: what stands before the keys where an arm has its own.
+fn check_data(data: &DataSpec, arm: &str, source: &Source) -> Result<()> {
+    if data.max_length < 2 {
+        let own = format!("{arm}data.max_length");
+        let place = if source.says(&own) { own.as_str() } else { "data.max_length" };
+        let message =
+            format!("is {}; it must be at least 2: a token of prompt and one of completion", data.max_length);
+        return Err(source.error(place, message));
+    }
+    check_world(data, arm, source)
+}
+
 fn check_world(data: &DataSpec, arm: &str, source: &Source) -> Result<()> {
     if data.source != WORLD {
         return Ok(());
@@ -279,13 +285,24 @@ fn check_judge(judge: &JudgeSpec, source: &Source) -> Result<()> {
     Ok(())
 }
 
+/// # Errors
+/// See [`check_keys`]; keys that contradict each other.
 pub(super) fn check_train(arm: &Arm, source: &Source) -> Result<()> {
+    check_keys(arm, source)?;
+    check_together(arm, source)
+}
+
+/// A value that the arm does not give itself stands in [train].
+fn train_place(arm: &Arm, source: &Source, key: &str) -> String {
+    let own = format!("arm.{}.{key}", arm.template());
+    if source.says(&own) { own } else { format!("train.{key}") }
+}
+
+/// # Errors
+/// A key of the arm's training that is out of its range, whatever the others are.
+pub(super) fn check_keys(arm: &Arm, source: &Source) -> Result<()> {
     let train = &arm.train;
-    // A value that the arm does not give itself stands in [train].
-    let place = |key: &str| {
-        let own = format!("arm.{}.{key}", arm.template());
-        if source.says(&own) { own } else { format!("train.{key}") }
-    };
+    let place = |key: &str| train_place(arm, source, key);
     for (key, x, range) in [
         ("batch_size", train.batch_size as f64, Range::Positive),
         ("micro_tokens", train.micro_tokens as f64, Range::Positive),
@@ -300,6 +317,17 @@ pub(super) fn check_train(arm: &Arm, source: &Source) -> Result<()> {
         within(source, &place(key), x, range)?;
     }
     check_lora(&train.lora, arm, source, &place)?;
+    let (size, unit) = (train.batch_size, arm.method.keys().unit);
+    if size % unit != 0 {
+        let message = format!("is {size}; {} learns from pairs, so it must be even", arm.method.name());
+        return Err(source.error(&place("batch_size"), message))
+            .hint("batch_size counts completions: a pair counts two");
+    }
+    Ok(())
+}
+
+fn check_together(arm: &Arm, source: &Source) -> Result<()> {
+    let place = |key: &str| train_place(arm, source, key);
     if let Method::Csft(control) = &arm.method
         && control.desirable_token == control.undesirable_token
     {
@@ -307,12 +335,7 @@ pub(super) fn check_train(arm: &Arm, source: &Source) -> Result<()> {
         return Err(source.error(&place("desirable_token"), message))
             .hint("the two must differ: they tell the classes apart");
     }
-    let (size, unit) = (train.batch_size, arm.method.keys().unit);
-    let batch = place("batch_size");
-    if size % unit != 0 {
-        let message = format!("is {size}; {} learns from pairs, so it must be even", arm.method.name());
-        return Err(source.error(&batch, message)).hint("batch_size counts completions: a pair counts two");
-    }
+    let (size, batch) = (arm.train.batch_size, place("batch_size"));
     if let Some(online) = arm.method.online()
         && size % online.samples != 0
     {

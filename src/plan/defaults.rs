@@ -8,6 +8,7 @@ impl Default for ModelSpec {
             source: String::new(),
             revision: "main".into(),
             reference: String::new(),
+            reference_revision: "main".into(),
             dtype: Dtype::F32,
             quantize: Quantize::None,
         }

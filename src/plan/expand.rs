@@ -1,5 +1,8 @@
 //! A plan expands, purely, into units of work.
 
+use serde::Serialize;
+use serde_json::{Value, json};
+
 use super::types::*;
 use crate::base::hash::Hasher;
 
@@ -15,12 +18,10 @@ impl Plan {
     }
 
     fn run(&self, arm: &Arm, seed: u64) -> RunSpec {
-        // A key that came later is left out where it says nothing: the ids of older records stay.
-        let mut model = serde_json::to_value(&self.model).expect("specs are plain data");
-        if let Some(model) = model.as_object_mut().filter(|_| !self.model.quantize.is_on()) {
-            model.shift_remove("quantize");
-        }
-        let determines = (&arm.method, &arm.train, seed, &arm.budget, &model, &arm.data);
+        let model =
+            section(&self.model, &[("quantize", json!("none")), ("reference_revision", json!("main"))]);
+        let data = section(&arm.data, &[("heldout_split", json!("test")), ("heldout_fraction", json!(0.1))]);
+        let determines = (&arm.method, arm.train.determining(), seed, &arm.budget, model, data);
         let mut bytes = serde_json::to_vec(&determines).expect("specs are plain data");
         if arm.sft_first > 0.0 {
             bytes.extend(arm.sft_first.to_le_bytes());
@@ -42,6 +43,20 @@ impl Plan {
             data: arm.data.clone(),
         }
     }
+}
+
+/// A section as the ids of its runs see it: without the keys in `later`, which came after the first records, where they
+/// say what held before them. The ids of older records stay.
+fn section(spec: &impl Serialize, later: &[(&str, Value)]) -> Value {
+    let mut section = serde_json::to_value(spec).expect("specs are plain data");
+    if let Some(keys) = section.as_object_mut() {
+        for (key, before) in later {
+            if keys.get(*key) == Some(before) {
+                keys.shift_remove(*key);
+            }
+        }
+    }
+    section
 }
 
 impl Budget {

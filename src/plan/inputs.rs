@@ -6,9 +6,12 @@ use serde::{Deserialize, Serialize};
 pub struct ModelSpec {
     /// A hub id, a Hugging Face directory, or `world` (the planted-truth world's own base checkpoint).
     pub source: String,
+    /// Branch, tag or commit of `source` on the hub.
     pub revision: String,
     /// Reference model; empty: the starting checkpoint itself.
     pub reference: String,
+    /// Branch, tag or commit of `reference` on the hub.
+    pub reference_revision: String,
     pub dtype: Dtype,
     /// Keep the frozen base of adapters in blocks of few bits (QLoRA).
     pub quantize: Quantize,
@@ -89,7 +92,7 @@ pub struct DataSpec {
     pub format: DataFormat,
     /// Sequences are cut to this many tokens, prompt and completion together.
     pub max_length: usize,
-    /// Use only the first n examples; 0: all.
+    /// Use only the first n examples of the split, in the order of its files; 0: all.
     pub max_examples: usize,
     /// The split that suites on the plan's own data ask about.
     pub heldout_split: String,

@@ -161,6 +161,12 @@ fn what_is_wrong_in_a_file_is_said_with_its_line_and_what_would_do() {
         ),
         ("[train]", "[data.world]\ntemperature = 0\n[train]", &["p.toml:11", "above 0"]),
         ("[train]", "[verdict]\nalpha = 1.0\n[train]", &["p.toml:11", "(0, 1)"]),
+        (
+            "source = \"world\"\n[train]",
+            "source = \"world\"\nmax_length = 1\n[train]",
+            &["p.toml:10: `data.max_length` is 1; it must be at least 2"],
+        ),
+        ("beta = 1", "data.max_length = 1", &["p.toml:17: `arm.strong.data.max_length` is 1", "at least 2"]),
         ("source = \"world\"\n[data]", "[data]", &["p.toml:6: no `model.source`", "--model"]),
     ] {
         assert!(SMALL.contains(from), "the test replaces {from}");
@@ -210,12 +216,41 @@ fn runs_go_seed_by_seed_and_ids_change_with_whatever_determines_the_run() {
     let other = parse(SMALL, &["arm.strong.beta=0.2"]);
     assert_eq!(ids(&other)[0], ids(&plan)[0]);
     assert_ne!(ids(&other)[1], ids(&plan)[1]);
-    for differs in ["budget.tokens=2000", "model.dtype=bf16", "data.max_length=64", "train.batch_size=4"] {
+    for differs in [
+        "budget.tokens=2000",
+        "model.dtype=bf16",
+        "model.reference_revision=old",
+        "data.max_length=64",
+        "data.heldout_fraction=0.2",
+        "train.batch_size=4",
+    ] {
         let changed = ids(&parse(SMALL, &[differs]));
         assert!(changed.iter().zip(ids(&plan)).all(|(a, b)| *a != b), "{differs}");
     }
     assert_eq!(plan.hash(), parse(SMALL, &["analysis=y"]).hash());
     assert_ne!(plan.hash(), other.hash());
+    // Not a bit of an update changes: what began without it may go on with it.
+    let slower = parse(SMALL, &["train.gradient_checkpointing=true"]);
+    assert_eq!((ids(&slower), slower.hash()), (ids(&plan), plan.hash()));
+    let spec = |plan: &Plan| plan.arms[0].train.determining();
+    assert_eq!(spec(&slower), spec(&plan));
+    assert_ne!(spec(&parse(SMALL, &["train.micro_tokens=64"])), spec(&plan));
+}
+
+#[test]
+fn records_of_earlier_versions_keep_their_ids() {
+    let reports = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("reports");
+    let folders: Vec<_> = std::fs::read_dir(reports).unwrap().map(|e| e.unwrap().path()).collect();
+    let mut checked = 0;
+    for folder in folders.iter().filter(|f| f.join("runs.csv").is_file()) {
+        let plan = parse(&std::fs::read_to_string(folder.join("plan.toml")).unwrap(), &[]);
+        let ids: Vec<String> = plan.runs().into_iter().map(|r| r.id).collect();
+        let rows = csv::Reader::from_path(folder.join("runs.csv")).unwrap().into_records();
+        let recorded: Vec<String> = rows.map(|row| row.unwrap()[0].to_owned()).collect();
+        assert_eq!(recorded, ids, "{}", folder.display());
+        checked += recorded.len();
+    }
+    assert!(checked > 20, "quickstart, hh-harmless, rlhf: {checked}");
 }
 
 #[test]

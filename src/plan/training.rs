@@ -28,6 +28,17 @@ pub struct TrainSpec {
     pub lora: LoraSpec,
 }
 
+impl TrainSpec {
+    /// As JSON, without what changes no bit of a run: part of what a run, or a checkpoint of it, is known by.
+    pub fn determining(&self) -> serde_json::Value {
+        let mut spec = serde_json::to_value(self).expect("specs are plain data");
+        if let Some(keys) = spec.as_object_mut() {
+            keys.shift_remove("gradient_checkpointing");
+        }
+        spec
+    }
+}
+
 /// Every projection of every layer, as an entry of [`LoraSpec::target_modules`].
 pub const ALL_LINEAR: &str = "all-linear";
 

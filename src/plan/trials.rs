@@ -5,7 +5,7 @@ use rand::RngExt;
 use serde::Deserialize;
 use toml::{Table, Value};
 
-use super::check::check_train;
+use super::check::{check_keys, check_train};
 use super::source::Source;
 use super::sweep::text;
 use super::types::*;
@@ -127,7 +127,11 @@ fn space<'v>(key: &str, value: &'v Value, whole: bool) -> Result<Space<'v>> {
                 ));
             }
             let end = |name: &str| range.get(name).and_then(number).filter(|x| x.is_finite());
-            let log = range.get("log").is_none_or(|l| l.as_bool() == Some(true));
+            let log = match range.get("log") {
+                None => true,
+                Some(Value::Boolean(log)) => *log,
+                Some(other) => return Err(anyhow!("`{key}`: log is {other}; it must be true or false")),
+            };
             match (end("from"), end("to")) {
                 (Some(from), Some(to)) if from < to && (!log || from > 0.0) => {
                     Ok(Space::Range { from, to, log, whole })
@@ -222,18 +226,28 @@ pub(super) fn check_tune(plan: &Plan, source: &Source) -> Result<()> {
         // Values that are sound one by one may contradict each other, and a draw lies between the ends of its range.
         for trial in &trials {
             let checked = arm.with(&trial.values).and_then(|arm| check_train(&arm, source));
-            checked.map_err(|e| e.context(format!("{}: trial {}", source.at(&place), trial.text())))?;
+            let checked =
+                checked.map_err(|e| e.context(format!("{}: trial {}", source.at(&place), trial.text())));
+            let whole = |(key, value): &(String, Value)| {
+                value.is_integer() && arm.tune.get(key).is_some_and(Value::is_table)
+            };
+            match trial.values.iter().find(|drawn| whole(drawn)) {
+                Some((key, _)) => {
+                    checked.hint(format!("a draw of `{key}` may be any whole number: list its values"))?
+                }
+                None => checked?,
+            }
         }
     }
     Ok(())
 }
 
-/// Every listed value, and both ends of a range, by itself.
+/// Every listed value, and both ends of a range, by itself; what goes together is for the trials to say.
 fn check_values(arm: &Arm, source: &Source, place: &str) -> Result<()> {
     for (key, value) in &arm.tune {
         for end in ends(value) {
             let with = [(key.clone(), end)];
-            let checked = arm.with(&with).and_then(|arm| check_train(&arm, source));
+            let checked = arm.with(&with).and_then(|arm| check_keys(&arm, source));
             let said = format!("{}: {key} = {}", source.at(&format!("{place}.{key}")), with[0].1);
             checked.map_err(|e| e.context(said))?;
         }
@@ -322,6 +336,18 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
         assert!(beta[1..].iter().all(|t| t.values[0].1.is_float()), "{beta:?}");
     }
 
+    /// Values that are sound together need not be with the arm's own.
+    #[test]
+    fn values_that_go_together_are_checked_together() {
+        let rloo = "method = \"rloo\"\nsamples = 4\nbatch_size = 32\n\
+                    tune = { batch_size = [64, 128], samples = [4, 64] }";
+        let (head, _) = TUNED.split_once("[[arm]]").unwrap();
+        let grid = head.replace("trials = 5", "trials = 4\nsearch = \"grid\"") + "[[arm]]\n" + rloo;
+        assert_eq!(trials(&grid, 0).len(), 5);
+        let text = render(&parse(&grid.replace("[64, 128]", "[64, 96]")).unwrap_err());
+        assert!(text.contains("trial batch_size=96 samples=64") && text.contains("multiple"), "{text}");
+    }
+
     #[test]
     fn a_trial_is_an_arm_with_its_values() {
         let plan = parse(TUNED).unwrap();
@@ -354,6 +380,8 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
             (TUNED.replace("from = 1e-5", "from = 1"), "`from` must be below `to`"),
             (TUNED.replace("from = 1e-5", "from = 0"), "above 0 on a logarithmic scale"),
             (TUNED.replace("from = 1e-5", "form = 1e-5"), "did you mean `from`"),
+            (TUNED.replace("log = false", "log = 1"), "`beta`: log is 1; it must be true or false"),
+            (TUNED.replace("log = false", "log = \"true\""), "log is \"true\"; it must be"),
             (TUNED.replace("learning_rate =", "learning_rat ="), "unknown key to tune `learning_rat`"),
             (TUNED.replace("[0.1, 0.5]", "[0.1, -0.5]"), "above 0"),
             (TUNED.replace("from = 1e-5, to = 1e-3", "from = -1e-4, to = 1e-4, log = false"), "is -0.0001"),
@@ -368,7 +396,7 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
                     "beta = { from = 0.1, to = 1.0, log = false }",
                     "batch_size = { from = 8, to = 64 }",
                 ),
-                "must be even",
+                "a draw of `batch_size` may be any whole number: list its values",
             ),
             (TUNED.replace("trials = 5", "trials = 0"), "at least 1"),
             (TUNED.replace("trials = 5", "trials = 9223372036854775807"), "at most 10000"),

@@ -153,7 +153,7 @@ pub struct SuitesSpec {
     /// Names of shipped suites or paths of suite files.
     pub preference: Vec<String>,
     pub generation: Vec<String>,
-    /// At most this many held-out examples a suite; 0: all.
+    /// At most this many held-out examples a suite, drawn by their ids; 0: all.
     pub max_examples: usize,
 }
 

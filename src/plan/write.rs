@@ -87,9 +87,11 @@ impl Plan {
         Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
     }
 
-    /// The plan without its words and without where its runs execute.
+    /// The plan without its words, without where its runs execute, and without what changes no bit of them.
     pub fn silent(&self) -> Self {
-        Self { analysis: String::new(), slurm: SlurmSpec::default(), ..self.clone() }
+        let mut silent = Self { analysis: String::new(), slurm: SlurmSpec::default(), ..self.clone() };
+        silent.arms.iter_mut().for_each(|arm| arm.train.gradient_checkpointing = false);
+        silent
     }
 }
 

@@ -14,7 +14,7 @@ pub struct Environment {
     pub schema: u32,
     /// Version of this crate.
     pub version: String,
-    /// Commit that the program was built from, with `-dirty` where files were changed; empty: unknown.
+    /// Commit that the program was built from, with `-dirty` where its sources were changed; empty: unknown.
     pub commit: String,
     pub os: String,
     pub cpu: String,
@@ -113,6 +113,11 @@ impl Environment {
             started: iso_8601(SystemTime::now()),
             ..Self::default()
         }
+    }
+
+    /// The kind of device: which card of one machine it was changes nothing.
+    pub fn device_class(&self) -> &str {
+        self.device.split(':').next().unwrap_or_default()
     }
 }
 

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
 use super::folder::files;
+use super::hold::check_runs;
 use super::schema::{RunRow, SENTINEL, Status};
 use super::table::{Rank, RowOf, row_file};
 use super::trials::{TrialRow, read_trials};
@@ -76,10 +77,11 @@ impl RecordWriter {
     /// A run that several folders hold is taken from the first where it ended well, else from the first.
     ///
     /// # Errors
-    /// A folder of another plan, other data, another model or reference; rows that cannot be read.
+    /// A folder of another plan or version, other data, another model or reference; rows that cannot be read.
     pub fn gather(&mut self, plan: &Plan, shards: &[PathBuf]) -> Result<Gathered> {
         for shard in shards {
             check_plan(shard, plan)?;
+            check_runs(shard, plan)?;
         }
         let own = self.dir().to_owned();
         let folders: Vec<PathBuf> = std::iter::once(own.clone()).chain(shards.iter().cloned()).collect();
@@ -240,10 +242,10 @@ fn environments(folders: &[PathBuf]) -> Result<(Option<Environment>, Vec<String>
             }
         }
         for (what, a, b) in [
-            ("version", there.version.clone(), here.version),
-            ("cpu", there.cpu.clone(), here.cpu),
+            ("version", there.version.clone(), here.version.clone()),
+            ("cpu", there.cpu.clone(), here.cpu.clone()),
             ("threads", there.threads.to_string(), here.threads.to_string()),
-            ("device", there.device.clone(), here.device),
+            ("device", there.device_class().to_owned(), here.device_class().to_owned()),
         ] {
             if a != b {
                 notes.push(format!("{}: {what} {b}, elsewhere {a}: last bits may differ", folder.display()));

@@ -50,16 +50,16 @@ impl Records {
             } else {
                 Environment::default()
             },
-            runs: row_file(dir, files::RUNS).read_to_end()?,
-            steps: row_file(dir, files::STEPS).read_to_end()?,
-            scores: row_file(dir, files::SCORES).read_to_end()?,
-            examples: row_file(dir, files::EXAMPLES).read_to_end()?,
-            samples: row_file(dir, files::SAMPLES).read_to_end()?,
-            judgments: row_file(dir, files::JUDGMENTS).read_to_end()?,
-            comparisons: row_file(dir, files::COMPARISONS).read_to_end()?,
+            runs: row_file(dir, files::RUNS).read()?,
+            steps: row_file(dir, files::STEPS).read()?,
+            scores: row_file(dir, files::SCORES).read()?,
+            examples: row_file(dir, files::EXAMPLES).read()?,
+            samples: row_file(dir, files::SAMPLES).read()?,
+            judgments: row_file(dir, files::JUDGMENTS).read()?,
+            comparisons: row_file(dir, files::COMPARISONS).read()?,
             trials: read_trials(dir)?,
-            rollouts: row_file(dir, files::ROLLOUTS).read_to_end()?,
-            phases: row_file(dir, files::PHASES).read_to_end()?,
+            rollouts: row_file(dir, files::ROLLOUTS).read()?,
+            phases: row_file(dir, files::PHASES).read()?,
         })
     }
 }

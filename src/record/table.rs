@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::folder::{remove, replace};
+use super::folder::{files, remove, replace};
 use crate::base::error::{Context, Result, anyhow};
 
 /// How a file keeps its rows.
@@ -59,7 +59,8 @@ impl RowFile {
     /// Replaces the file's rows.
     pub fn write_all<R: Serialize>(&mut self, rows: &[R]) -> Result<()> {
         self.file = None;
-        replace(&self.path, &encode(self.form, rows, true)?)
+        replace(&self.path, &encode(self.form, rows, true)?)?;
+        remove(&packed(&self.path))
     }
 
     /// Replaces the file's rows; without a row there is no file.
@@ -68,27 +69,24 @@ impl RowFile {
             return self.write_all(rows);
         }
         self.file = None;
-        remove(&self.path)
+        remove(&self.path)?;
+        remove(&packed(&self.path))
     }
 
-    /// All rows; none where there is no file. A last line without its end is left out: its writer was killed.
+    /// All rows; none where there is no file. A last line without its end is left out where a process of ours had the
+    /// folder, which was killed then; elsewhere it is a row where nothing of it is missing.
     ///
     /// # Errors
     /// With path and line, where a row does not fit the schema.
     pub fn read<R: DeserializeOwned>(&self) -> Result<Vec<R>> {
-        self.parse(self.text(whole_rows)?)
+        let Some(text) = self.text()? else { return Ok(vec![]) };
+        match self.parse(&text) {
+            Err(_) if !text.ends_with('\n') => self.parse(&text[..whole_rows(text.as_bytes(), self.form)]),
+            rows => rows,
+        }
     }
 
-    /// The same for files that others wrote too: a last line without its end is a row where it has all its fields.
-    ///
-    /// # Errors
-    /// See [`RowFile::read`].
-    pub fn read_to_end<R: DeserializeOwned>(&self) -> Result<Vec<R>> {
-        self.parse(self.text(all_rows)?)
-    }
-
-    fn parse<R: DeserializeOwned>(&self, text: Option<String>) -> Result<Vec<R>> {
-        let Some(text) = text else { return Ok(vec![]) };
+    fn parse<R: DeserializeOwned>(&self, text: &str) -> Result<Vec<R>> {
         let place = |line: u64| format!("{}:{line}", self.path.display());
         match self.form {
             Form::JsonLines => text
@@ -113,10 +111,18 @@ impl RowFile {
 
     /// Drops the rows of `run` whose `step` is `from` or later. CSV only.
     pub fn cut(&mut self, run: &str, from: u64) -> Result<()> {
-        let Some(text) = self.text(whole_rows)? else { return Ok(()) };
+        let Some(text) = self.text()? else { return Ok(()) };
         self.file = None;
         let kept = cut_csv(&text, run, from).with_context(|| format!("reading {}", self.path.display()))?;
         if kept == text.as_bytes() { Ok(()) } else { replace(&self.path, &kept) }
+    }
+
+    /// Ends the line of a last row that lacks its end, and of which nothing is missing.
+    pub fn end_line(&self) -> Result<()> {
+        match self.text()? {
+            Some(text) if !text.ends_with('\n') => replace(&self.path, (text + "\n").as_bytes()),
+            _ => Ok(()),
+        }
     }
 
     pub fn close(&mut self) {
@@ -140,12 +146,15 @@ impl RowFile {
         Ok(bytes)
     }
 
-    /// The file up to the end that `rows` finds; `None`: no file, or nothing in it.
-    fn text(&self, rows: fn(&[u8], Form) -> usize) -> Result<Option<String>> {
+    /// The file up to the end of its last row; `None`: no file, or nothing in it.
+    fn text(&self) -> Result<Option<String>> {
+        // Every row of ours ends its line, and whoever writes here takes the lock.
+        let ours = self.path.with_file_name(files::LOCK).exists();
+        let end = if ours { whole_rows } else { all_rows };
         match self.bytes() {
             Ok(mut bytes) => {
                 bytes.truncate(written(&bytes));
-                bytes.truncate(rows(&bytes, self.form));
+                bytes.truncate(end(&bytes, self.form));
                 let text = String::from_utf8(bytes)
                     .with_context(|| format!("{} is no UTF-8 text", self.path.display()))?;
                 Ok(Some(text).filter(|t| !t.is_empty()))
@@ -264,7 +273,10 @@ pub(super) fn merge(
     let (mut header, mut rows) = (None, vec![]);
     for (index, path) in from.iter().enumerate() {
         let file = RowFile::new(path.clone());
-        let Some(text) = file.text(whole_rows)? else { continue };
+        let Some(mut text) = file.text()? else { continue };
+        if !text.ends_with('\n') {
+            text.push('\n');
+        }
         let mut rank = |row: RowOf<'_>| rank(index, row);
         match file.form {
             Form::JsonLines => rank_lines(&text, &mut rank, &mut rows),
@@ -279,7 +291,11 @@ pub(super) fn merge(
         Ok(there) => there == bytes,
         Err(_) => bytes.is_empty() && !to.exists(),
     };
-    if unchanged { Ok(()) } else { replace(to, &bytes) }
+    if !unchanged {
+        replace(to, &bytes)?;
+    }
+    // What was packed is in the file now, or is not wanted.
+    remove(&packed(to))
 }
 
 type RankedRows = Vec<(Rank, Vec<u8>)>;

@@ -56,7 +56,7 @@ pub fn withhold_texts(from: &Path, to: &Path) -> Result<usize> {
     environment.texts = Texts::Withheld;
     let text = serde_json::to_string_pretty(&environment)? + "\n";
     folder::replace(&to.join(files::ENVIRONMENT), text.as_bytes())?;
-    let mut samples: Vec<SampleRow> = row_file(from, files::SAMPLES).read_to_end()?;
+    let mut samples: Vec<SampleRow> = row_file(from, files::SAMPLES).read()?;
     for sample in &mut samples {
         sample.prompt.clear();
         sample.completion.clear();
@@ -70,7 +70,7 @@ pub fn withhold_texts(from: &Path, to: &Path) -> Result<usize> {
 /// `runs.csv` and `trials.csv`: a trainer that ends over a row of the data prints that row.
 fn withhold_notes(from: &Path, to: &Path) -> Result<()> {
     let plan = plan_of(from)?;
-    let mut runs: Vec<RunRow> = row_file(from, files::RUNS).read_to_end()?;
+    let mut runs: Vec<RunRow> = row_file(from, files::RUNS).read()?;
     runs.iter_mut().for_each(|row| withhold_note(&plan, &row.arm, &mut row.note));
     row_file(to, files::RUNS).append(&runs)?;
     let mut trials: Vec<TrialRow> = read_trials(from)?;

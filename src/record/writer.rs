@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::environment::Environment;
 use super::folder::{self, files};
 use super::gather::{BaseOrder, belongs_to_base};
+use super::hold::RecordHold;
 use super::schema::*;
 use super::table::{Rank, RowFile, RowOf, merge, packed, row_file};
 use super::trials::TrialWriter;
@@ -40,20 +41,15 @@ pub struct RecordWriter {
 }
 
 impl RecordWriter {
-    /// Opens the folder for this plan: creates it, or goes on with what is there. Rows of unfinished and of
-    /// failed runs are dropped, but for their steps, which a checkpoint may go on from; with `force`, so is
-    /// everything of an earlier comparison.
+    /// Opens the folder for this plan: creates it, or goes on with what is there.
     ///
     /// # Errors
-    /// A folder that cannot be written to, that another process holds, or that holds another plan's results.
+    /// See [`RecordHold::take`] and [`RecordHold::open`].
     pub fn open(dir: &Path, plan: &Plan, force: bool) -> Result<Self> {
-        folder::create(dir)?;
-        let lock = folder::lock(dir)?;
-        if force {
-            folder::clear(dir)?;
-        }
-        folder::check_plan(dir, plan)?;
-        folder::replace(&dir.join(files::PLAN), plan.to_toml().as_bytes())?;
+        RecordHold::take(dir, plan, force)?.open()
+    }
+
+    pub(super) fn begin(dir: &Path, plan: &Plan, leave_failed: bool, lock: File) -> Result<Self> {
         let ids = plan.runs().into_iter().map(|r| r.id);
         let order =
             std::iter::once(BASE_ARM.to_owned()).chain(ids).enumerate().map(|(i, id)| (id, i)).collect();
@@ -76,8 +72,16 @@ impl RecordWriter {
             seeds: plan.seeds.clone(),
             _lock: lock,
         };
-        writer.drop_unfinished()?;
+        writer.drop_unfinished(leave_failed)?;
         Ok(writer)
+    }
+
+    /// Drops the rows of runs that failed, so that they are done again.
+    ///
+    /// # Errors
+    /// Rows that cannot be read or written.
+    pub fn forget_failed(&mut self) -> Result<()> {
+        self.drop_unfinished(false)
     }
 
     /// The folder.
@@ -85,14 +89,10 @@ impl RecordWriter {
         &self.dir
     }
 
-    /// The row of a run that an earlier process has finished (done, or diverged: it would diverge again).
+    /// The row of a run that an earlier process has finished (done, or diverged: it would diverge again; or failed, where
+    /// failed ones are left).
     pub fn finished(&self, run: &str) -> Option<&RunRow> {
         self.finished.get(run)
-    }
-
-    /// Whether the starting checkpoint's scores are on disk: they are written before any run ends.
-    pub fn has_base(&self) -> bool {
-        !self.finished.is_empty()
     }
 
     /// Whether its rows on this suite, under this seed, are on disk from an earlier process.
@@ -110,10 +110,10 @@ impl RecordWriter {
         if !self.finished.is_empty() && path.exists() {
             let earlier = read_environment(&path)?;
             for (what, there, here) in [
-                ("data", &earlier.data_hash, &environment.data_hash),
+                ("data", earlier.data_hash.as_str(), environment.data_hash.as_str()),
                 ("model", &earlier.model_hash, &environment.model_hash),
                 ("reference", &earlier.reference_hash, &environment.reference_hash),
-                ("device", &earlier.device, &environment.device),
+                ("device", earlier.device_class(), environment.device_class()),
             ] {
                 if there != here {
                     let dir = self.dir.display();
@@ -211,10 +211,9 @@ impl RecordWriter {
         merge(&self.dir.join(name), paths, rank)
     }
 
-    fn drop_unfinished(&mut self) -> Result<()> {
+    fn drop_unfinished(&mut self, leave_failed: bool) -> Result<()> {
         let rows: Vec<RunRow> = self.runs.read()?;
-        let ended =
-            rows.into_iter().filter(|r| r.status != Status::Failed && self.order.contains_key(&r.run));
+        let ended = rows.into_iter().filter(|r| leave_failed || r.status != Status::Failed);
         self.finished = ended.map(|r| (r.run.clone(), r)).collect();
         let (finished, order, seeds) = (self.finished.clone(), self.order.clone(), self.seeds.clone());
         keep(&mut self.steps, &order, &seeds, &|_| true)?;

@@ -23,8 +23,8 @@ struct Row {
     columns: Map<String, Value>,
 }
 
-/// At most `most` rows of a split (0: all).
-fn read(spec: &DataSpec, split: &str, most: usize) -> Result<Vec<Row>> {
+/// The rows of a split.
+fn read(spec: &DataSpec, split: &str) -> Result<Vec<Row>> {
     let (files, _) = locate(spec, split)?;
     let mut rows = Vec::new();
     for (file, name) in files.iter().zip(names(&files)) {
@@ -32,12 +32,8 @@ fn read(spec: &DataSpec, split: &str, most: usize) -> Result<Vec<Row>> {
             let place = format!("{}:{}", file.display(), at.line);
             let Value::Object(columns) = row else { bail!("{place}: a row must be an object") };
             rows.push(Row { id: format!("{name}:{}", at.number), place, columns });
-            let full = most > 0 && rows.len() >= most;
-            Ok(if full { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
+            Ok(ControlFlow::Continue(()))
         })?;
-        if most > 0 && rows.len() >= most {
-            break;
-        }
     }
     if rows.is_empty() {
         bail!("{}: the split `{split}` is empty", spec.source);
@@ -49,12 +45,7 @@ fn read(spec: &DataSpec, split: &str, most: usize) -> Result<Vec<Row>> {
 ///
 /// # Errors
 /// Where the source is missing, a row lacks a column, or a template does not parse.
-pub fn pairs(
-    spec: &DataSpec,
-    split: &str,
-    templates: &PairTemplates,
-    most: usize,
-) -> Result<Vec<PreferencePair>> {
+pub fn pairs(spec: &DataSpec, split: &str, templates: &PairTemplates) -> Result<Vec<PreferencePair>> {
     let environment = environment();
     let pair = |row: Row| {
         let fill = |template: &str| render(&environment, template, &row);
@@ -66,24 +57,24 @@ pub fn pairs(
             id: row.id,
         })
     };
-    read(spec, split, most)?.into_iter().map(pair).collect()
+    read(spec, split)?.into_iter().map(pair).collect()
 }
 
 /// The suite's prompts, with few-shot examples before them and in the chat template where it says so.
 ///
 /// # Errors
 /// As [`pairs`]; a training split that is smaller than the number of few-shot examples.
-pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template, most: usize) -> Result<Vec<Task>> {
+pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template) -> Result<Vec<Task>> {
     let environment = environment();
     let shots = match &suite.few_shot {
         Some(few) => {
             solved_apart(spec, &few.split, &suite.split)?;
-            read(spec, &few.split, 0)?
+            read(spec, &few.split)?
         }
         None => Vec::new(),
     };
     let mut tasks = Vec::new();
-    for (i, row) in read(spec, &suite.split, most)?.into_iter().enumerate() {
+    for (i, row) in read(spec, &suite.split)?.into_iter().enumerate() {
         let asked = if suite.template.is_empty() {
             column(&row, &suite.columns.prompt)?
         } else {

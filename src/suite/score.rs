@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use rand::RngExt;
+
 use super::definition::{Kind, Suite};
 use super::generation;
 use super::judge::{Judge, Task};
@@ -10,6 +12,7 @@ use super::preference::{PairLogps, incomplete, score_pairs};
 use super::rows;
 use super::scored::{Exclusion, ScoredSuite};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::base::seed;
 use crate::data::world::World;
 use crate::data::{Dataset, PreferencePair, Sequence, Tokenizer, load_with, tokenize_pairs};
 use crate::plan::DataSpec;
@@ -33,7 +36,7 @@ pub struct ScoreContext<'a, P: Policy> {
     pub base: Option<&'a ScoredSuite>,
     /// The run's seed: arms with the same seed sample with the same random numbers.
     pub seed: u64,
-    /// Score only the first n examples; 0: all.
+    /// Score at most so many examples, drawn by their ids; 0: all.
     pub max_examples: usize,
     /// Tokens of `max_length` that preference suites leave free, for the control text of a policy (CSFT) that is compared
     /// with this one: all are asked about the same text.
@@ -82,7 +85,7 @@ impl SuiteData<'_> {
             config: suite.config.clone(),
             split: suite.split.clone(),
             format: suite.format,
-            max_examples: self.max_examples,
+            max_examples: 0,
             ..self.data.clone()
         }
     }
@@ -181,31 +184,31 @@ fn dropped(pairs: &[PreferencePair], kept: &[PairLogps]) -> Vec<Exclusion> {
 /// The pairs of a preference suite.
 fn pairs(from: &SuiteData, suite: &Suite) -> Result<Vec<PreferencePair>> {
     if let Some(templates) = &suite.pair {
-        return rows::pairs(&from.spec(suite), &suite.split, templates, from.max_examples);
+        let pairs = rows::pairs(&from.spec(suite), &suite.split, templates)?;
+        return Ok(draw(pairs, from.max_examples, |p| &p.id));
     }
     let dataset = if suite.source == "plan" {
         from.heldout.clone()
     } else {
         load_with(&from.spec(suite), &suite.split, &from.tokenizer.template())?.dataset
     };
-    let Dataset::Paired(mut pairs) = dataset else {
+    let Dataset::Paired(pairs) = dataset else {
         return Err(anyhow!(
             "the data holds single completions with labels, and a preference suite needs pairs"
         ))
         .hint("take a generation suite, or name a preference suite with data of its own");
     };
-    truncate(&mut pairs, from.max_examples);
-    Ok(pairs)
+    Ok(draw(pairs, from.max_examples, |p| &p.id))
 }
 
 /// The prompts of a generation suite, each once.
 pub(super) fn tasks(from: &SuiteData, suite: &Suite) -> Result<Vec<Task>> {
-    let mut tasks = match suite.source.as_str() {
+    let tasks = match suite.source.as_str() {
         "plan" => prompts(from.heldout),
         "world" => world_tasks(&World::new(&from.data.world)?),
-        _ => rows::tasks(&from.spec(suite), suite, &from.tokenizer.template(), from.max_examples)?,
+        _ => rows::tasks(&from.spec(suite), suite, &from.tokenizer.template())?,
     };
-    truncate(&mut tasks, from.max_examples);
+    let tasks = draw(tasks, from.max_examples, |t| &t.id);
     unique(tasks.iter().map(|t| t.id.as_str()))?;
     Ok(tasks)
 }
@@ -252,10 +255,17 @@ fn prompts(dataset: &Dataset) -> Vec<Task> {
     tasks
 }
 
-fn truncate<T>(items: &mut Vec<T>, most: usize) {
-    if most > 0 {
-        items.truncate(most);
+/// At most `most` of the items (0: all), in their order. Files are sorted by subject, so that their heads are of a few: an
+/// item's lot hangs on its id alone, the same whoever asks, and a smaller number is a part of a larger one.
+fn draw<T>(items: Vec<T>, most: usize, id: impl Fn(&T) -> &str) -> Vec<T> {
+    if most == 0 || items.len() <= most {
+        return items;
     }
+    let lot = |item: &T| seed::rng(0, &format!("suite/examples/{}", id(item))).random::<u64>();
+    let mut lots: Vec<(u64, usize)> = items.iter().enumerate().map(|(i, item)| (lot(item), i)).collect();
+    lots.sort_unstable();
+    let drawn: BTreeSet<usize> = lots[..most].iter().map(|(_, i)| *i).collect();
+    items.into_iter().enumerate().filter(|(i, _)| drawn.contains(i)).map(|(_, item)| item).collect()
 }
 
 fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
@@ -270,6 +280,26 @@ fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::UnpairedExample;
+
+    #[test]
+    fn a_few_examples_are_drawn_from_all_of_a_file_and_nested() {
+        // Ten topics, one after another.
+        let ids: Vec<String> = (0..500).map(|i| format!("test.jsonl:{i}")).collect();
+        let few = |n: usize| draw(ids.clone(), n, String::as_str);
+        let topics: BTreeSet<usize> =
+            few(100).iter().map(|id| ids.iter().position(|i| i == id).unwrap() / 50).collect();
+        assert_eq!((few(100).len(), topics.len()), (100, 10));
+        assert!(few(20).iter().all(|id| few(100).contains(id)));
+        let places: Vec<usize> = few(20).iter().map(|id| ids.iter().position(|i| i == id).unwrap()).collect();
+        assert!(places.is_sorted(), "in the file's order: {places:?}");
+        // Other rows beside them move none of the lots.
+        let rest: Vec<String> = ids[250..].to_vec();
+        let of_half = draw(rest.clone(), 250, String::as_str);
+        assert_eq!((of_half, few(0).len()), (rest, 500));
+        let without: Vec<String> = ids.iter().filter(|id| !few(20).contains(id)).cloned().collect();
+        let next = draw(without, 80, String::as_str);
+        assert!(next.iter().all(|id| few(100).contains(id)));
+    }
 
     #[test]
     fn a_prompt_keeps_its_desirable_completion_wherever_that_stands() {

@@ -238,7 +238,7 @@ impl<'a> Run<'a> {
     /// A hash of all that determines what the run does.
     fn fingerprint(&self) -> Result<String> {
         let Job { method, spec, budget, seed, max_length, reference, .. } = self.job;
-        let settings = serde_json::to_string(&(method, spec, budget, seed, max_length))?;
+        let settings = serde_json::to_string(&(method, spec.determining(), budget, seed, max_length))?;
         let reference = reference.map_or("", |r| r.cache.weights());
         let mut hasher = Hasher::new("kto-eval/run").part(settings.as_bytes()).part(reference.as_bytes());
         for (sequence, desirable) in self.batches.units.iter().flat_map(Unit::sides) {

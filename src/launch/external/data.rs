@@ -7,10 +7,9 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use crate::base::error::{Context, Result};
-use crate::data::{Dataset, load_training, write_rows};
+use crate::data::{Dataset, carves, load_training, treat, write_rows};
 use crate::launch::prepare::Prepared;
-use crate::launch::training_sets::for_training;
-use crate::plan::{DataSpec, TrainerData, TuneSpec};
+use crate::plan::{DataSpec, Plan, TrainerData};
 
 /// Writes the split as a run's arm is trained on it: anew for each run, since arms may differ in what they are given.
 ///
@@ -18,8 +17,8 @@ use crate::plan::{DataSpec, TrainerData, TuneSpec};
 /// Data that cannot be read or treated, a folder that cannot be written to.
 pub fn write(
     prepared: &Prepared,
+    plan: &Plan,
     spec: &DataSpec,
-    tune: Option<&TuneSpec>,
     form: TrainerData,
     folder: &Path,
 ) -> Result<PathBuf> {
@@ -30,9 +29,9 @@ pub fn write(
         TrainerData::TrlUnpairedParquet => "train-unpaired.parquet",
         TrainerData::HalosJson => "train-halos.json",
     };
-    let loaded = load_training(spec, &prepared.tokenizer.template())?;
+    let loaded = load_training(spec, carves(&plan.data), &prepared.tokenizer.template())?;
     let path = folder.join(name);
-    let data = &for_training(loaded.dataset, &spec.feedback, tune)?.0.dataset;
+    let data = &treat(loaded.dataset, &spec.feedback)?.dataset;
     let written = match form {
         TrainerData::TrlJsonl => lines(&path, trl(data)),
         TrainerData::TrlUnpairedJsonl => lines(&path, unpaired(data)),

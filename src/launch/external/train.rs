@@ -40,7 +40,7 @@ pub fn trained(
     // What an earlier attempt left must not be taken for this one's.
     std::fs::remove_dir_all(&out).ok();
     std::fs::create_dir_all(&out).with_context(|| format!("creating {}", out.display()))?;
-    let split = data::write(prepared, &run.data, plan.tune.as_ref(), trainer.data, &folder)?;
+    let split = data::write(prepared, plan, &run.data, trainer.data, &folder)?;
     let mut command = command(prepared, run, trainer, &split, &out)?;
     let log = folder.join(format!("{}.log", run.id));
     let limits =

@@ -103,7 +103,8 @@ impl Run<'_> {
     /// A model's weights cannot be read.
     pub(super) fn fingerprint(&self, start: &str) -> Result<String> {
         let OnlineJob { method, spec, budget, seed, max_length, reference, .. } = self.job;
-        let settings = serde_json::to_string(&(method, spec, budget, seed, max_length, &self.before))?;
+        let settings =
+            serde_json::to_string(&(method, spec.determining(), budget, seed, max_length, &self.before))?;
         let rewards = match &self.source {
             None => "given".to_owned(),
             Some(RewardSource::Gold(_)) => "gold".to_owned(),

@@ -1,5 +1,8 @@
+mod folders;
+
 use std::path::Path;
 
+use super::table::row_file;
 use super::*;
 use crate::base::error::render;
 use crate::plan::{Overrides, Plan, RunSpec};
@@ -99,7 +102,7 @@ fn base(writer: &mut RecordWriter) {
 
 fn complete(dir: &Path, plan: &Plan) {
     let mut writer = RecordWriter::open(dir, plan, false).unwrap();
-    if !writer.has_base() {
+    if !writer.has_base_of(0, "world") {
         base(&mut writer);
     }
     for spec in plan.runs() {
@@ -208,47 +211,6 @@ fn base_rows_that_are_missing_or_torn_are_written_again_in_their_place() {
 }
 
 #[test]
-fn a_folder_belongs_to_one_plan_and_one_process() {
-    let (dir, first) = (tempfile::tempdir().unwrap(), plan(&[]));
-    let refusal = |plan: &Plan| match RecordWriter::open(dir.path(), plan, false) {
-        Ok(_) => panic!("opened"),
-        Err(e) => render(&e),
-    };
-    let writer = RecordWriter::open(dir.path(), &first, false).unwrap();
-    let text = refusal(&first);
-    assert!(text.contains("another process (pid") && text.contains("--out"), "{text}");
-    drop(writer);
-    complete(dir.path(), &first);
-    let text = refusal(&plan(&["arm.kto.beta=0.5", "analysis=other words"]));
-    assert!(text.contains("another plan, plan `quickstart`"), "{text}");
-    assert!(text.contains("`beta = 0.1` there, `beta = 0.5` here") && text.contains("--force"), "{text}");
-    // Other words alone make no other plan.
-    drop(RecordWriter::open(dir.path(), &plan(&["analysis=other words"]), false).unwrap());
-    std::fs::write(dir.path().join("mine.txt"), "kept").unwrap();
-    let second = plan(&["seeds=[7]"]);
-    let writer = RecordWriter::open(dir.path(), &second, true).unwrap();
-    assert!(!writer.has_base() && Records::read(dir.path()).unwrap().runs.is_empty());
-    assert!(dir.path().join("mine.txt").exists());
-}
-
-#[test]
-fn a_folder_goes_on_only_with_the_data_and_model_that_it_began_with() {
-    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&[]));
-    let environment = |data: &str, started: &str| Environment {
-        data_hash: data.into(),
-        started: started.into(),
-        ..Environment::here("cpu", 2)
-    };
-    RecordWriter::open(dir.path(), &plan, false).unwrap().environment(&environment("a", "then")).unwrap();
-    complete(dir.path(), &plan);
-    let mut writer = RecordWriter::open(dir.path(), &plan, false).unwrap();
-    let text = render(&writer.environment(&environment("b", "now")).unwrap_err());
-    assert!(text.contains("the data has changed since (a there, b here)"), "{text}");
-    writer.environment(&environment("a", "now")).unwrap();
-    assert_eq!(Records::read(dir.path()).unwrap().environment.started, "then");
-}
-
-#[test]
 fn what_is_wrong_in_a_folder_is_said_with_path_and_line() {
     let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
     let text = render(&Records::read(dir.path()).unwrap_err());
@@ -275,39 +237,6 @@ fn what_is_wrong_in_a_folder_is_said_with_path_and_line() {
     );
 }
 
-/// Runs turn about in two shards, as two machines write them.
-fn shards(dir: &Path, plan: &Plan) -> Vec<std::path::PathBuf> {
-    let shard = |which: usize| {
-        let folder = dir.join(format!("{}-of-2", which + 1));
-        let mut writer = RecordWriter::open(&folder, plan, false).unwrap();
-        base(&mut writer);
-        for spec in plan.runs().iter().skip(which).step_by(2) {
-            record(&mut writer, spec, Some(Status::Done));
-        }
-        writer.arrange().unwrap();
-        folder
-    };
-    (0..2).map(shard).collect()
-}
-
-#[test]
-fn a_gathering_cut_short_loses_nothing() {
-    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1, 2]"]));
-    let shards = shards(dir.path(), &plan);
-    let gather =
-        |out: &str| RecordWriter::open(&dir.path().join(out), &plan, false).unwrap().gather(&plan, &shards);
-    assert_eq!(gather("whole").unwrap().runs, plan.runs().len());
-    // Steps are there already when a file cannot be read, or written.
-    let samples = shards[1].join(files::SAMPLES);
-    let sound = std::fs::read(&samples).unwrap();
-    std::fs::write(&samples, "no row\n").unwrap();
-    gather("cut").unwrap_err();
-    assert!(dir.path().join("cut").join(files::STEPS).exists());
-    std::fs::write(&samples, sound).unwrap();
-    assert_eq!(gather("cut").unwrap().runs, plan.runs().len());
-    assert!(bytes(&dir.path().join("cut")) == bytes(&dir.path().join("whole")));
-}
-
 #[test]
 fn zeros_within_a_file_end_nothing_and_zeros_at_its_end_are_no_rows() {
     let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
@@ -329,37 +258,61 @@ fn zeros_within_a_file_end_nothing_and_zeros_at_its_end_are_no_rows() {
 fn the_last_row_of_another_program_needs_no_line_end() {
     let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
     complete(dir.path(), &plan);
-    let whole = Records::read(dir.path()).unwrap();
-    for name in [files::RUNS, files::SCORES, files::SAMPLES] {
+    let trial = |trial| TrialRow { trial, ..trial_row(&plan.runs()[0]) };
+    row_file(dir.path(), files::TRIALS).append(&[trial(0), trial(1)]).unwrap();
+    let (lock, whole) = (dir.path().join(files::LOCK), Records::read(dir.path()).unwrap());
+    std::fs::remove_file(&lock).unwrap();
+    let count = |r: &Records| r.runs.len() + r.scores.len() + r.samples.len() + r.trials.len();
+    for name in [files::RUNS, files::SCORES, files::SAMPLES, files::TRIALS] {
         let path = dir.path().join(name);
         let text = std::fs::read_to_string(&path).unwrap();
-        std::fs::write(&path, text.trim_end()).unwrap();
+        let read = |text: &str| {
+            std::fs::write(&path, text).unwrap();
+            Records::read(dir.path()).unwrap()
+        };
+        assert_eq!(format!("{:?}", read(text.trim_end())), format!("{whole:?}"), "{name}");
+        // It is there too when the folder is gone on with, or gathered from.
+        drop(RecordWriter::open(dir.path(), &plan, false).unwrap());
         assert_eq!(format!("{:?}", Records::read(dir.path()).unwrap()), format!("{whole:?}"), "{name}");
-        // Half a row is none.
+        std::fs::remove_file(&lock).unwrap();
+        // Half a row is none, at a comma or in its last field.
         let half = text.trim_end().rfind([',', ':']).unwrap();
-        std::fs::write(&path, &text[..half]).unwrap();
-        let found = Records::read(dir.path()).unwrap();
-        let count = |r: &Records| r.runs.len() + r.scores.len() + r.samples.len();
-        assert_eq!(count(&found), count(&whole) - 1, "{name}");
-        std::fs::write(&path, text).unwrap();
+        assert_eq!(count(&read(&text[..half])), count(&whole) - 1, "{name}");
+        assert_eq!(count(&read(&text[..=half])), count(&whole) - 1, "{name}");
+        // Where a process of ours wrote, it was killed before the line's end.
+        std::fs::write(&lock, "pid 1\n").unwrap();
+        assert_eq!(count(&read(text.trim_end())), count(&whole) - 1, "{name}");
+        std::fs::remove_file(&lock).unwrap();
+        read(&text);
     }
 }
 
-#[test]
-fn packed_rows_of_another_plan_are_not_written_over() {
-    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&[]));
-    complete(dir.path(), &plan);
-    for name in [files::RUNS, files::STEPS, files::SCORES, files::SAMPLES] {
-        let path = dir.path().join(name);
-        let file = std::fs::File::create(path.with_file_name(format!("{name}.gz"))).unwrap();
-        let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
-        std::io::Write::write_all(&mut packed, &std::fs::read(&path).unwrap()).unwrap();
-        packed.finish().unwrap();
-        std::fs::remove_file(path).unwrap();
+fn trial_row(spec: &RunSpec) -> TrialRow {
+    TrialRow {
+        arm: spec.arm.name.clone(),
+        method: spec.arm.method.name().into(),
+        trial: 0,
+        values: "beta=0.1".into(),
+        status: Status::Done,
+        note: String::new(),
+        suite: "world".into(),
+        metric: "accuracy".into(),
+        direction: Direction::Higher,
+        unit: "share".into(),
+        value: 0.5,
+        n: 10,
+        standard_error: 0.1,
+        steps: 1,
+        examples: 2,
+        labels: 1,
+        policy_tokens: 3,
+        kl_tokens: 0,
+        reference_tokens: 3,
+        flops: 1.0,
+        train_seconds: 1.0,
+        reference_seconds: 0.5,
+        score_seconds: 0.25,
     }
-    let other = self::plan(&["seeds=[7]"]);
-    let text = render(&RecordWriter::open(dir.path(), &other, false).err().expect("another plan's folder"));
-    assert!(text.contains("another plan") && text.contains("--force"), "{text}");
 }
 
 #[test]
