@@ -186,20 +186,22 @@ fn every_check_passes_on_a_healthy_run() {
 #[test]
 fn a_reference_that_is_not_the_start_is_refused_by_name() {
     let pairs = pairs(20);
-    let (mut policy, start, other) = (decoder(1, DType::F32), decoder(1, DType::F32), decoder(2, DType::F32));
-    // A cache that holds another model's log-probs under the start's name.
-    let cache = ReferenceCache::open(&start.weights_hash().unwrap(), None);
-    let every: Vec<&Sequence> = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]).collect();
-    Reference::new(&other, &cache).logps(&every, 512).unwrap();
-    let method = dpo();
-    let setup = Setup::new(&method, Budget::Steps(2), &pairs);
-    let error = match setup.run_with(&mut policy, Reference::new(&start, &cache)) {
-        Ok(_) => panic!("the run was not refused"),
-        Err(e) => render(&e),
-    };
-    assert!(error.contains("must be equal, but example pair:"), "{error}");
-    assert!(error.contains("hint: the reference is not the starting checkpoint"), "{error}");
-    assert_eq!(policy.weights_hash().unwrap(), start.weights_hash().unwrap(), "no update was made");
+    for dtype in [DType::F32, DType::BF16] {
+        let (mut policy, start, other) = (decoder(1, dtype), decoder(1, dtype), decoder(2, dtype));
+        // A cache that holds another model's log-probs under the start's name.
+        let cache = ReferenceCache::open(&start.weights_hash().unwrap(), None);
+        let every: Vec<&Sequence> = pairs.iter().flat_map(|p| [&p.chosen, &p.rejected]).collect();
+        Reference::new(&other, &cache).logps(&every, 512).unwrap();
+        let method = dpo();
+        let setup = Setup { dtype, ..Setup::new(&method, Budget::Steps(2), &pairs) };
+        let error = match setup.run_with(&mut policy, Reference::new(&start, &cache)) {
+            Ok(_) => panic!("the run was not refused"),
+            Err(e) => render(&e),
+        };
+        assert!(error.contains("must be equal, but example pair:"), "{error}");
+        assert!(error.contains("hint: the reference is not the starting checkpoint"), "{error}");
+        assert_eq!(policy.weights_hash().unwrap(), start.weights_hash().unwrap(), "no update was made");
+    }
 }
 
 #[test]
