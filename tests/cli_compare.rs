@@ -128,7 +128,7 @@ fn a_suite_that_cannot_be_read_is_said_before_anything_is_trained() {
     let place = Place::new();
     place.write(
         "gone.toml",
-        "kind = \"preference\"\nsource = \"gone.jsonl\"\nmetrics = [\"reward_accuracy\"]\n",
+        "name = \"gone\"\nanalysis = \"x\"\nlicence = \"x\"\nsize = \"x\"\nkind = \"preference\"\nsource = \"gone.jsonl\"\nmetrics = [\"reward_accuracy\"]\n",
     );
     let tuned = cli::PLAN
         .replace("\"heldout\"", "\"heldout\", \"gone.toml\"")

@@ -119,7 +119,7 @@ impl RowFile {
 
     /// Ends the line of a last row that lacks its end, and of which nothing is missing.
     pub fn end_line(&self) -> Result<()> {
-        match self.text()? {
+        match self.text_up_to(all_rows)? {
             Some(text) if !text.ends_with('\n') => replace(&self.path, (text + "\n").as_bytes()),
             _ => Ok(()),
         }
@@ -150,7 +150,10 @@ impl RowFile {
     fn text(&self) -> Result<Option<String>> {
         // Every row of ours ends its line, and whoever writes here takes the lock.
         let ours = self.path.with_file_name(files::LOCK).exists();
-        let end = if ours { whole_rows } else { all_rows };
+        self.text_up_to(if ours { whole_rows } else { all_rows })
+    }
+
+    fn text_up_to(&self, end: fn(&[u8], Form) -> usize) -> Result<Option<String>> {
         match self.bytes() {
             Ok(mut bytes) => {
                 bytes.truncate(written(&bytes));
