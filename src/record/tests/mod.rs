@@ -262,7 +262,7 @@ fn the_last_row_of_another_program_needs_no_line_end() {
     row_file(dir.path(), files::TRIALS).append(&[trial(0), trial(1)]).unwrap();
     let (lock, whole) = (dir.path().join(files::LOCK), Records::read(dir.path()).unwrap());
     std::fs::remove_file(&lock).unwrap();
-    // Not NaN is NaN's equal.
+    // By their text: a NaN equals no other.
     let same = |r: &Records| format!("{r:?}") == format!("{whole:?}");
     let count = |r: &Records| r.runs.len() + r.scores.len() + r.samples.len() + r.trials.len();
     for name in [files::RUNS, files::SCORES, files::SAMPLES, files::TRIALS] {
