@@ -195,8 +195,12 @@ fn data_that_cannot_be_used_is_refused_with_path_and_line() {
         let row = labels.replace("\"yes\"", "true");
         place.write(&format!("single/{split}.jsonl"), &row.repeat(8));
     }
-    let asked = ["compare", "plan.toml", "--data", "single", "--out", "bad", "--set", "suites.preference=[]"];
-    place.run(&asked).fails(2, &["arm dpo", "needs pairs"]);
+    place.write(
+        "plan.toml",
+        &cli::PLAN
+            .replace("preference = [\"heldout\"]", "generation = [\"heldout-prompts\"]\npreference = []"),
+    );
+    compare("single").fails(2, &["arm dpo", "needs pairs"]);
 }
 
 #[test]

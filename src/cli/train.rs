@@ -41,7 +41,7 @@ pub struct Options {
     /// Completions a step (a pair counts two) [default: 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// Most tokens computed at once: a step is split into micro-batches of this many [default: 512]
+    /// Most tokens computed at once: a step is split into micro-batches of this many [default: 448]
     #[arg(long, value_name = "TOKENS")]
     micro_tokens: Option<usize>,
     /// shuffled or sequential [default: shuffled]
