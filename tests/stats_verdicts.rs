@@ -327,6 +327,8 @@ fn seeds_that_each_lose_another_answer_decide_nothing() {
     let row = &verdicts(&examples, &scores, &SPEC, None)[0];
     assert!((row.difference + 0.01).abs() < 1e-12 && (0.05..0.15).contains(&row.p), "{row:?}");
     assert!(row.low < 0.0 && row.high > 0.0 && row.detectable.is_some(), "{row:?}");
+    // 0.98^100: a hundred answers that all agree do not show equivalence within two points.
+    assert!((row.p_equivalence - 0.98f64.powi(100)).abs() < 1e-12, "{row:?}");
     assert_eq!(row.verdict, Verdict::Undecided, "{}", row.words);
 }
 

@@ -21,6 +21,8 @@ pub struct Components {
     /// σ²_prompt; with one seed it holds the residual too.
     pub prompt: f64,
     pub residual: f64,
+    /// Every value is 0, ½ or 1.
+    pub graded: bool,
 }
 
 impl Components {
@@ -39,6 +41,7 @@ impl Components {
             seed: seed.max(0.0),
             prompt: prompt.max(0.0),
             residual: squares.residual,
+            graded: design.graded(),
         }
     }
 

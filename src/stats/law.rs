@@ -28,6 +28,12 @@ pub struct Law {
     pub prompt_df: f64,
 }
 
+/// Where nothing differs: were a share `margin` of prompts to differ, this is how often `prompts` of them would all agree.
+/// Of values that are right or wrong no p of equivalence is smaller: a few that differ say no more than none.
+pub(super) fn agreement(margin: f64, prompts: f64) -> f64 {
+    (1.0 - margin.clamp(0.0, 1.0)).powf(prompts)
+}
+
 impl Law {
     pub fn variance(&self) -> f64 {
         self.between_seeds + self.between_prompts
@@ -90,9 +96,7 @@ impl Law {
     pub fn p_equivalence(&self, margin: f64) -> f64 {
         let gap = margin - self.difference.abs();
         if self.variance() <= 0.0 {
-            // Nothing varied: were a share `margin` of prompts to differ, C of them would all agree this often.
-            let agree = (1.0 - margin.clamp(0.0, 1.0)).powf(self.prompt_df + 1.0);
-            return if gap <= 0.0 { 1.0 } else { agree };
+            return if gap <= 0.0 { 1.0 } else { agreement(margin, self.prompt_df + 1.0) };
         }
         if gap >= 0.0 { self.upper_tail(gap) } else { 1.0 - self.upper_tail(-gap) }
     }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::bootstrap::two_level;
+use super::law::agreement;
 use super::mcnemar;
 use super::permutation::flip_prompts;
 use super::power::{detectable, settling};
@@ -144,6 +145,10 @@ impl Measured {
         let design = &pairing.design;
         let law = Components::law(design);
         let (resamples, seed) = (spec.resamples, spec.seed);
+        let least = match design.graded() {
+            true => agreement(spec.equivalence_margin, design.clusters() as f64),
+            false => 0.0,
+        };
         Self {
             p_permutation: flip_prompts(design, resamples, seed),
             p_mcnemar: mcnemar::of_design(design),
@@ -151,7 +156,7 @@ impl Measured {
             parts: Components::of(&pairing.design),
             interval: law.interval(spec.alpha),
             p: law.p(),
-            p_equivalence: law.p_equivalence(spec.equivalence_margin),
+            p_equivalence: law.p_equivalence(spec.equivalence_margin).max(least),
             law,
             pairing,
         }
