@@ -10,11 +10,12 @@ Install TRL first:
 
 The runner prints one JSON line (tokens_per_s_median, peak_rss_mib, rss_with_model_mib, losses). Useful tokens are
 those that are not padding, of the sequences trained on. Memory is counted from the process with its model loaded
-once (fp32): gradients, moments, activations, and the reference's copy of the weights. Both sides take rows in order, constant learning rate
+once (fp32), as the records have it: what `train` works on is what it has loaded, and it keeps no copy for the reference. Both sides take rows in order, constant learning rate
 5e-5, AdamW without decay, clip 1.0, length 512. The batch is TRL's: pairs for DPO, sequences for SFT and KTO.
 
 `dpo`: the reference is precomputed on both sides (here by an untimed run that fills the cache). `kto`: both compute
-it in the step (from an empty cache here). `kto-known`: as `kto`, but with our cache filled, as all seeds but the first
+it, TRL in the step, `train` before its first update (from an empty cache): that time is shared out among the steps by
+their tokens. `kto-known`: as `kto`, but with our cache filled, as all seeds but the first
 have it; TRL's own option for that is not used.
 """
 import argparse, csv, json, os, shutil, statistics, subprocess, sys, tempfile
@@ -44,18 +45,19 @@ def ours(args, method, known):
     done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ, KTO_EVAL_CACHE=cache))
     if done.returncode != 0:
         sys.exit(f"kto-eval failed ({done.returncode}): {done.stderr.strip()[-2000:]}")
-    # Training starts with the reference, where there is one, beside the policy: a second copy of the loaded model.
-    copies, weights_mib = int(method != "sft"), os.path.getsize(os.path.join(args.model, "model.safetensors")) / 2**20
     with open(os.path.join(out, "steps.csv")) as file:
         steps = list(csv.DictReader(file))[args.warm:]
     with open(os.path.join(out, "runs.csv")) as file:
         run = next(csv.DictReader(file))
+    ahead = float(run["reference_seconds"]) / float(run["policy_tokens"])
     shutil.rmtree(out, ignore_errors=True)
     shutil.rmtree(fresh, ignore_errors=True)
     return {
-        "tokens_per_second_median": statistics.median(float(s["policy_tokens"]) / float(s["seconds"]) for s in steps),
+        "tokens_per_second_median": statistics.median(
+            float(s["policy_tokens"]) / (float(s["seconds"]) + ahead * float(s["policy_tokens"])) for s in steps
+        ),
         "peak_mib": float(run["peak_host_mib"]),
-        "beyond_mib": float(run["peak_host_mib"]) - float(run["start_host_mib"]) + copies * weights_mib,
+        "beyond_mib": float(run["peak_host_mib"]) - float(run["start_host_mib"]),
     }
 
 

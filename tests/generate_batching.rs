@@ -3,8 +3,9 @@
 
 use candle_core::{DType, Device, Tensor};
 use kto_eval::base::error::Result;
+use kto_eval::data::Sequence;
 use kto_eval::model::generate::{Advance, Decoding, Finish, Generated, Request, Text, generate};
-use kto_eval::model::{Decoder, DecoderConfig, Size};
+use kto_eval::model::{Decoder, DecoderConfig, Packed, Size};
 
 const VOCAB: usize = 97;
 const EOS: u32 = 0;
@@ -60,6 +61,28 @@ fn batch_size_and_order_do_not_change_a_sample() {
         assert_eq!(one.generations, backwards);
         let alone = run(&model, &requests[7..8], &decoding, 16);
         assert_eq!(one.generations[7], alone.generations[0]);
+    }
+}
+
+/// Whatever a sample was drawn from, its log-prob is the model's own.
+#[test]
+fn a_samples_log_prob_is_that_of_the_model_whatever_the_decoding() {
+    let (model, requests) = (decoder(), requests(12));
+    let plain = Decoding { max_new_tokens: 20, ..Decoding::default() };
+    for decoding in [
+        Decoding { temperature: 0.0, ..plain.clone() },
+        Decoding { temperature: 1.0, ..plain.clone() },
+        Decoding { temperature: 0.7, ..plain.clone() },
+        Decoding { temperature: 1.0, top_k: 5, ..plain.clone() },
+        Decoding { temperature: 1.0, repetition_penalty: 1.3, ..plain.clone() },
+        Decoding { temperature: 0.7, top_k: 5, top_p: 0.9, repetition_penalty: 1.3, ..plain },
+    ] {
+        for sample in run(&model, &requests, &decoding, 5).generations {
+            let ids = [sample.prompt.as_slice(), &sample.tokens].concat();
+            let sequence = Sequence { ids: ids.into(), prompt_len: sample.prompt.len() };
+            let wanted: f64 = model.logps(&Packed::of([&sequence])).unwrap().iter().sum();
+            assert!((sample.logp - wanted).abs() < 1e-3, "{decoding:?}: {} against {wanted}", sample.logp);
+        }
     }
 }
 

@@ -29,8 +29,8 @@ pub struct Screen {
     whole: Whole,
     /// Reward margin of the last step, for methods that have one.
     margin: Option<f64>,
-    /// The reference is being asked before the run's first update.
-    asking: bool,
+    /// When the reference was last heard of, before the run's first update.
+    asked: Option<Instant>,
     events: Option<Events>,
 }
 
@@ -59,9 +59,9 @@ impl Whole {
     }
 
     /// What was done so far says nothing of the speed of what comes, where no run has ended.
-    fn starts_over(&mut self) {
+    fn starts_over(&mut self, at: Instant) {
         if self.first == Some(self.done) {
-            self.started = Instant::now();
+            self.started = at;
         }
     }
 
@@ -86,7 +86,7 @@ impl Screen {
             spoke: now,
             whole: Whole { started: now, runs: 0, first: None, done: 0 },
             margin: None,
-            asking: false,
+            asked: None,
             events: None,
         }
     }
@@ -198,15 +198,15 @@ impl Observer for Screen {
     }
 
     fn training(&mut self, progress: Progress) {
-        if self.asking && !progress.asking {
+        if let Some(asked) = self.asked.take().filter(|_| !progress.asking) {
             // Steps have a speed of their own.
-            self.began = Instant::now();
-            self.whole.starts_over();
+            self.began = asked;
+            self.whole.starts_over(asked);
         }
-        self.asking = progress.asking;
         let seconds = self.began.elapsed().as_secs_f64().max(1e-9);
         let rate = thousands(progress.policy_tokens as f64 / seconds);
-        if self.asking {
+        if progress.asking {
+            self.asked = Some(Instant::now());
             return self.show(progress.fraction, 0.0, &format!("reference log-probs, {rate} tokens/s"));
         }
         let margin = self.margin.map(|m| format!(", margin {m:.3}")).unwrap_or_default();
@@ -274,6 +274,18 @@ mod tests {
         assert_eq!(whole.left(0.0), None);
         let left = whole.left(0.5).expect("half a run is done");
         assert!((left - 30.0).abs() < 1.0, "{left}");
+    }
+
+    #[test]
+    fn the_time_that_the_reference_took_is_not_that_of_steps() {
+        let at = |seconds| Instant::now() - Duration::from_secs(seconds);
+        let mut whole = Whole { started: at(600), runs: 1, first: Some(0), done: 0 };
+        whole.starts_over(at(10));
+        let left = whole.left(0.5).expect("half a run is done");
+        assert!((left - 10.0).abs() < 1.0, "{left}");
+        let mut later = Whole { started: at(600), runs: 4, first: Some(0), done: 2 };
+        later.starts_over(at(10));
+        assert!(later.left(0.5).expect("two runs are done") > 100.0, "runs that ended say more");
     }
 
     #[test]

@@ -44,6 +44,15 @@ pub fn weigh(row: &mut [f32], max: f32, factor: f32) -> Vec<f64> {
 pub fn logp(row: &mut [f32], place: usize) -> f64 {
     let (x, max) = (row[place], reduce::max(row));
     let sums = weigh(row, max, 1.0);
+    normalised(x, max, &sums)
+}
+
+/// [`logp`] of a row of which [`weigh`] has made `sums`, at factor 1.
+pub fn logp_of_sums(row: &[f32], place: usize, sums: &[f64]) -> f64 {
+    normalised(row[place], reduce::max(row), sums)
+}
+
+fn normalised(x: f32, max: f32, sums: &[f64]) -> f64 {
     f64::from(x - max) - sums.iter().sum::<f64>().ln()
 }
 

@@ -43,7 +43,7 @@ impl Default for TrainSpec {
     fn default() -> Self {
         Self {
             batch_size: 32,
-            micro_tokens: 512,
+            micro_tokens: 448,
             gradient_checkpointing: false,
             order: Order::Shuffled,
             learning_rate: 5e-6,

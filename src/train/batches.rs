@@ -84,9 +84,9 @@ impl<'a> Batches<'a> {
         let before = sampler.state();
         let mut drawn: Vec<usize> = (0..size).map(|_| sampler.next()).collect();
         let alone = |drawn: &[usize]| least > 1 && drawn.iter().all(|i| *i == drawn[0]);
-        // Where an epoch ends within a step, a small step may hold one example twice: z0 needs another's completion.
+        // Where an epoch ends within a step, a small step may hold one example twice: z0 needs another's completion,
+        // and the step takes one example more.
         while alone(&drawn) {
-            drawn.pop();
             drawn.push(sampler.next());
         }
         while drawn.len() >= least && !alone(&drawn) {

@@ -29,22 +29,24 @@ pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Resul
     (0..units.len()).map(of).collect()
 }
 
-/// As [`mismatched_sequences`] for samples, of which neighbours answer one prompt: the completion is that of the next
-/// (or previous) example with another prompt. A step of one prompt takes another sample of it.
+/// As [`mismatched_sequences`] for samples, of which neighbours answer one prompt: sample p of a prompt takes sample p
+/// (counted around) of the next, or previous, that is another prompt. A step of one prompt takes another sample of it.
 ///
 /// # Errors
 /// As [`mismatched_sequences`].
 pub fn of_other_prompts(units: &[&Unit], z0: Z0, max_length: usize) -> Result<Vec<Sequence>> {
-    let prompt = |i: usize| units[i].sequences[0].prompt();
-    if units.iter().all(|unit| unit.sequences[0].prompt() == prompt(0)) {
+    let prompt = |unit: &Unit| unit.sequences[0].prompt().to_vec();
+    let prompts: Vec<&[&Unit]> = units.chunk_by(|a, b| prompt(a) == prompt(b)).collect();
+    if prompts.windows(2).all(|w| prompt(w[0][0]) == prompt(w[1][0])) {
         return mismatched_sequences(units, z0, max_length);
     }
-    let takes = mismatched(units.len(), z0);
-    let of = |i: usize| {
-        let j = next_that_differs(&takes, i, |j| prompt(j) != prompt(i));
-        joined(units[i], units[j], max_length)
+    let takes = mismatched(prompts.len(), z0);
+    let of = |g: usize| {
+        let own = prompts[g];
+        let others = prompts[next_that_differs(&takes, g, |j| prompt(prompts[j][0]) != prompt(own[0]))];
+        own.iter().zip(others.iter().cycle()).map(|(own, other)| joined(own, other, max_length))
     };
-    Ok(if matches!(z0, Z0::Zero | Z0::Reversed) { vec![] } else { (0..units.len()).map(of).collect() })
+    Ok((0..takes.len()).flat_map(of).collect())
 }
 
 /// The first place after `i`, in the order of `takes`, that `differs`; `i` where none does.
@@ -101,8 +103,18 @@ mod tests {
             of_other_prompts(units, z0, 9).unwrap().iter().map(|s| s.ids.to_vec()).collect()
         };
         let step = [&a, &b, &c, &d];
-        assert_eq!(of(&step, Z0::Next), [[10, 11, 3], [10, 11, 3], [20, 21, 1], [20, 21, 1]]);
-        assert_eq!(of(&step, Z0::Previous), [[10, 11, 4], [10, 11, 4], [20, 21, 2], [20, 21, 2]]);
+        for z0 in [Z0::Next, Z0::Previous] {
+            assert_eq!(of(&step, z0), [[10, 11, 3], [10, 11, 4], [20, 21, 1], [20, 21, 2]], "each once");
+        }
+        let e = sample(30, 5);
+        let uneven = [&a, &b, &c, &d, &e];
+        assert_eq!(of(&uneven, Z0::Next), [[10, 11, 3], [10, 11, 4], [20, 21, 5], [20, 21, 5], [30, 31, 1]]);
+        let again = [&a, &b, &c, &d, &a];
+        assert_eq!(
+            of(&again, Z0::Next),
+            [[10, 11, 3], [10, 11, 4], [20, 21, 1], [20, 21, 1], [10, 11, 3]],
+            "a prompt that comes again is no other one"
+        );
         assert_eq!(of(&[&a, &b], Z0::Next), [[10, 11, 2], [10, 11, 1]], "one prompt: its own other sample");
         assert!(of(&step, Z0::Zero).is_empty());
         assert!(of_other_prompts(&[&a, &a], Z0::Next, 9).is_err());

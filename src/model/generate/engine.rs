@@ -7,11 +7,10 @@ use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
 use super::decoding::Decoding;
-use super::sampler::sample;
+use super::sampler::sample_with_logp;
 use super::stop::StopStrings;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::seed;
-use crate::kernels::draw;
 
 /// A language model that can be advanced token by token.
 pub trait Advance {
@@ -248,9 +247,8 @@ fn advance<M: Advance>(
     let mut logits = forked(model, cache, running, logits, v)?;
     // Each sequence has its own random numbers, so that they may be drawn side by side.
     running.par_iter_mut().zip(logits.par_chunks_mut(v)).try_for_each(|(run, row)| {
-        let mut given = row.to_vec();
-        let token = sample(row, &run.ids, decoding, &mut run.rng)?;
-        run.logp += draw::logp(&mut given, token as usize);
+        let (token, logp) = sample_with_logp(row, &run.ids, decoding, &mut run.rng)?;
+        run.logp += logp;
         run.ids.push(token);
         Ok::<(), anyhow::Error>(())
     })?;

@@ -8,25 +8,57 @@ use super::decoding::Decoding;
 use crate::base::error::{Result, bail, ensure};
 use crate::kernels::draw;
 
-/// Draws the next token.
+/// The token drawn, and log π of it: π as the model has it, at temperature 1 with nothing filtered or penalised.
 ///
 /// `logits` (v) are used up; `seen` are the prompt's and the completion's tokens so
 /// far. One uniform number is drawn from `rng` unless decoding is greedy.
 ///
 /// # Errors
+/// As [`sample`].
+pub fn sample_with_logp(
+    logits: &mut [f32],
+    seen: &[u32],
+    decoding: &Decoding,
+    rng: &mut impl Rng,
+) -> Result<(u32, f64)> {
+    let mut given = logits.to_vec();
+    let (token, sums) = drawn(logits, seen, decoding, rng)?;
+    let place = token as usize;
+    let logp = match sums {
+        Some(sums) => draw::logp_of_sums(&given, place, &sums),
+        None => draw::logp(&mut given, place),
+    };
+    Ok((token, logp))
+}
+
+/// Draws the next token, as [`sample_with_logp`] does.
+///
+/// # Errors
 /// Where the logits hold a NaN or nothing finite: the model is broken, and any token would be made up.
 pub fn sample(logits: &mut [f32], seen: &[u32], decoding: &Decoding, rng: &mut impl Rng) -> Result<u32> {
+    Ok(drawn(logits, seen, decoding, rng)?.0)
+}
+
+/// The token, with the sums of [`draw::weigh`] where the model's own distribution was weighed for the draw.
+fn drawn(
+    logits: &mut [f32],
+    seen: &[u32],
+    decoding: &Decoding,
+    rng: &mut impl Rng,
+) -> Result<(u32, Option<Vec<f64>>)> {
     penalise(logits, seen, decoding.repetition_penalty);
     let best = argmax(logits)?;
     if decoding.greedy() {
-        return Ok(best);
+        return Ok((best, None));
     }
     let (max, u) = (logits[best as usize], rng.random::<f64>());
     if decoding.keeps_all() {
         let sums = draw::weigh(logits, max, (1.0 / decoding.temperature) as f32);
-        return Ok(draw::place(logits, &sums, u) as u32);
+        let token = draw::place(logits, &sums, u) as u32;
+        let own = decoding.temperature == 1.0 && decoding.repetition_penalty == 1.0;
+        return Ok((token, own.then_some(sums)));
     }
-    Ok(choose(&filter(logits, max, decoding), u))
+    Ok((choose(&filter(logits, max, decoding), u), None))
 }
 
 /// A token that may be drawn, with its probability up to a common factor.
