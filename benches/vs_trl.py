@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """kto-eval against TRL: same model, data, batch and dtype, alternating in one run; prints ratios.
 
-    python benches/vs_trl.py --model DIR --data TRAIN.jsonl --trl-runner PATH/trl_speed.py [--python PYTHON]
+    python benches/vs_trl.py --model DIR --data TRAIN.jsonl [--trl-runner benches/trl_speed.py] [--python PYTHON]
                              [--methods sft,dpo,kto,kto-known] [--rounds 3] [--steps 20] [--warm 3] [--batch 8]
                              [--device cpu|cuda] [--bf16]
 
@@ -75,7 +75,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True)
-    parser.add_argument("--trl-runner", required=True)
+    parser.add_argument("--trl-runner", default=os.path.join(os.path.dirname(__file__), "trl_speed.py"))
     parser.add_argument("--python", default="target/peers/bin/python")
     parser.add_argument("--binary", default="target/release/kto-eval")
     parser.add_argument("--methods", default="sft,dpo,kto,kto-known")

@@ -69,7 +69,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     for name in ("model", "data"):
         parser.add_argument(f"--{name}", required=True)
-    parser.add_argument("--trl-runner")
+    parser.add_argument("--trl-runner", default=os.path.join(os.path.dirname(__file__), "trl_speed.py"))
     parser.add_argument("--python", default="target/peers/bin/python")
     parser.add_argument("--binary", default="target/release/kto-eval")
     for name, default in (("tokens", 60_000), ("examples", 0), ("steps", 10), ("warm", 2), ("threads", 2)):

@@ -229,6 +229,7 @@ fn adapters_for_another_base_are_refused_with_names_and_shapes() {
         ("modules_to_save", json!(["lm_head"]), json!(null), "modules_to_save is [\"lm_head\"]"),
         ("peft_type", json!("IA3"), json!("LORA"), "peft_type is IA3"),
         ("init_lora_weights", json!("pissa"), json!("gaussian"), "init_lora_weights is \"pissa\""),
+        ("init_lora_weights", json!("lora_ga"), json!("Gaussian"), "init_lora_weights is \"lora_ga\""),
         ("r", json!(8), json!(3), "have rank 3, adapter_config.json says 8"),
     ] {
         edit(key, value);

@@ -38,10 +38,22 @@ fn an_option_that_would_do_nothing_is_refused() {
             "reward --model m --data d --set data.feedback.flip=0.1",
             "has no use for --set data.feedback.flip=0.1",
         ),
+        ("score --model m --data d --set data.split=train", "hint: it takes --split for that"),
+        ("score --model m --data d --set data.max_length=64", "hint: it takes --max-length for that"),
         (
-            "score --model m --data d --set data.split=train",
-            "hint: it takes keys that begin with data., but for",
+            "score --model m --data d --set data.heldout_fraction=0.5",
+            "data., but for data.feedback, data.heldout",
         ),
+        ("score --model m --data d --heldout", "--suite"),
+        ("score --model m --data d --max-length 1", "error: --max-length 1: a sequence has"),
+        (
+            "score --model m --suite heldout --data d --judge-reward r",
+            "--judge-reward names a judge, and no suite asks it",
+        ),
+        ("compare --judge-url http://h --judge-model m", "--judge-url names a judge, and no suite asks it"),
+        ("verify --judge-reward m", "such as heldout-rewarded"),
+        ("compare --model m --data d", "no plan is named, and `quickstart` is about the embedded world"),
+        ("data inspect world --set data.source=x", "hint: it takes the argument SOURCE for that"),
         ("data inspect world --set budget.steps=3", "it takes keys that begin with data."),
         ("data inspect world --set data.world.flip=0.7", "--set data.world.flip=0.7: "),
         ("compare --launcher local --tensorboard", "--tensorboard"),
@@ -53,6 +65,74 @@ fn an_option_that_would_do_nothing_is_refused() {
     let notes = |more: &str| place.line(&format!("data inspect world --json {more}")).succeeds().to_owned();
     assert_ne!(notes(""), notes("--set data.world.flip=0.3"));
     assert!(notes("--split test").contains("\"split\": \"test\""));
+}
+
+#[test]
+fn metrics_that_nothing_measures_are_refused_before_anything_is_trained() {
+    let place = Place::new();
+    let verdict = |names: &str| format!("[verdict]\nprimary = [{names}]\n[suites]");
+    place.refuses(
+        cli::PLAN,
+        &[
+            (
+                "[suites]",
+                &verdict("\"win_rate\""),
+                "verdict.primary: unknown metric with a direction `win_rate`",
+            ),
+            ("[suites]", &verdict("\"kl_sequence\""), "verdict.primary: unknown metric with a direction"),
+            ("[suites]", &verdict("\"exact_match\""), "measure nothing of verdict.primary (exact_match)"),
+        ],
+    );
+    // What an earlier version wrote as the default is today's.
+    let before = "\"reward_accuracy\", \"win_rate_base\", \"win_rate\", \"exact_match\", \"prompt_strict\"";
+    place.write("before.toml", &cli::PLAN.replacen("[suites]", &verdict(before), 1));
+    place.write("plan.toml", cli::PLAN);
+    let shown = |plan: &str| place.run(&["plan", "show", plan]).succeeds().to_owned();
+    assert_eq!(shown("before.toml"), shown("plan.toml"));
+
+    let tuned = cli::PLAN.replace("method", "tune = { learning_rate = [1e-3, 1e-4] }\nmethod")
+        + "[tune]\ntrials = 2\nsearch = \"grid\"\n";
+    place.refuses(
+        &tuned,
+        &[
+            ("trials = 2", "trials = 2\nmetric = \"accuracy\"", "tune.metric: unknown metric"),
+            ("trials = 2", "trials = 2\nmetric = \"reward_chosen\"", "tune.metric: unknown metric"),
+            ("trials = 2", "trials = 2\nsuite = \"rewardbench\"", "has questions of its own"),
+            (
+                "trials = 2",
+                "trials = 2\nsuite = \"heldout-judged\"\nmetric = \"win_rate_base\"",
+                "--judge-url",
+            ),
+        ],
+    );
+    assert!(!place.path("x/trials.csv").exists() && !place.path("x/steps.csv").exists());
+}
+
+#[test]
+fn labels_have_no_preference_suite() {
+    let place = Place::new();
+    for split in ["train", "test"] {
+        let rows: Vec<serde_json::Value> = place
+            .read(&format!("data/{split}.jsonl"))
+            .lines()
+            .map(|l| serde_json::from_str(l).unwrap())
+            .collect();
+        let row = |(i, r): (usize, &serde_json::Value)| {
+            let key = ["chosen", "rejected"][i % 2];
+            let row = serde_json::json!({"prompt": r["prompt"], "completion": r[key], "label": i % 2 == 0});
+            row.to_string() + "\n"
+        };
+        place.write(&format!("data/{split}.jsonl"), &rows.iter().enumerate().map(row).collect::<String>());
+    }
+    place.write("plan.toml", &cli::PLAN.replace("[[arm]]\nmethod = \"dpo\"\n", ""));
+    let says = "suite `heldout` holds single completions, and a preference suite asks about pairs";
+    for verb in ["verify", "compare"] {
+        place.run(&[verb, "plan.toml"]).fails(2, &[says, "suites.generation = [\"heldout-prompts\"]"]);
+    }
+    let set = ["--set", "suites.preference=[]", "--set", "suites.generation=[\"heldout-prompts\"]"];
+    let ran = place.run(&[&["verify", "plan.toml"][..], &set].concat());
+    ran.succeeds();
+    assert!(ran.err.contains("every comparison would be exploratory"), "{}", ran.err);
 }
 
 #[test]
@@ -115,6 +195,11 @@ fn data_that_cannot_be_used_is_refused_with_path_and_line() {
         let row = labels.replace("\"yes\"", "true");
         place.write(&format!("single/{split}.jsonl"), &row.repeat(8));
     }
+    place.write(
+        "plan.toml",
+        &cli::PLAN
+            .replace("preference = [\"heldout\"]", "generation = [\"heldout-prompts\"]\npreference = []"),
+    );
     compare("single").fails(2, &["arm dpo", "needs pairs"]);
 }
 

@@ -85,6 +85,88 @@ fn what_is_trained_on_is_not_asked_about() {
 }
 
 #[test]
+fn one_file_is_read_whatever_it_calls_itself() {
+    let place = Place::new();
+    std::fs::rename(place.path("data/train.jsonl"), place.path("train.jsonl")).unwrap();
+    let ran =
+        place.line("compare plan.toml --data train.jsonl --set seeds=[1] --set budget.steps=2 --out one");
+    ran.succeeds();
+    assert!(ran.err.contains("prompts (data.heldout_fraction = 0.1)"), "{}", ran.err);
+    let scored = |more: &str| {
+        let line =
+            "score --model model --reference model --suite heldout --data train.jsonl --max-length 64 --json";
+        let ran = place.line(&format!("{line} --force {more}"));
+        let rows: Vec<serde_json::Value> = serde_json::from_str(ran.succeeds()).unwrap();
+        let accuracy = rows.iter().find(|r| r["metric"] == "reward_accuracy").unwrap();
+        (accuracy["n"].as_u64().unwrap(), ran.err.contains("all of train.jsonl is asked about"))
+    };
+    assert_eq!(scored(""), (120, true));
+    let asked = Records::read(&place.path("one")).unwrap();
+    let rows = asked.scores.iter().find(|s| s.run == "base" && s.metric == "reward_accuracy").unwrap();
+    assert_eq!(scored("--heldout"), (rows.n, false), "the same as the comparison asks about");
+    assert!(scored("--heldout --set data.heldout_fraction=0.5").0 > rows.n);
+    // The split is what the file says, where none is asked for.
+    place.line("score --model model --data train.jsonl --max-length 64").succeeds();
+    place.line("score --model model --data train.jsonl --split test").fails(2, &["is the split `train`"]);
+    let json = place.line("data inspect data/test.jsonl --json");
+    assert!(json.succeeds().contains("\"split\": \"test\""));
+    let text = place.line("data inspect train.jsonl --model model --suite heldout");
+    assert!(text.succeeds().contains("suite `heldout` asks about the held-out split, and there is none"));
+    let text = place
+        .line("data inspect data --split test --model model --suite heldout --set data.heldout_split=test");
+    assert!(text.succeeds().contains("suite `heldout` asks about the held-out split, and there is none"));
+}
+
+#[test]
+fn completions_without_labels_are_desirable() {
+    let place = Place::new();
+    let pairs: Vec<serde_json::Value> =
+        place.read("data/train.jsonl").lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    let rows = |row: &dyn Fn(&serde_json::Value) -> serde_json::Value| {
+        pairs.iter().map(|p| row(p).to_string() + "\n").collect::<String>()
+    };
+    place.write(
+        "sft.jsonl",
+        &rows(&|p| serde_json::json!({"prompt": p["prompt"], "completion": p["chosen"]})),
+    );
+    place.write(
+        "talks.jsonl",
+        &rows(&|p| {
+            let message = |role: &str, key: &str| serde_json::json!({"role": role, "content": p[key]});
+            serde_json::json!({"messages": [message("user", "prompt"), message("assistant", "chosen")]})
+        }),
+    );
+    for (file, form) in [("sft.jsonl", "trl-prompt-completion"), ("talks.jsonl", "trl-messages")] {
+        let ran = place.line(&format!("data inspect {file} --show 1"));
+        for part in
+            ["120 labelled completions of 120 rows", form, "\"desirable\": true", "taken as desirable"]
+        {
+            assert!(ran.succeeds().contains(part), "lacks: {part}\n{}", ran.out);
+        }
+    }
+    let first = |of: &str| place.line(of).succeeds().to_owned();
+    assert!(first("data inspect talks.jsonl --show 1").contains("\"prompt\": \""));
+    place
+        .line("train --method sft --model model --data sft.jsonl --steps 2 --max-length 64 --out t")
+        .succeeds();
+    place
+        .line("train --method dpo --model model --data sft.jsonl --steps 2 --out u")
+        .fails(2, &["the method needs pairs"]);
+    place.write("mixed.jsonl", "{\"prompt\": \"a\", \"completion\": \"b\"}\n{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+    place.line("data inspect mixed.jsonl").fails(2, &["mixed.jsonl:2"]);
+    place.write("alone.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": \"a\"}]}\n");
+    place
+        .line("data inspect alone.jsonl")
+        .fails(2, &["alone.jsonl:1", "must end in a message of the assistant"]);
+    place.write(
+        "late.jsonl",
+        &(rows(&|p| serde_json::json!({"prompt": p["prompt"], "completion": p["chosen"]}))
+            + "{\"prompt\": \"a\", \"completion\": \"b\", \"label\": false}\n"),
+    );
+    place.line("data inspect late.jsonl").fails(2, &["late.jsonl:121", "has a `label`"]);
+}
+
+#[test]
 fn an_arm_that_diverges_is_recorded_and_the_others_go_on() {
     let place = Place::new();
     let set = ["--set", "arm.dpo.learning_rate=1e30", "--set", "seeds=[1]", "--set", "arm.dpo.warmup=0"];
@@ -139,8 +221,12 @@ fn bench_leaves_out_what_it_cannot_measure() {
     let phases: Vec<&str> =
         bench["phases"].as_array().unwrap().iter().map(|p| p["phase"].as_str().unwrap()).collect();
     assert_eq!(phases[2..5], ["steps of sft", "steps of dpo", "steps of kto"]);
+    assert_eq!(bench["max_length"], 64);
     assert!(phases.len() == 6 && phases[5].starts_with("sampling"), "{phases:?}");
     assert!(ran.err.contains("arm rloo: not measured") && ran.err.contains("arm theirs: not"), "{}", ran.err);
+    let ran = place.line("bench --model model --data data --seconds 1 --json");
+    let bench: serde_json::Value = serde_json::from_str(ran.succeeds()).unwrap();
+    assert_eq!(bench["max_length"], 512, "of data that are named, not of quickstart's");
 }
 
 #[test]
@@ -149,6 +235,16 @@ fn plans_are_shown_with_every_default_and_dry_runs_spend_nothing() {
     let shown = place.run(&["plan", "show", "plan.toml"]);
     place.write("shown.toml", shown.succeeds());
     assert_eq!(place.run(&["plan", "show", "shown.toml"]).succeeds(), shown.out);
+    for key in [
+        "retries = 6",
+        "# trials = 8",
+        "currency = \"USD\"",
+        "partition = \"\"",
+        "sft_first = 0.0",
+        "against = []",
+    ] {
+        assert!(shown.out.contains(key), "lacks {key}: {}", shown.out);
+    }
     let dry = place.run(&["compare", "plan.toml", "--dry-run", "--json", "--seed", "4,5,6"]);
     let dry: serde_json::Value = serde_json::from_str(dry.succeeds()).unwrap();
     assert_eq!(dry["runs"].as_array().map(Vec::len), Some(9));
@@ -244,7 +340,7 @@ fn scores_of_one_model_stay_where_another_is_scored() {
     let place = Place::new();
     for model in ["a/model", "b/model"] {
         copy(&place, "model", model);
-        let line = format!("score --model {model} --data data --suite heldout --set data.max_examples=2");
+        let line = format!("score --model {model} --data data --suite heldout --max-examples 2");
         place.line(&line).succeeds();
         place.line(&line).fails(2, &["holds scores.csv of an earlier scoring", "--out", "--force"]);
         place.line(&format!("{line} --force")).succeeds();

@@ -168,7 +168,7 @@ fn runs_that_did_not_end_well_are_in_no_curve_and_no_score() {
 }
 
 fn events(dir: &Path) -> Vec<u8> {
-    let mut file = EventFile::open(dir, 1000.0, 1).unwrap();
+    let mut file = EventFile::open(dir, 1000.0, 1, &|_| false).unwrap();
     for step in 1..=300 {
         file.scalars(step, 1000.5, &[("train/loss", 1.0 / step as f64), ("train/nan", f64::NAN)]).unwrap();
     }
@@ -188,11 +188,18 @@ fn tensorboard_events_are_framed_records_with_valid_checksums() {
     // A process that was killed leaves half a record; the next goes on from a checkpoint after step 200.
     let file = fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
     fs::write(&file, &bytes[..bytes.len() - 5]).unwrap();
-    let mut again = EventFile::open(dir.path(), 2000.0, 201).unwrap();
+    let mut again = EventFile::open(dir.path(), 2000.0, 201, &|_| false).unwrap();
     assert_eq!(again.last_step(), 200);
     again.scalars(201, 2000.5, &[("train/loss", 0.5)]).unwrap();
     again.flush().unwrap();
-    assert_eq!(count(&fs::read(&file).unwrap()), 202, "the version, 200 steps that are kept, a new one");
+    again.scalars(201, 2001.0, &[("heldout/reward_accuracy", 0.5)]).unwrap();
+    again.flush().unwrap();
+    let count_now = || count(&fs::read(&file).unwrap());
+    assert_eq!(count_now(), 203, "the version, 200 steps that are kept, a new one, and its scores");
+    // Killed after its scores: these will be written once more.
+    let scores = |tag: &str| tag.starts_with("heldout/");
+    let last = EventFile::open(dir.path(), 3000.0, u64::MAX, &scores).unwrap().last_step();
+    assert_eq!((last, count_now()), (201, 202));
 }
 
 /// Records of an event file, each with its checksums checked.

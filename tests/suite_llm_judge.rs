@@ -4,7 +4,8 @@ mod cli;
 mod judge_server;
 
 use std::path::Path;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use cli::{Place, Ran};
@@ -100,9 +101,23 @@ fn a_question_that_is_refused_has_no_verdict_and_the_others_go_on() {
     let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
     assert_eq!(compare(&judge, &tasks(4)).unwrap(), [None, None, Some(0.5), Some(0.5)]);
     let tally = judge.tally();
-    assert_eq!((tally.invalid, tally.refused, tally.usage.asked, tally.down), (2, 2, 6, false));
+    assert_eq!(
+        (tally.invalid, tally.refused, tally.usage.asked, tally.down),
+        (2, 2, 7, false),
+        "six questions and the control question"
+    );
+    assert!(judge.refusal().unwrap().contains("HTTP status 400: oops!"));
     // Refusals are not kept: they may have been the endpoint's mistake.
     assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 6);
+
+    // However many are beyond it: the endpoint answers others.
+    let server = serve(Box::new(|_, body| match body.contains("two plus two") {
+        true => Answer::Says("[[A]]"),
+        false => Answer::Status(400, ""),
+    }));
+    let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    assert_eq!(compare(&judge, &tasks(40)).unwrap(), [None; 40]);
+    assert!(!judge.tally().down);
 
     let server = serve(Box::new(|_, _| Answer::Status(400, "")));
     let cache = tempfile::tempdir().unwrap();
@@ -110,6 +125,32 @@ fn a_question_that_is_refused_has_no_verdict_and_the_others_go_on() {
     let text = render(&compare(&judge, &tasks(40)).unwrap_err());
     assert!(text.contains("HTTP status 400") && judge.tally().down, "{text}");
     assert!(server.requests.load(Ordering::SeqCst) < 20, "an endpoint that refuses everything is given up");
+}
+
+#[test]
+fn an_endpoint_that_refuses_everything_from_some_question_on_is_given_up() {
+    // Its credit is spent after so many.
+    let credit = Arc::new(AtomicUsize::new(3));
+    let left = credit.clone();
+    let server = serve(Box::new(move |number, _| match number < left.load(Ordering::SeqCst) {
+        true => Answer::Says("[[C]]"),
+        false => Answer::Status(400, ""),
+    }));
+    let cache = tempfile::tempdir().unwrap();
+    let judge =
+        || LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    let first = judge();
+    let text = render(&compare(&first, &tasks(40)).unwrap_err());
+    assert!(text.contains("HTTP status 400") && text.contains("the same command goes on"), "{text}");
+    assert!(first.tally().down && server.requests.load(Ordering::SeqCst) < 20);
+    // So it is by a command whose first questions the cache answers.
+    let next = judge();
+    assert!(compare(&next, &tasks(40)).is_err() && next.tally().usage.cached == 3 && next.tally().down);
+    // The last two questions of a suite are too few to tell by themselves.
+    credit.store(server.requests.load(Ordering::SeqCst) + 75, Ordering::SeqCst);
+    assert!(compare(&judge(), &tasks(40)).is_err());
+    credit.store(usize::MAX, Ordering::SeqCst);
+    assert_eq!(compare(&judge(), &tasks(40)).unwrap().iter().flatten().count(), 40);
 }
 
 #[test]

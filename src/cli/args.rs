@@ -21,7 +21,8 @@ Exit codes:
   130  interrupted; the same command goes on from there
 
 Environment:
-  KTO_EVAL_CACHE   where base checkpoints and reference log-probs are kept (default: ~/.cache/kto-eval)
+  KTO_EVAL_CACHE   where base checkpoints, reference log-probs and a judge's replies are kept
+                   (default: $XDG_CACHE_HOME/kto-eval, else ~/.cache/kto-eval)
   KTO_EVAL_JUDGE_KEY   the key of the language model that judges, where it takes one
   HF_HOME, HF_HUB_CACHE, HF_ENDPOINT, HF_TOKEN, HF_HUB_OFFLINE   as everywhere with the Hugging Face hub";
 
@@ -88,7 +89,7 @@ pub struct Common {
     /// auto, cpu, cuda or cuda:N
     #[arg(long, global = true, default_value = AUTO, value_name = "DEVICE")]
     pub device: String,
-    /// Output folder (for score: file)
+    /// Output folder; for reward, and for score without --suite, a file
     #[arg(long, short, global = true, value_name = "PATH")]
     pub out: Option<PathBuf>,
     /// Seeds in place of the plan's (repeat, or separate by commas)

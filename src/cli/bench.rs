@@ -11,13 +11,13 @@ use super::screen::Screen;
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch::{self, Bench};
-use crate::plan::DEFAULT_PLAN;
+use crate::plan::{DEFAULT_PLAN, Plan, WORLD};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Path of a plan, or name of a shipped one: its model, data and arms are measured
-    #[arg(default_value = DEFAULT_PLAN)]
-    plan: String,
+    /// Path of a plan, or name of a shipped one: its model, data and arms are measured [default: quickstart; with --data
+    /// and without a plan sequences are cut at 512 tokens]
+    plan: Option<String>,
     /// Time to spend, all phases together
     #[arg(long, default_value_t = 45, value_name = "S", value_parser = clap::value_parser!(u32).range(1..=36_000))]
     seconds: u32,
@@ -25,7 +25,12 @@ pub struct Options {
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     common.only("bench", &PLANNED)?;
-    let plan = common.plan(&options.plan)?;
+    let mut overrides = common.overrides();
+    if options.plan.is_none() && common.data.as_ref().is_some_and(|data| data != WORLD) {
+        // The world's sentences are short.
+        overrides.set.insert(0, "data.max_length=512".to_owned());
+    }
+    let plan = Plan::open(options.plan.as_deref().unwrap_or(DEFAULT_PLAN), &overrides)?;
     let device = common.device()?;
     interrupt::listen();
     let mut screen = Screen::new(common.quiet);
@@ -60,9 +65,11 @@ fn shown(bench: &Bench) -> String {
         ]);
     }
     format!(
-        "{}: {:.1} M parameters, {} with {} threads, fp32 product peak {:.0} GFLOP/s, {:.0} MiB loaded\n\n{}",
+        "{}: {:.1} M parameters, sequences cut at {} tokens, {} with {} threads, fp32 product peak {:.0} GFLOP/s, \
+         {:.0} MiB loaded\n\n{}",
         bench.model,
         bench.parameters as f64 / 1e6,
+        bench.max_length,
         bench.device,
         bench.threads,
         bench.peak_gflops,

@@ -17,14 +17,13 @@ use super::tensorboard::Tensorboard;
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch;
-use crate::plan::{DEFAULT_PLAN, Overrides, Plan, Shard};
+use crate::plan::{DEFAULT_PLAN, Overrides, Plan, Shard, WORLD};
 use crate::record::{Records, files};
 
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Path of a plan, or name of a shipped one
-    #[arg(default_value = DEFAULT_PLAN)]
-    plan: String,
+    /// Path of a plan, or name of a shipped one [default: quickstart]
+    plan: Option<String>,
     /// Go on with the comparison in this folder, by the plan that it holds
     #[arg(long, value_name = "DIR", conflicts_with_all = ["plan", "force", "dry_run", "out"])]
     resume: Option<PathBuf>,
@@ -50,8 +49,9 @@ pub struct Options {
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let plan = match &options.resume {
         Some(dir) => resumed(dir, options, common)?,
-        None => Plan::open(&options.plan, &options.judge.over(common.overrides()))?,
+        None => named(options, common)?,
     };
+    options.judge.only_asked(&launch::suites_of(&plan)?)?;
     if options.dry_run {
         return dry_run(&plan, common);
     }
@@ -92,6 +92,17 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let judged = launch::judge(&out)?;
     show(&out, &judged, common)?;
     Ok(if finished.lost == 0 && judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
+}
+
+/// The plan that the command line names.
+fn named(options: &Options, common: &Common) -> Result<Plan> {
+    if options.plan.is_none()
+        && [&common.model, &common.data].iter().all(|o| o.as_ref().is_some_and(|s| s != WORLD))
+    {
+        return Err(anyhow!("no plan is named, and `{DEFAULT_PLAN}` is about the embedded world"))
+            .hint("name one, such as hh-harmless (kto-eval plan list), or write one with kto-eval init");
+    }
+    Plan::open(options.plan.as_deref().unwrap_or(DEFAULT_PLAN), &options.judge.over(common.overrides()))
 }
 
 /// The plan of a folder that is to be gone on with.

@@ -4,12 +4,12 @@ use clap::Subcommand;
 use serde_json::json;
 
 use super::args::Common;
-use super::asked::asked;
+use super::asked::{Keys, asked};
 use super::judge::JudgeOptions;
 use super::output::{print, print_json, table};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
-use crate::data::{Dataset, Loaded, Recipe, load, recipes};
+use crate::data::{Dataset, Loaded, Recipe, load, recipes, split_or};
 use crate::launch::{InspectRequest, inspect_data};
 use crate::plan::DataSpec;
 use crate::suite::find_any;
@@ -23,9 +23,9 @@ pub enum Verb {
     Inspect {
         /// A hub id, a file, a directory, or world
         source: String,
-        /// Split
-        #[arg(long, default_value = "train")]
-        split: String,
+        /// Split [default: train, or what a single file calls itself]
+        #[arg(long)]
+        split: Option<String>,
         /// Configuration or folder within the data set
         #[arg(long, default_value = "")]
         config: String,
@@ -35,17 +35,27 @@ pub enum Verb {
         /// Sequences are cut to this many tokens (with --model)
         #[arg(long, default_value_t = 512, value_name = "TOKENS")]
         max_length: usize,
-        /// Look for this suite's prompts in the data (with --model; repeatable). The test split is looked at anyway
+        /// Look for this suite's prompts in the data (with --model; repeatable). The split that a comparison would hold
+        /// out (--set data.heldout_split=…; test) is looked at anyway
         #[arg(long, value_name = "SUITE")]
         suite: Vec<String>,
     },
 }
+
+/// Keys that `data inspect` has options for.
+const OPTIONS: [(&str, &str); 4] = [
+    ("data.source", "the argument SOURCE"),
+    ("data.split", "--split"),
+    ("data.config", "--config"),
+    ("data.max_length", "--max-length"),
+];
 
 pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
     let taken: &[&str] =
         if matches!(verb, Verb::Recipes) { &["--json"] } else { &["--json", "--set", "--model"] };
     common.only("data", taken)?;
     let Verb::Inspect { source, split, config, show, max_length, suite } = verb else { return list(common) };
+    let split = &split.clone().unwrap_or_else(|| split_or(source, "train"));
     let spec = DataSpec {
         source: source.clone(),
         split: split.clone(),
@@ -53,7 +63,8 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         max_length: *max_length,
         ..DataSpec::default()
     };
-    let spec = asked("data inspect", common, &JudgeOptions::default(), &spec, &["data."])?.data;
+    let keys = Keys { taken: &["data."], but: &["data.feedback"], options: &OPTIONS };
+    let spec = asked("data inspect", common, &JudgeOptions::default(), &spec, &keys)?.data;
     let (loaded, found) = match &common.model {
         None if suite.is_empty() => (load(&spec, split)?, None),
         None => {

@@ -9,7 +9,7 @@ use super::args::Common;
 use super::output::{print, print_json};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
-use crate::data;
+use crate::data::{self, Dataset, split_or};
 use crate::gate::Config;
 use crate::plan::{DataSpec, Overrides, Plan};
 
@@ -28,6 +28,8 @@ pub struct Options {
 struct Found {
     name: String,
     data: Option<String>,
+    /// The data are completions one by one, not pairs.
+    single: bool,
     model: Option<String>,
     trainer: Option<Trainer>,
     branch: String,
@@ -36,7 +38,11 @@ struct Found {
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     common.only("init", &["--json", "--model", "--data"])?;
     let mut found = look(&options.dir)?;
-    found.data = common.data.clone().or(found.data);
+    if let Some(data) = &common.data {
+        // A path; what a hub id names is not fetched for this.
+        found.single = Path::new(data).exists() && form(data, &split_or(data, "train")) == Some(Form::Single);
+        found.data = Some(data.clone());
+    }
     found.model = common.model.clone().or(found.model);
     let files = [
         ("kto-eval.toml", plan(&found)),
@@ -65,7 +71,10 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         "data: {}\nmodel: {}\ntrainer: {}\nnext: kto-eval verify kto-eval.toml\n",
         found.data.as_deref().unwrap_or("none found, so the planted world (--data names another)"),
         found.model.as_deref().unwrap_or("none found (--model names one)"),
-        found.trainer.as_ref().map_or("this engine's kto, dpo and sft", |t| t.script.as_str()),
+        found
+            .trainer
+            .as_ref()
+            .map_or_else(|| format!("this engine's {}", found.methods().join(", ")), |t| t.script.clone()),
     );
     let Found { data, model, trainer, .. } = &found;
     match common.json {
@@ -100,8 +109,8 @@ fn look(dir: &Path) -> Result<Found> {
                     && path.join("tokenizer.json").exists()
                 {
                     found.model = Some(relative);
-                } else if found.data.is_none() && splits(&path) {
-                    found.data = Some(relative);
+                } else if let Some(form) = splits(&path).filter(|_| found.data.is_none()) {
+                    (found.data, found.single) = (Some(relative), form == Form::Single);
                 } else if depth < 2 {
                     folders.push((path, depth + 1));
                 }
@@ -113,10 +122,24 @@ fn look(dir: &Path) -> Result<Found> {
     Ok(found)
 }
 
-/// Whether a folder holds a training and a test split of preference data: its first rows are read.
-fn splits(dir: &Path) -> bool {
-    let spec = DataSpec { source: dir.display().to_string(), max_examples: 4, ..DataSpec::default() };
-    ["train", "test"].iter().all(|split| data::load(&spec, split).is_ok())
+/// Of feedback.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Form {
+    Pairs,
+    Single,
+}
+
+/// The form of a split by its first rows; `None`: nothing that can be read.
+fn form(source: &str, split: &str) -> Option<Form> {
+    let spec = DataSpec { source: source.to_owned(), max_examples: 4, ..DataSpec::default() };
+    let loaded = data::load(&spec, split).ok()?;
+    Some(if matches!(loaded.dataset, Dataset::Paired(_)) { Form::Pairs } else { Form::Single })
+}
+
+/// The form of a folder that holds a training and a test split of feedback.
+fn splits(dir: &Path) -> Option<Form> {
+    let source = dir.display().to_string();
+    form(&source, "test").and(form(&source, "train"))
 }
 
 /// A script that trains.
@@ -208,21 +231,37 @@ fn branch(dir: &Path) -> String {
         .unwrap_or_else(|| "main".to_owned())
 }
 
+impl Found {
+    /// Of this engine, that learn from such data.
+    fn methods(&self) -> [&'static str; 3] {
+        if self.single { ["kto", "bco", "sft"] } else { ["kto", "dpo", "sft"] }
+    }
+}
+
 fn plan(found: &Found) -> String {
     let quoted = |text: &str| toml::Value::String(text.to_owned()).to_string();
     let data = found.data.as_deref().unwrap_or("world");
     let model =
         found.model.as_deref().unwrap_or(if data == "world" { "world" } else { "EleutherAI/pythia-70m" });
-    let suites = if data == "world" { "\"world\"" } else { "\"heldout\"" };
+    let suites = match (data, found.single) {
+        ("world", _) => "preference = [\"world\"]",
+        // Which of two completions is better only pairs can say.
+        (_, true) => {
+            "preference = []\ngeneration = [\"heldout-prompts\"] # heldout-judged or heldout-rewarded add win rates by a judge"
+        }
+        _ => "preference = [\"heldout\"]",
+    };
     let arms = match &found.trainer {
         None => {
-            "[[arm]]\nmethod = \"kto\"\n\n[[arm]]\nmethod = \"dpo\"\n\n[[arm]]\nmethod = \"sft\"\n".to_owned()
+            let arm = |method: &&str| format!("[[arm]]\nmethod = \"{method}\"\n");
+            found.methods().iter().map(arm).collect::<Vec<_>>().join("\n")
         }
         Some(trainer) => format!(
-            "{}\n[[arm]]\nname = \"{method}-ours\"\nmethod = \"{method}\"\n\n[arm.trainer]\n{}\n\n\
+            "{}\n[[arm]]\nname = \"{method}-ours\"\nmethod = \"{method}\"\n\n[arm.trainer]\n{form}{}\n\n\
              # The same method by this program, under the same budget.\n[[arm]]\nmethod = \"{method}\"\n",
             trainer.note(),
             trainer.command(),
+            form = if found.single { "data = \"trl-unpaired-jsonl\"\n" } else { "" },
             method = trainer.method
         ),
     };
@@ -230,7 +269,7 @@ fn plan(found: &Found) -> String {
         "# Written by `kto-eval init`. `kto-eval plan show kto-eval.toml` prints every key with its default.\n\
          name = {}\nseeds = [1, 2, 3]               # quality verdicts need three or more\n\
          budget = {{ tokens = 100_000 }}\n\n[model]\nsource = {}\n\n[data]\nsource = {}\nmax_length = {}\n\n\
-         [train]\nbatch_size = 32\nlearning_rate = {}\n\n[suites]\npreference = [{suites}]\n\n{arms}",
+         [train]\nbatch_size = 32\nlearning_rate = {}\n\n[suites]\n{suites}\n\n{arms}",
         quoted(&found.name),
         quoted(model),
         quoted(data),
@@ -280,6 +319,7 @@ mod tests {
         ] {
             write(name, text);
         }
+        assert!(plan(&look(dir.path()).unwrap()).contains("preference = [\"heldout\"]"));
         let script = "from trl import KTOTrainer, TrlParser\np.add_argument('--data-path')\n";
         write("scripts/run.py", script);
         write(".git/HEAD", "ref: refs/heads/trunk\n");
@@ -297,5 +337,20 @@ mod tests {
         assert!(command.join(" ").contains(says), "{command:?}");
         assert_eq!(Config::parse(&gate(), "gate.toml").unwrap(), Config::default());
         assert!(!workflow(&found).contains('@') || workflow(&found).contains("actions/checkout@"));
+    }
+    #[test]
+    fn what_is_written_for_labels_is_what_labels_serve() {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::create_dir(dir.path().join("feedback")).unwrap();
+        for split in ["train", "test"] {
+            let row = r#"{"prompt": "a", "completion": " b", "label": true}"#;
+            std::fs::write(dir.path().join(format!("feedback/{split}.jsonl")), row).unwrap();
+        }
+        let found = look(dir.path()).unwrap();
+        assert!(found.single);
+        let written = Plan::parse(&plan(&found), "x", &Overrides::default()).unwrap();
+        assert!(written.suites.preference.is_empty() && written.suites.generation == ["heldout-prompts"]);
+        let methods: Vec<&str> = written.arms.iter().map(|arm| arm.method.name()).collect();
+        assert_eq!(methods, ["kto", "bco", "sft"]);
     }
 }

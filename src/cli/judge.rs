@@ -2,7 +2,9 @@
 
 use clap::Args;
 
+use crate::base::error::{HintExt, Result, anyhow};
 use crate::plan::Overrides;
+use crate::suite::{JudgeKind, Suite};
 
 #[derive(Clone, Debug, Default, Args)]
 pub struct JudgeOptions {
@@ -29,6 +31,25 @@ impl JudgeOptions {
         ]
         .into_iter()
         .find_map(|(name, value)| value.as_ref().map(|_| name))
+    }
+
+    /// # Errors
+    /// An option that names a judge which none of the suites asks.
+    pub fn only_asked(&self, suites: &[Suite]) -> Result<()> {
+        let llm = |s: &Suite| s.judge == JudgeKind::Llm;
+        let reward = |s: &Suite| s.judge == JudgeKind::RewardModel && s.reward_model.is_empty();
+        for (name, given, suite, idle) in [
+            ("--judge-url", &self.judge_url, "heldout-judged", !suites.iter().any(llm)),
+            ("--judge-model", &self.judge_model, "heldout-judged", !suites.iter().any(llm)),
+            ("--judge-reward", &self.judge_reward, "heldout-rewarded", !suites.iter().any(reward)),
+        ] {
+            if given.is_some() && idle {
+                return Err(anyhow!("{name} names a judge, and no suite asks it")).hint(format!(
+                    "take a suite that does, such as {suite} (in a plan --set 'suites.generation=[\"{suite}\"]')"
+                ));
+            }
+        }
+        Ok(())
     }
 
     pub fn over(&self, overrides: Overrides) -> Overrides {

@@ -10,7 +10,7 @@ use crate::plan::{DEFAULT_PLAN, Overrides, Plan, SHIPPED, ShippedPlan};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
-    /// Print a plan with every default written out
+    /// Print a plan with every key, those that it does not say with their defaults
     Show {
         /// Path of a plan, or name of a shipped one
         #[arg(default_value = DEFAULT_PLAN)]
@@ -25,7 +25,7 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         Verb::Show { plan } => {
             common.only("plan show", &["--seed", "--json", "--set", "--model", "--data"])?;
             let plan = common.plan(plan)?;
-            if common.json { print_json(&plan)? } else { print(&plan.to_toml())? }
+            if common.json { print_json(&plan)? } else { print(&plan.to_toml_with_every_key())? }
         }
         Verb::List => {
             common.only("plan list", &["--json"])?;

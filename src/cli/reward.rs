@@ -3,12 +3,13 @@
 use clap::Args;
 
 use super::args::Common;
-use super::asked::asked;
+use super::asked::{Keys, OPTIONS, TRAINING, asked};
 use super::judge::JudgeOptions;
 use super::output::{print, print_json};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
+use crate::data::split_or;
 use crate::launch;
 use crate::plan::DataSpec;
 
@@ -17,9 +18,9 @@ use crate::plan::DataSpec;
 /// `kto-eval train --method reward`, or is any Hugging Face sequence classifier with one label.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// Split of the data
-    #[arg(long, default_value = "test")]
-    split: String,
+    /// Split of the data [default: test, or what a single file calls itself]
+    #[arg(long)]
+    split: Option<String>,
     /// Configuration or folder within the data set
     #[arg(long, default_value = "")]
     config: String,
@@ -38,14 +39,15 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let source =
         common.data.clone().ok_or_else(|| missing("data")).hint("a hub id, a file, a directory or world")?;
     let data = DataSpec {
+        split: options.split.clone().unwrap_or_else(|| split_or(&source, "test")),
         source,
         config: options.config.clone(),
-        split: options.split.clone(),
         max_length: options.max_length,
         max_examples: options.max_examples,
         ..DataSpec::default()
     };
-    let data = asked("reward", common, &JudgeOptions::default(), &data, &["data."])?.data;
+    let keys = Keys { taken: &["data."], but: &TRAINING, options: &OPTIONS };
+    let data = asked("reward", common, &JudgeOptions::default(), &data, &keys)?.data;
     let mut screen = Screen::new(common.quiet);
     let measured = launch::measure_reward_model(&model, &data, &common.device()?, &mut screen);
     screen.end();

@@ -3,16 +3,17 @@
 use clap::Args;
 
 use super::args::Common;
-use super::asked::asked;
+use super::asked::{Keys, OPTIONS, TRAINING, asked};
 use super::judge::JudgeOptions;
 use super::output::{print, print_json, table};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
+use crate::data::split_or;
 use crate::launch::{self, ScoreRequest, SuiteRequest, SuiteScores};
 use crate::plan::{DataSpec, Dtype, Plan, Quantize};
 use crate::record::ScoreRow;
-use crate::suite::{ALL, find_any};
+use crate::suite::{ALL, Suite, find_any};
 
 /// Without --suite, writes a CSV row for every completion of --data: `example, side, prompt_tokens,
 /// completion_tokens, logp, reference_logp`. Sums are over completion tokens, EOS included, in nats.
@@ -28,9 +29,13 @@ pub struct Options {
     /// A second model, whose log-probs stand beside the first one's
     #[arg(long, value_name = "MODEL")]
     reference: Option<String>,
-    /// Split of the data
-    #[arg(long, default_value = "test")]
-    split: String,
+    /// Split of the data [default: test, or what a single file calls itself]
+    #[arg(long)]
+    split: Option<String>,
+    /// Ask about what a comparison on these data holds out: the split data.heldout_split, or of a single file the share
+    /// data.heldout_fraction of its prompts (with --suite; both by --set)
+    #[arg(long, requires = "suite", conflicts_with = "split")]
+    heldout: bool,
     /// Configuration or folder within the data set
     #[arg(long, default_value = "")]
     config: String,
@@ -70,7 +75,12 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     if !on_suites && common.data.is_none() {
         return Err(missing("data")).hint("a hub id, a file or a directory; or name suites with --suite");
     }
-    let plan = asked(verb, common, &options.judge, &options.data(common), keys)?;
+    let keys = Keys {
+        taken: keys,
+        but: if options.heldout { &TRAINING[..1] } else { &TRAINING },
+        options: &OPTIONS,
+    };
+    let plan = asked(verb, common, &options.judge, &options.data(common), &keys)?;
     if on_suites {
         return self::on_suites(options, common, model, plan);
     }
@@ -92,10 +102,12 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
 
 impl Options {
     fn data(&self, common: &Common) -> DataSpec {
+        let source = common.data.clone().unwrap_or_default();
+        let usual = if self.heldout { "train" } else { "test" };
         DataSpec {
-            source: common.data.clone().unwrap_or_default(),
+            split: self.split.clone().unwrap_or_else(|| split_or(&source, usual)),
+            source,
             config: self.config.clone(),
-            split: self.split.clone(),
             max_length: self.max_length,
             max_examples: self.max_examples,
             ..DataSpec::default()
@@ -104,6 +116,8 @@ impl Options {
 }
 
 fn on_suites(options: &Options, common: &Common, model: String, plan: Plan) -> Result<Exit> {
+    let suites: Vec<Suite> = options.suite.iter().map(|s| find_any(s)).collect::<Result<_>>()?;
+    options.judge.only_asked(&suites)?;
     let request = SuiteRequest {
         reference: options.reference.clone(),
         revision: options.revision.clone(),
@@ -111,7 +125,8 @@ fn on_suites(options: &Options, common: &Common, model: String, plan: Plan) -> R
         quantize: options.quantize,
         max_examples: plan.data.max_examples,
         data: plan.data,
-        suites: options.suite.iter().map(|s| find_any(s)).collect::<Result<_>>()?,
+        suites,
+        heldout: options.heldout,
         judge: plan.judge,
         seeds: plan.seeds,
         // The whole of its path: models of several runs end in `model`.

@@ -44,7 +44,9 @@ impl Events {
     fn file(&mut self, step: u64) -> Result<Option<&mut EventFile>> {
         let Some(name) = &self.name else { return Ok(None) };
         if self.run.is_none() {
-            let file = EventFile::open(&self.dir.join(name), now(), step)?;
+            // Scores: a run that was interrupted between two suites is scored on all of them again.
+            let again = |tag: &str| !["train/", "cost/"].iter().any(|own| tag.starts_with(own));
+            let file = EventFile::open(&self.dir.join(name), now(), step, &again)?;
             self.step = file.last_step();
             self.run = Some(file);
         }

@@ -32,41 +32,46 @@ pub struct Options {
     /// Budget in optimizer steps
     #[arg(long, value_name = "N", conflicts_with_all = ["tokens", "examples"])]
     steps: Option<u64>,
-    /// Budget in policy tokens
+    /// Budget in policy tokens [default, where no budget is given: 100000]
     #[arg(long, value_name = "N", conflicts_with = "examples")]
     tokens: Option<u64>,
     /// Budget in completions
     #[arg(long, value_name = "N")]
     examples: Option<u64>,
-    /// Completions a step (a pair counts two)
+    /// Completions a step (a pair counts two) [default: 32]
     #[arg(long, value_name = "N")]
     batch_size: Option<usize>,
-    /// Most tokens computed at once: a step is split into micro-batches of this many
+    /// Most tokens computed at once: a step is split into micro-batches of this many [default: 448]
     #[arg(long, value_name = "TOKENS")]
     micro_tokens: Option<usize>,
-    /// shuffled or sequential
+    /// shuffled or sequential [default: shuffled]
     #[arg(long)]
     order: Option<String>,
+    /// [default: 5e-6]
     #[arg(long, value_name = "RATE")]
     learning_rate: Option<f64>,
-    /// constant, linear or cosine
+    /// constant, linear or cosine [default: linear]
     #[arg(long)]
     schedule: Option<String>,
-    /// Share of the budget over which the learning rate rises
+    /// Share of the budget over which the learning rate rises [default: 0.1]
     #[arg(long, value_name = "SHARE")]
     warmup: Option<f64>,
+    /// [default: 0.9]
     #[arg(long, value_name = "BETA1")]
     adam_beta1: Option<f64>,
+    /// [default: 0.999]
     #[arg(long, value_name = "BETA2")]
     adam_beta2: Option<f64>,
+    /// [default: 1e-8]
     #[arg(long, value_name = "EPSILON")]
     adam_epsilon: Option<f64>,
+    /// [default: 0]
     #[arg(long, value_name = "DECAY")]
     weight_decay: Option<f64>,
-    /// Clip the global gradient norm to this; 0: no clipping
+    /// Clip the global gradient norm to this; 0: no clipping [default: 1]
     #[arg(long, value_name = "NORM")]
     max_grad_norm: Option<f64>,
-    /// Cut sequences to this many tokens
+    /// Cut sequences to this many tokens [default: 512]
     #[arg(long, value_name = "TOKENS")]
     max_length: Option<usize>,
     /// Where the trained model goes [default: <out>/model]

@@ -27,6 +27,7 @@ pub struct Options {
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     common.only("verify", &PLANNED)?;
     let plan = Plan::open(&options.plan, &options.judge.over(common.overrides()))?;
+    options.judge.only_asked(&launch::suites_of(&plan)?)?;
     let device = common.device()?;
     interrupt::listen();
     let mut screen = Screen::new(common.quiet);

@@ -20,13 +20,17 @@ pub fn detect(row: &Map<String, Value>) -> Result<DataFormat> {
             (None, _) => DataFormat::TrlPairedImplicit,
         });
     }
-    if has("prompt") && has("completion") && has("label") {
-        return Ok(DataFormat::TrlUnpaired);
+    if has("prompt") && has("completion") {
+        return Ok(if has("label") { DataFormat::TrlUnpaired } else { DataFormat::TrlPromptCompletion });
+    }
+    if has("messages") {
+        return Ok(DataFormat::TrlMessages);
     }
     let columns: Vec<&str> = row.keys().map(String::as_str).collect();
     Err(anyhow!("columns `{}` are of no known form", columns.join("`, `"))).hint(
         "known forms: `chosen`, `rejected` (transcripts, or texts with a common beginning); `prompt`, `chosen`, \
-         `rejected`; `prompt`, `completion`, `label`",
+         `rejected`; `prompt`, `completion`, `label`; for SFT `prompt`, `completion` and `messages`. A `text` alone does \
+         not say where its completion begins",
     )
 }
 
@@ -56,6 +60,8 @@ mod tests {
             (json!({"prompt": chat, "chosen": chat, "rejected": chat}), DataFormat::TrlPaired),
             (json!({"prompt": "p", "chosen": "a", "rejected": "b"}), DataFormat::TrlPaired),
             (json!({"prompt": "p", "completion": "a", "label": true}), DataFormat::TrlUnpaired),
+            (json!({"prompt": "p", "completion": "a"}), DataFormat::TrlPromptCompletion),
+            (json!({"prompt": "p", "messages": chat}), DataFormat::TrlMessages),
         ];
         for (row, format) in cases {
             assert_eq!(of(row.clone()).unwrap(), format, "{row}");

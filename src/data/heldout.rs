@@ -17,7 +17,8 @@ use crate::plan::DataSpec;
 /// Whether training and held-out split are the same rows, so that a share of the prompts is held out.
 pub fn carves(spec: &DataSpec) -> bool {
     let path = Path::new(&spec.source);
-    let one_file = path.is_file() && layout::split_of(path).is_none();
+    // A file may call itself the split that is trained on; another one is not there beside it.
+    let one_file = path.is_file() && layout::split_of(path).is_none_or(|own| own == spec.split);
     one_file || layout::is_rows(&spec.config) || spec.split == spec.heldout_split
 }
 
@@ -143,6 +144,8 @@ mod tests {
         // Other labels, fewer rows, another order: what is trained on there is not asked about here.
         let other = write(dir.path(), "other.jsonl", &(0..200).rev().collect::<Vec<_>>(), "c");
         assert!(of(&parts(&other).0).is_disjoint(&of(&heldout)));
+        let named = write(dir.path(), "train.jsonl", &(0..400).collect::<Vec<_>>(), "a");
+        assert_eq!(of(&parts(&named).1), of(&heldout), "whatever the file calls itself");
         let two = write(dir.path(), "two.jsonl", &[1, 2], "a");
         assert_eq!(of(&parts(&two).1).len(), 1, "at least one prompt is held out");
         assert!(load_training(&write(dir.path(), "one.jsonl", &[1, 1], "a"), &Template::default()).is_err());

@@ -92,6 +92,13 @@ pub fn find(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String
     })
 }
 
+/// The split that is read of `source` where none is asked for: what a single file calls itself, else `usual`.
+pub fn split_or(source: &str, usual: &str) -> String {
+    let path = Path::new(source);
+    let own = layout::split_of(path).filter(|_| path.is_file());
+    own.unwrap_or(usual).to_owned()
+}
+
 /// A file is one split; one that names itself another is not silently taken for the one asked for.
 fn single_file(path: &Path, split: &str) -> Result<String> {
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -151,7 +151,7 @@ impl<'a> Reader<'a> {
         if self.pairs.len() + self.unpaired.len() >= self.most {
             return Ok(());
         }
-        let chat = ["prompt", "chosen"].iter().any(|column| value[*column].is_array());
+        let chat = ["prompt", "chosen", "messages"].iter().any(|column| value[*column].is_array());
         self.conversations += usize::from(chat);
         let mut example =
             parse(&value, self.format, self.template, id.clone()).with_context(|| place.clone())?;
@@ -221,10 +221,15 @@ impl<'a> Reader<'a> {
                 self.conversations, self.rows, self.template.origin
             ));
         }
-        let dataset = if self.format == DataFormat::TrlUnpaired {
-            Dataset::Unpaired(self.unpaired)
-        } else {
-            Dataset::Paired(self.pairs)
+        let dataset = match self.format {
+            DataFormat::TrlUnpaired => Dataset::Unpaired(self.unpaired),
+            DataFormat::TrlPromptCompletion | DataFormat::TrlMessages => {
+                let what =
+                    "no labels: every completion (of a conversation its last reply) is taken as desirable";
+                self.notes.push(what.to_owned());
+                Dataset::Unpaired(self.unpaired)
+            }
+            _ => Dataset::Paired(self.pairs),
         };
         if dataset.is_empty() {
             bail!("{shown}: none of its {} rows can be used: {}", self.rows, self.notes.join("; "));

@@ -40,6 +40,16 @@ pub fn parse(row: &Value, format: DataFormat, template: &Template, place: String
             let [prompt, completion] = prompted(row, ["completion"], template)?;
             Example::Unpaired(UnpairedExample { id, prompt, completion, desirable, subset })
         }
+        DataFormat::TrlPromptCompletion | DataFormat::TrlMessages => {
+            if row.contains_key("label") {
+                bail!("the row has a `label`, and the form of these rows has none: all are desirable");
+            }
+            let [prompt, completion] = match format {
+                DataFormat::TrlMessages => conversation(row, template)?,
+                _ => prompted(row, ["completion"], template)?,
+            };
+            Example::Unpaired(UnpairedExample { id, prompt, completion, desirable: true, subset })
+        }
     })
 }
 
@@ -91,6 +101,18 @@ fn prompted<const N: usize, const M: usize>(
         }
     };
     texts.try_into().map_err(|_| anyhow!("a row has a prompt and {N} completions"))
+}
+
+/// `messages`: the last one, which is the assistant's, and what stands before it.
+fn conversation(row: &Map<String, Value>, template: &Template) -> Result<[String; 2]> {
+    let Text::Chat(messages) = text(row, "messages")? else { bail!("`messages` must be a list of messages") };
+    match messages.split_last() {
+        Some((last, prompt)) if !prompt.is_empty() && last["role"] == "assistant" => {
+            let texts = render(prompt, &[vec![last.clone()]], template)?;
+            texts.try_into().map_err(|_| anyhow!("a conversation has a prompt and a completion"))
+        }
+        _ => bail!("`messages` must end in a message of the assistant that answers another one"),
+    }
 }
 
 /// TRL: `chosen` and `rejected` share their beginning, which is the prompt.

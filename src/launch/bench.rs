@@ -53,6 +53,8 @@ pub struct Phase {
 pub struct Bench {
     pub model: String,
     pub parameters: usize,
+    /// At which sequences are cut, in tokens.
+    pub max_length: usize,
     pub threads: usize,
     pub device: String,
     /// Of an fp32 product of two 1024 × 1024 matrices with all threads, the best seen; on a GPU, of two of 8192 × 8192
@@ -104,6 +106,7 @@ pub fn bench(
     Ok(Bench {
         model: plan.model.source.clone(),
         parameters: prepared.start.num_params(),
+        max_length: plan.data.max_length,
         threads: rayon::current_num_threads(),
         device: super::device::name(&prepared.device),
         peak_gflops: meter.best / 1e9,

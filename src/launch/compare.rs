@@ -184,7 +184,7 @@ fn score_base(
             let first = base.get(&(index, seeds[0])).filter(|_| suite.kind == Kind::Preference);
             let result = match first {
                 Some(first) => first.clone(),
-                None => counted(prepared, plan, writer, || {
+                None => counted(prepared, plan, writer, observer, || {
                     scored(prepared, plan, &prepared.start, None, seed, suite)
                 })?,
             };
@@ -255,7 +255,7 @@ fn score_run(
             return Ok(false);
         }
         observer.stage(&scoring(&run.id, suite));
-        let result = counted(prepared, plan, writer, || {
+        let result = counted(prepared, plan, writer, observer, || {
             scored(prepared, plan, policy, base.get(&(index, run.seed)), run.seed, suite)
         })?;
         observer.scored(&rows::scores(&owner, suite, &result));
@@ -269,13 +269,15 @@ fn counted(
     prepared: &Prepared,
     plan: &Plan,
     writer: &RecordWriter,
+    observer: &mut dyn Observer,
     scored: impl FnOnce() -> Result<ScoredSuite>,
 ) -> Result<ScoredSuite> {
     let tally = || prepared.judges.tally();
     let before = tally();
     let result = scored();
+    prepared.judges.refusals(&before).iter().for_each(|note| observer.note(note));
     let used = usage(&plan.judge, &before, &tally());
-    if used.asked + used.cached + used.repeated > 0 {
+    if used.asked + used.cached + used.repeated + used.refused > 0 {
         used.add_to(writer.dir())?;
     }
     result

@@ -40,6 +40,11 @@ pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
         max_examples: 0,
     };
     for suite in &request.suites {
+        if suite.source == "plan" && heldout.is_none() {
+            let what = "asks about the held-out split, and there is none to compare with";
+            loaded.notes.push(format!("suite `{}` {what}", suite.name));
+            continue;
+        }
         let prompts = from.prompts(suite).with_context(|| format!("suite {}", suite.name))?;
         others.push(Others { name: format!("suite `{}`", suite.name), prompts });
     }

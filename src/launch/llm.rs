@@ -61,6 +61,7 @@ pub(super) fn usage(spec: &JudgeSpec, before: &Tally, now: &Tally) -> JudgeUsage
         asked: since(|t| t.usage.asked),
         cached: since(|t| t.usage.cached),
         repeated: since(|t| t.usage.repeated),
+        refused: since(|t| t.refused),
         prompt_tokens,
         reply_tokens,
         cost: (prompt_tokens as f64 * spec.prompt_price + reply_tokens as f64 * spec.reply_price) / 1e6,

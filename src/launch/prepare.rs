@@ -8,8 +8,9 @@ use std::sync::Mutex;
 use candle_core::{DType, Device};
 
 use super::device;
-use super::heldout::heldout;
+use super::heldout::{heldout, pairs_for};
 use super::judges::Judges;
+use super::metrics::{check_primary, validation_suite};
 use super::observer::Observer;
 use super::source::{Opened, open_dir};
 use super::training_sets::TrainingSets;
@@ -138,7 +139,10 @@ impl Prepared {
 /// Whatever is missing or does not fit; the message names it.
 pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
     let suites = suites(plan)?;
-    let judges = Judges::of_suites(&suites, &plan.judge, &device)?;
+    check_primary(plan, &suites, observer)?;
+    let validation = plan.tune.as_ref().map(validation_suite).transpose()?;
+    let asked: Vec<Suite> = suites.iter().chain(&validation).cloned().collect();
+    let judges = Judges::of_suites(&asked, &plan.judge, &device)?;
     let dir = directory(&plan.model.source, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device)?;
     if device.is_cuda()
@@ -204,6 +208,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     environment.model_hash = start.weights_hash()?;
     environment.reference_hash = weights.clone();
     let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
+    validation.iter().try_for_each(|suite| pairs_for(suite, &data.validation)).context("tune.suite")?;
     environment.data_hash = data.hash.clone();
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
@@ -270,7 +275,11 @@ fn directory(source: &str, plan: &Plan, observer: &mut dyn Observer) -> Result<P
     resolve_model(source, &plan.model.revision)
 }
 
-fn suites(plan: &Plan) -> Result<Vec<Suite>> {
+/// The suites that a plan names, and not the one that its tuning asks.
+///
+/// # Errors
+/// A name that is unknown, or twice there; a file that cannot be read.
+pub fn suites(plan: &Plan) -> Result<Vec<Suite>> {
     let named = [("preference", &plan.suites.preference), ("generation", &plan.suites.generation)];
     let mut suites = Vec::new();
     for (folder, names) in named {

@@ -12,7 +12,7 @@ use super::rows::{self, Owner};
 use super::run::{SCORE_BETA, SLOTS};
 use super::source::{Opened, open};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
-use crate::data::{Dataset, Sequence, Tokenizer, load_with};
+use crate::data::{Dataset, Sequence, Tokenizer, carves, load_heldout, load_with};
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
@@ -33,6 +33,8 @@ pub struct SuiteRequest {
     pub quantize: Quantize,
     /// For suites with `source = "plan"`; an empty source: none.
     pub data: DataSpec,
+    /// These ask about what a comparison that trains on `data.split` holds out, and not about `data.split`.
+    pub heldout: bool,
     /// By name or path; `preference/world` where two kinds share a name.
     pub suites: Vec<Suite>,
     pub judge: JudgeSpec,
@@ -72,7 +74,7 @@ pub fn score_suites(
     }
     let mut folder = ScoreFolder::open(&request.out, request.force)?;
     let models = Models::load(request, &device)?;
-    let heldout = heldout(request, &suites, &models.tokenizer)?;
+    let heldout = heldout(request, &suites, &models.tokenizer, observer)?;
     let mut found = SuiteScores::default();
     for suite in &suites {
         for (i, &seed) in request.seeds.iter().enumerate() {
@@ -84,6 +86,7 @@ pub fn score_suites(
             let before = judges.tally();
             let job = Job { request, models: &models, heldout: &heldout, suite, seed, judges: &judges };
             let result = job.score(&mut folder, &mut found.scores, observer);
+            judges.refusals(&before).iter().for_each(|note| observer.note(note));
             if let Some(judge) = judges.llm().filter(|_| suite.judge == JudgeKind::Llm) {
                 found.judge = Some(usage(&request.judge, &before, &judge.tally()).add_to(folder.dir())?);
             }
@@ -153,7 +156,12 @@ fn without_reference(suite: &mut Suite, has_reference: bool) -> Result<()> {
     Ok(())
 }
 
-fn heldout(request: &SuiteRequest, suites: &[Suite], tokenizer: &Tokenizer) -> Result<Dataset> {
+fn heldout(
+    request: &SuiteRequest,
+    suites: &[Suite],
+    tokenizer: &Tokenizer,
+    observer: &mut dyn Observer,
+) -> Result<Dataset> {
     let Some(suite) = suites.iter().find(|s| s.source == "plan") else {
         return Ok(Dataset::Paired(Vec::new()));
     };
@@ -165,7 +173,18 @@ fn heldout(request: &SuiteRequest, suites: &[Suite], tokenizer: &Tokenizer) -> R
         .hint("name it with --data: a hub id, a file, a directory, or world");
     }
     let spec = DataSpec { max_examples: 0, ..request.data.clone() };
-    Ok(load_with(&spec, &spec.split, &tokenizer.template())?.dataset)
+    let loaded = match request.heldout {
+        true => load_heldout(&spec, &tokenizer.template())?,
+        false => load_with(&spec, &spec.split, &tokenizer.template())?,
+    };
+    loaded.notes.iter().for_each(|note| observer.note(note));
+    if !request.heldout && carves(&DataSpec { split: "train".into(), ..spec.clone() }) {
+        observer.note(&format!(
+            "all of {} is asked about; a comparison on it trains on a part of that (--heldout: what it holds out)",
+            spec.source
+        ));
+    }
+    Ok(loaded.dataset)
 }
 
 /// One suite under one seed.

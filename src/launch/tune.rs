@@ -6,11 +6,12 @@ use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use super::keep::is_out_of_room;
+use super::metrics::validation_suite;
 use super::observer::Observer;
 use super::prepare::Prepared;
 use super::rows::direction;
 use super::run::{scored_on, trained};
-use crate::base::error::{Context, HintExt, Result, anyhow, render};
+use crate::base::error::{Context, Result, render};
 use crate::plan::{Arm, Plan, RunSpec, Trial, TuneSpec};
 use crate::record::{RecordWriter, RunRow, Status, TrialRow};
 use crate::stats::tuning::best;
@@ -69,17 +70,6 @@ pub(super) fn tune(
     choose(arms, spec, &rows, observer).map(Some)
 }
 
-fn validation_suite(spec: &TuneSpec) -> Result<Suite> {
-    let known = ["preference", "generation"];
-    let found = known.iter().map(|folder| suite::find(&spec.suite, folder));
-    let suite = found.reduce(|a, b| a.or(b)).expect("there are two folders").context("tune.suite")?;
-    if suite.source != "plan" {
-        return Err(anyhow!("tune.suite: `{}` has questions of its own, which are held out", suite.name))
-            .hint("choose by a suite on the plan's data (`source = \"plan\"`), such as heldout: it is asked on the validation split");
-    }
-    Ok(suite)
-}
-
 fn trial_run(plan: &Plan, spec: &TuneSpec, arm: &Arm, trial: &Trial) -> Result<RunSpec> {
     Ok(RunSpec {
         id: format!("{}-trial{}", arm.name, trial.index),
@@ -133,11 +123,9 @@ fn one(
         let started = Instant::now();
         let scored = validated(prepared, plan, spec, suite, &result.policy, base)?;
         let measured = |m: &&suite::MetricScore| m.subset == ALL && m.metric.name() == spec.metric;
-        let score = scored.metrics.iter().find(measured).ok_or_else(|| {
-            let known: Vec<&str> = suite.metrics.iter().map(|m| m.name()).collect();
-            crate::base::error::unknown(&format!("metric of suite {}", suite.name), &spec.metric, &known)
-        });
-        let score = score.context("tune.metric")?;
+        let score = scored.metrics.iter().find(measured);
+        let score =
+            score.with_context(|| format!("tune.metric: suite {} gave no {}", suite.name, spec.metric))?;
         let info = score.metric.info();
         (made.value, made.n, made.standard_error) = (score.value, score.n as u64, score.standard_error);
         (made.direction, made.unit) = (direction(info.direction), info.unit.to_owned());

@@ -33,9 +33,9 @@ const UNSUPPORTED: [(&str, &str); 14] = [
     ("arrow_config", "null"),
 ];
 
-/// Ways to begin (`init_lora_weights`) that leave the base as it is. The others (`pissa`, `olora`, `loftq`, …) change it,
-/// and PEFT changes it again whenever such an adapter is loaded.
-const PLAIN_STARTS: [&str; 5] = ["gaussian", "eva", "orthogonal", "mica", "lora_ga"];
+/// Ways to begin (`init_lora_weights`, in any case of letters) that leave the base as it is. The others (`pissa`, `olora`,
+/// `loftq`, `lora_ga`, …) change it.
+const PLAIN_STARTS: [&str; 4] = ["gaussian", "eva", "orthogonal", "mica"];
 
 /// `adapter_config.json` of a new adapter; the base's name is filled in on saving.
 pub(super) fn new_config(spec: &LoraSpec, modules: &[String], transposed: bool) -> Map<String, Value> {
@@ -87,7 +87,7 @@ pub fn read_adapter_config(dir: &FilePath) -> Result<Map<String, Value>> {
         }
     }
     let begun = config.get("init_lora_weights").and_then(Value::as_str);
-    if let Some(other) = begun.filter(|name| !PLAIN_STARTS.contains(name)) {
+    if let Some(other) = begun.filter(|name| !PLAIN_STARTS.contains(&name.to_lowercase().as_str())) {
         return Err(anyhow!(
             "{shown}: init_lora_weights is \"{other}\": it was trained beside a changed base"
         ))

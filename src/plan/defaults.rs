@@ -115,12 +115,28 @@ impl Default for JudgeSpec {
     }
 }
 
+/// What a comparison is about where its plan does not say: those of them that its suites measure.
+const PRIMARY: [&str; 4] = ["reward_accuracy", "win_rate_base", "exact_match", "prompt_strict"];
+
+/// The same as an earlier version wrote it out, with a name that no metric has.
+const PRIMARY_BEFORE: [&str; 5] =
+    ["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"];
+
+impl VerdictSpec {
+    /// With an earlier version's default as it is now, so that folders of that version are gone on with.
+    pub(super) fn renewed(self) -> Self {
+        match self.primary == PRIMARY_BEFORE {
+            true => Self { primary: Self::default().primary, ..self },
+            false => self,
+        }
+    }
+}
+
 impl Default for VerdictSpec {
     fn default() -> Self {
-        let primary = ["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"];
         Self {
             alpha: 0.05,
-            primary: primary.map(str::to_owned).into(),
+            primary: PRIMARY.map(str::to_owned).into(),
             equivalence_margin: 0.02,
             resamples: 10_000,
             seed: 0,

@@ -129,6 +129,10 @@ pub enum DataFormat {
     TrlPairedImplicit,
     /// `prompt`, `completion`, `label`.
     TrlUnpaired,
+    /// `prompt`, `completion`: desirable completions, as SFT learns from them.
+    TrlPromptCompletion,
+    /// `messages`: whole conversations, whose last reply is a desirable completion.
+    TrlMessages,
 }
 
 /// The planted-truth world: a task generator, a gold reward, and the noise of its labels.

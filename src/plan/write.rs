@@ -9,8 +9,18 @@ use super::types::*;
 use crate::base::hash::Hasher;
 
 impl Plan {
-    /// The plan with every default written out; [`Plan::parse`] gives the same plan again.
+    /// The plan with its defaults written out, but for sections of which it says nothing; [`Plan::parse`] gives the same
+    /// plan again.
     pub fn to_toml(&self) -> String {
+        self.written(false)
+    }
+
+    /// The same with every section, a `[tune]` that is not there as a comment.
+    pub fn to_toml_with_every_key(&self) -> String {
+        self.written(true)
+    }
+
+    fn written(&self, every: bool) -> String {
         let mut out = String::new();
         let value = |v: toml::Value| v.to_string();
         let _ = writeln!(out, "name = {}", value(self.name.as_str().into()));
@@ -21,21 +31,25 @@ impl Plan {
         section(&mut out, "[model]", &self.model);
         section(&mut out, "[data]", &Within { data: &self.data });
         section(&mut out, "[suites]", &self.suites);
-        if self.judge != JudgeSpec::default() {
+        if every || self.judge != JudgeSpec::default() {
             section(&mut out, "[judge]", &self.judge);
         }
         section(&mut out, "[verdict]", &self.verdict);
-        if self.sweep != SweepSpec::default() {
+        if every || self.sweep != SweepSpec::default() {
             section(&mut out, "[sweep]", &self.sweep);
         }
         if let Some(tune) = &self.tune {
             section(&mut out, "[tune]", tune);
+        } else if every {
+            let comment = |line: &str| format!("# {line}\n");
+            let keys: String = table(&TuneSpec::default()).lines().map(comment).collect();
+            out += &format!("\n# Nothing is tuned. With it:\n# [tune]\n{keys}");
         }
-        if self.prices != PricesSpec::default() {
+        if every || self.prices != PricesSpec::default() {
             section(&mut out, "[prices]", &self.prices);
         }
         // Only where a plan says something: it is no part of what is compared.
-        if self.slurm != SlurmSpec::default() {
+        if every || self.slurm != SlurmSpec::default() {
             section(&mut out, "[slurm]", &self.slurm);
         }
         for arm in &self.arms {
@@ -44,7 +58,7 @@ impl Plan {
             for (key, hyperparameter) in arm.method.values() {
                 let _ = writeln!(out, "{key} = {}", value(hyperparameter));
             }
-            out.push_str(&self.own(arm));
+            out.push_str(&self.own(arm, every));
             out.push_str(&flat(&arm.train));
             if let Some(trainer) = &arm.trainer {
                 out.push_str(&format!("\n[arm.trainer]\n{}", table(trainer)));
@@ -54,11 +68,11 @@ impl Plan {
     }
 
     /// What an arm has otherwise than the plan, on a line each.
-    fn own(&self, arm: &Arm) -> String {
+    fn own(&self, arm: &Arm, every: bool) -> String {
         let mut out = String::new();
         let mut line = |key: &str, value: toml::Value| out += &format!("{key} = {value}\n");
         let inline = |x: toml::Table| toml::Value::Table(x);
-        if arm.sft_first != 0.0 {
+        if every || arm.sft_first != 0.0 {
             line("sft_first", arm.sft_first.into());
         }
         if arm.budget != self.budget {

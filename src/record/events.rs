@@ -23,13 +23,14 @@ pub struct EventFile {
 
 impl EventFile {
     /// The file in `dir`, with what an earlier attempt at the run left there of the steps before `step`: that is what a
-    /// run that goes on from a checkpoint keeps, and of one that begins anew (`step` 1) nothing.
+    /// run that goes on from a checkpoint keeps, and of one that begins anew (`step` 1) nothing. Events whose first tag is
+    /// `again` are left out too: they will be written once more.
     ///
     /// `seconds`: now, since 1970.
     ///
     /// # Errors
     /// A folder that cannot be written to.
-    pub fn open(dir: &Path, seconds: f64, step: u64) -> Result<Self> {
+    pub fn open(dir: &Path, seconds: f64, step: u64, again: &dyn Fn(&str) -> bool) -> Result<Self> {
         fs::create_dir_all(dir).with_context(|| format!("creating {}", dir.display()))?;
         let path = dir.join(NAME);
         let earlier = fs::read(&path).unwrap_or_default();
@@ -40,8 +41,10 @@ impl EventFile {
         events.record(&message)?;
         for (at, message) in messages(&earlier).filter_map(|m| Some((step_of(m)?, m))) {
             if at < step {
-                events.record(message)?;
                 events.last = events.last.max(at);
+                if !first_tag(message).is_some_and(again) {
+                    events.record(message)?;
+                }
             }
         }
         Ok(events)
@@ -97,12 +100,27 @@ fn messages(mut file: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// The step of an event as this program writes them: the time (nine bytes), then the step. The version has none.
 fn step_of(message: &[u8]) -> Option<u64> {
-    let (tag, rest) = message.get(9..)?.split_first()?;
-    let mut step = 0u64;
-    for (i, byte) in rest.iter().enumerate().take_while(|_| *tag == 2 << 3) {
-        step |= u64::from(byte & 0x7f).checked_shl(7 * i as u32)?;
+    Some(number(message.get(9..)?, 2 << 3)?.0)
+}
+
+/// The tag of an event's first scalar: summary, its first value, and that one's tag.
+fn first_tag(message: &[u8]) -> Option<&str> {
+    let (_, mut rest) = number(message.get(9..)?, 2 << 3)?;
+    let mut length = 0;
+    for field in [5, 1, 1] {
+        (length, rest) = number(rest, field << 3 | 2)?;
+    }
+    std::str::from_utf8(rest.get(..usize::try_from(length).ok()?)?).ok()
+}
+
+/// The varint after this key, and what follows it.
+fn number(message: &[u8], key: u8) -> Option<(u64, &[u8])> {
+    let rest = message.strip_prefix(&[key])?;
+    let mut value = 0u64;
+    for (i, byte) in rest.iter().enumerate() {
+        value |= u64::from(byte & 0x7f).checked_shl(7 * i as u32)?;
         if byte & 0x80 == 0 {
-            return Some(step);
+            return Some((value, &rest[i + 1..]));
         }
     }
     None

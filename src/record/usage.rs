@@ -27,6 +27,9 @@ pub struct JudgeUsage {
     pub cached: u64,
     /// Attempts that failed and were repeated.
     pub repeated: u64,
+    /// Questions that the endpoint would not answer: their matches are invalid.
+    #[serde(default)]
+    pub refused: u64,
     /// As the endpoint counts them; replies from the cache are not counted.
     pub prompt_tokens: u64,
     pub reply_tokens: u64,
@@ -70,6 +73,7 @@ impl JudgeUsage {
             (&mut self.asked, other.asked),
             (&mut self.cached, other.cached),
             (&mut self.repeated, other.repeated),
+            (&mut self.refused, other.refused),
             (&mut self.prompt_tokens, other.prompt_tokens),
             (&mut self.reply_tokens, other.reply_tokens),
         ] {
@@ -97,6 +101,9 @@ impl fmt::Display for JudgeUsage {
             self.prompt_tokens,
             self.reply_tokens
         )?;
+        if self.refused > 0 {
+            write!(f, ", {} questions refused", self.refused)?;
+        }
         if self.cost > 0.0 { write!(f, ", cost {:.4}", self.cost) } else { Ok(()) }
     }
 }

@@ -16,7 +16,8 @@ import sys
 import time
 
 
-def options(description):
+def options(description, more=lambda parser: None):
+    """What the command line says; `more` adds a trainer's own options."""
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--model", required=True, help="{model}")
     parser.add_argument("--data", required=True, help="{data}: trl-jsonl, trl-unpaired-jsonl or their Parquet forms")
@@ -36,6 +37,7 @@ def options(description):
     parser.add_argument("--beta", type=float, default=0.1)
     parser.add_argument("--lora-rank", type=int, default=0, help="train and leave a PEFT adapter; 0: the whole model")
     parser.add_argument("--lora-alpha", type=float, default=32)
+    more(parser)
     return parser.parse_args()
 
 
@@ -97,7 +99,8 @@ def take(rows, tokenizer, args):
 
 
 # Without these another list, other lengths or another objective would be trained on.
-NEEDED = ("train_sampling_strategy", "max_length", "beta", "max_grad_norm", "weight_decay", "warmup_steps")
+NEEDED = ("train_sampling_strategy", "max_length", "beta", "max_grad_norm", "weight_decay", "warmup_steps",
+          "desirable_weight", "undesirable_weight")
 
 
 def config(cls, args, steps, rows_a_batch, **more):

@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
@@ -23,6 +23,8 @@ pub struct Tally {
     pub flipped: u64,
     /// Questions that the endpoint would not answer: no verdict.
     pub refused: u64,
+    /// Those of them since its last answer.
+    refused_in_a_row: u64,
     pub usage: Usage,
     /// The endpoint has failed for good: what is not judged yet stays unjudged.
     pub down: bool,
@@ -35,8 +37,12 @@ impl Tally {
     }
 }
 
-/// Refusals of an endpoint that has answered nothing, before it is given up.
+/// Refusals in a row after which the control question is asked.
 const REFUSALS: u64 = 8;
+
+/// Prompt and two completions that any judge can be asked about: an endpoint that refuses them too (no credit is left, a
+/// model that was unloaded) refuses everything, whatever the questions.
+const CONTROL: [&str; 3] = ["What is two plus two?", "Four.", "Five."];
 
 /// A language model that says which of two completions is better.
 pub struct LlmJudge {
@@ -44,6 +50,7 @@ pub struct LlmJudge {
     template: JudgeTemplate,
     cache: Cache,
     tally: Mutex<Tally>,
+    refusal: OnceLock<String>,
 }
 
 impl LlmJudge {
@@ -51,7 +58,18 @@ impl LlmJudge {
     /// If the cache's folder cannot be made, or no question may be under way.
     pub fn new(endpoint: Endpoint, template: JudgeTemplate, cache: &Path) -> Result<Self> {
         ensure!(endpoint.concurrency > 0, "the judge needs a concurrency of at least 1");
-        Ok(Self { endpoint, template, cache: Cache::open(cache)?, tally: Mutex::default() })
+        Ok(Self {
+            endpoint,
+            template,
+            cache: Cache::open(cache)?,
+            tally: Mutex::default(),
+            refusal: OnceLock::new(),
+        })
+    }
+
+    /// Why the first question that was refused was refused.
+    pub fn refusal(&self) -> Option<&str> {
+        self.refusal.get().map(String::as_str)
     }
 
     pub fn tally(&self) -> Tally {
@@ -67,37 +85,63 @@ impl LlmJudge {
             self.count(|t| t.usage.cached += 1);
             return Ok(reply.text);
         }
-        let asked = client.ask(request);
-        self.count(|t| t.down |= asked.is_err());
-        let (reply, repeated) = match asked? {
-            Answer::Said(reply, repeated) => (reply, repeated),
-            Answer::Refused(reason) => return self.refused(client, &reason),
-        };
-        self.cache.put(&self.endpoint.url, request, &reply)?;
-        self.count(|t| {
-            t.usage.asked += 1;
-            t.usage.repeated += repeated;
-            t.usage.prompt_tokens += reply.prompt_tokens;
-            t.usage.completion_tokens += reply.completion_tokens;
-        });
-        Ok(reply.text)
+        match self.ask(client, request)? {
+            Answer::Said(reply, _) => {
+                self.cache.put(&self.endpoint.url, request, &reply)?;
+                Ok(reply.text)
+            }
+            // No verdict. It is not kept, and asked again another time.
+            Answer::Refused(_) => {
+                if self.tally().refused_in_a_row >= REFUSALS {
+                    self.control(client)?;
+                }
+                Ok(String::new())
+            }
+        }
     }
 
-    /// A question that the endpoint refuses has no verdict; it is not kept, and asked again another time. An endpoint that
-    /// has answered nothing yet and refuses question after question does not understand them.
-    fn refused(&self, client: &Client, reason: &str) -> Result<String> {
-        self.count(|t| t.refused += 1);
-        let Tally { refused, usage, .. } = self.tally();
-        if usage.asked + usage.cached == 0 && refused >= REFUSALS {
-            self.count(|t| t.down = true);
-            return Err(client.down(reason, 1));
+    /// Asks the endpoint itself, and counts what comes of it.
+    fn ask(&self, client: &Client, request: &Value) -> Result<Answer> {
+        let answer = client.ask(request);
+        self.count(|t| match &answer {
+            Ok(Answer::Said(reply, repeated)) => {
+                t.refused_in_a_row = 0;
+                t.usage.asked += 1;
+                t.usage.repeated += repeated;
+                t.usage.prompt_tokens += reply.prompt_tokens;
+                t.usage.completion_tokens += reply.completion_tokens;
+            }
+            Ok(Answer::Refused(reason)) => {
+                self.refusal.get_or_init(|| reason.clone());
+                t.refused += 1;
+                t.refused_in_a_row += 1;
+            }
+            Err(_) => t.down = true,
+        });
+        answer
+    }
+
+    /// Asks the control question, whose reply is not kept.
+    ///
+    /// # Errors
+    /// It is refused: the endpoint answers nothing more.
+    fn control(&self, client: &Client) -> Result<()> {
+        let [prompt, first, second] = CONTROL;
+        let request = self.template.request(&self.endpoint.model, prompt, first, second)?;
+        match self.ask(client, &request)? {
+            Answer::Said(..) => Ok(()),
+            Answer::Refused(reason) => {
+                self.count(|t| t.down = true);
+                Err(client.down(&reason, 1))
+            }
         }
-        Ok(String::new())
     }
 
     /// The replies to all requests, in their order; equal ones are one question. The first failure stops what has not begun.
+    /// Where some were refused, the control question tells whether it was for what they ask.
     fn replies(&self, requests: &[Value]) -> Result<Vec<String>> {
         let client = Client::new(&self.endpoint).inspect_err(|_| self.count(|t| t.down = true))?;
+        let refused = self.tally().refused;
         let (mut questions, mut index, mut at) = (Vec::new(), HashMap::new(), Vec::new());
         for request in requests {
             let next = questions.len();
@@ -136,6 +180,9 @@ impl LlmJudge {
             }
         }
         ensure!(!missing, "a question was left unasked");
+        if self.tally().refused > refused {
+            self.control(&client)?;
+        }
         Ok(at.into_iter().map(|i| replies[i].clone()).collect())
     }
 }
