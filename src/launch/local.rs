@@ -139,7 +139,7 @@ fn start(board: &Board<'_>, items: &Items, shard: Shard, attempt: u32) -> Result
 const VISIBLE: &str = "CUDA_VISIBLE_DEVICES";
 
 /// One card an item, in turn, where items may run on GPUs. The item sees that one alone, as its first: its records do not
-/// depend on which it was, and `auto` still falls back to the CPU.
+/// depend on which it was.
 fn card_of<'c>(device: &str, index: usize, cards: &'c [String]) -> Option<&'c str> {
     let any = matches!(device, "auto" | "cuda") && cards.len() > 1;
     any.then(|| cards[index % cards.len()].as_str())
