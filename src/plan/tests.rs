@@ -216,6 +216,10 @@ fn runs_go_seed_by_seed_and_ids_change_with_whatever_determines_the_run() {
     }
     assert_eq!(plan.hash(), parse(SMALL, &["analysis=y"]).hash());
     assert_ne!(plan.hash(), other.hash());
+    // What an earlier version wrote out as the default is today's.
+    let before = "verdict.primary=[\"reward_accuracy\", \"win_rate_base\", \"win_rate\", \"exact_match\", \"prompt_strict\"]";
+    assert_eq!(plan.hash(), parse(SMALL, &[before]).hash());
+    assert_ne!(plan.hash(), parse(SMALL, &["verdict.primary=[\"win_rate_base\"]"]).hash());
 }
 
 #[test]
