@@ -164,14 +164,25 @@ fn an_arm_that_lost_a_seed_is_compared_over_the_others_and_passes() {
 
 #[test]
 fn a_chart_of_an_earlier_report_is_found_and_the_next_report_takes_it_away() {
-    let input = report_fixture::input(7);
+    let mut input = report_fixture::input(7);
     let dir = written(&input);
-    let old = dir.path().join("charts/length-elsewhere.svg");
-    fs::write(&old, "<svg/>").unwrap();
-    fs::write(dir.path().join("charts/notes.txt"), "mine").unwrap();
+    let at = |name: &str| dir.path().join("charts").join(name);
+    // One's own, though they are called as charts are.
+    let own = ["notes.txt", "loss-zoom.png", "length-elsewhere.svg"];
+    own.iter().for_each(|name| fs::write(at(name), "mine").unwrap());
+    assert_eq!(places(&input, dir.path()), Vec::<String>::new());
+    let old = ["scores-world.png", "scores-world.svg"];
+    assert!(old.iter().all(|name| at(name).is_file()));
+    input.scores.retain(|s| s.suite != "world");
+    input.examples.retain(|s| s.suite != "world");
+    input.comparisons.retain(|s| s.suite != "world");
+    input.samples.clear();
     let found = places(&input, dir.path());
-    assert!(found.len() == 1 && found[0].starts_with("charts/length-elsewhere.svg: "), "{found:?}");
+    for name in old {
+        let said = format!("charts/{name}: says a chart of an earlier report");
+        assert!(found.iter().any(|f| f.starts_with(&said)), "{name}: {found:?}");
+    }
     report::write(&input, dir.path()).unwrap();
-    assert!(!old.exists() && dir.path().join("charts/notes.txt").exists());
+    assert!(!old.iter().any(|name| at(name).exists()) && own.iter().all(|name| at(name).exists()));
     assert_eq!(places(&input, dir.path()), Vec::<String>::new());
 }

@@ -274,6 +274,10 @@ fn a_judge_that_turns_with_the_order_takes_its_part_of_the_noise() {
     assert!((judge - 0.25 * (0.2 + 0.1)).abs() < 1e-12, "{judge}");
     let whole = split[0].variance_residual.unwrap() + judge;
     assert!((whole - before[0].variance_residual.unwrap()).abs() < 1e-12);
+    // As many matches of equal texts, which tie unasked: the judge's part of a match is half as large.
+    let mut equal = before.clone();
+    split_judge(&mut equal, &[matches(true), matches(false)].concat());
+    assert!((equal[0].variance_judge.unwrap() - 0.5 * judge).abs() < 1e-12, "{:?}", equal[0].variance_judge);
     let mut unseen = before.clone();
     split_judge(&mut unseen, &matches(false));
     assert_eq!(unseen[0].variance_judge, None, "a judge that sees no order has no such part");
@@ -300,12 +304,32 @@ fn an_arm_without_a_row_has_its_comparisons_and_a_claim_over_it_holds_in_part() 
         judged.iter().find(|c| c.arm_a == "kto@fraction=0.1" && c.arm_b == "dpo@fraction=0.1").unwrap();
     assert_eq!(lost.verdict, Verdict::Invalid);
     assert!(lost.words.contains("kto@fraction=0.1 has no scores"), "{}", lost.words);
+    let against_base = of(&[&all[..], &[("base", 0.3)]].concat());
+    let lost = against_base.iter().find(|c| c.arm_a == "kto@fraction=0.1" && c.arm_b == "base").unwrap();
+    assert_eq!((lost.family, lost.verdict), (Family::Base, Verdict::Invalid));
+    assert!(lost.words.contains(": kto@fraction=0.1 has no scores"), "{}", lost.words);
     let found = claims(&plan, &judged);
     assert_eq!(found[0].finding, Finding::HoldsInPart, "{found:?}");
     // Both were lost: there, too, nothing holds.
     assert_eq!(claims(&plan, &of(&[all[0], all[2]]))[0].finding, Finding::HoldsInPart);
     let whole = of(&[all[0], all[1], all[2], ("kto@fraction=0.1", 0.7)]);
     assert_eq!(claims(&plan, &whole)[0].finding, Finding::Holds);
+}
+
+/// Row means are equal then, and the spread between seeds is 0.
+#[test]
+fn seeds_that_each_lose_another_answer_decide_nothing() {
+    let (mut examples, scores) = rows(&[("kto", 0.6), ("dpo", 0.6)], 3, 100, 4, Direction::Higher);
+    for e in &mut examples {
+        let own = e.arm == "kto" && e.example == format!("e{}", 20 * e.seed);
+        e.value = f64::from(u8::from(!own));
+    }
+    let row = &verdicts(&examples, &scores, &SPEC, None)[0];
+    assert!((row.difference + 0.01).abs() < 1e-12 && (0.05..0.15).contains(&row.p), "{row:?}");
+    assert!(row.low < 0.0 && row.high > 0.0 && row.detectable.is_some(), "{row:?}");
+    // 0.98^100: a hundred answers that all agree do not show equivalence within two points.
+    assert!((row.p_equivalence - 0.98f64.powi(100)).abs() < 1e-12, "{row:?}");
+    assert_eq!(row.verdict, Verdict::Undecided, "{}", row.words);
 }
 
 #[test]

@@ -42,7 +42,7 @@ fn figures_equal_the_official_package() {
         (3, 100, false, 53.5, 4.9367207862316995, 50.0),
     ];
     for (seed, n, graded, rate, error, controlled) in official {
-        let judgments = parse(&annotations(seed, n, graded)).unwrap().judgments;
+        let judgments = parse(&annotations(seed, n, graded), None).unwrap().judgments;
         let (rates, _) = winrate_file(&judgments, 0, 0.05, 1);
         let got = &rates[0];
         assert!((100.0 * got.raw.rate - rate).abs() < 1e-9, "{got:?}");
@@ -99,15 +99,15 @@ fn strengths_recover_the_odds_and_the_matrix_adds_to_one() {
 }
 
 fn error_of(text: &str) -> String {
-    kto_eval::base::error::render(&parse(text).unwrap_err())
+    kto_eval::base::error::render(&parse(text, None).unwrap_err())
 }
 
 #[test]
 fn an_error_names_the_line_and_what_the_file_takes() {
     let good = r#"{"id":"1","candidate":"k","baseline":"d","preference":1,"candidate_length":3,"baseline_length":4}"#;
-    assert_eq!(parse(good).unwrap().judgments[0].preference, 1.0);
+    assert_eq!(parse(good, None).unwrap().judgments[0].preference, 1.0);
     let silent = good.replace(":1,", ":null,");
-    let found = parse(&format!("{good}\n{silent}")).unwrap();
+    let found = parse(&format!("{good}\n{silent}"), None).unwrap();
     assert_eq!((found.judgments.len(), found.invalid), (1, 1), "a judgment without an answer is counted");
     assert!(error_of(&silent).contains("no valid judgment"));
     let error = error_of;
@@ -126,6 +126,29 @@ fn annotations_of_one_instruction_share_their_prompt() {
         )
     };
     let list = format!("[{},{},{}]", row("x", "why?"), row("x", "how?"), row("y", "why?"));
-    let ids: Vec<String> = parse(&list).unwrap().judgments.into_iter().map(|j| j.id).collect();
+    let ids: Vec<String> = parse(&list, None).unwrap().judgments.into_iter().map(|j| j.id).collect();
     assert_eq!(ids, ["why?", "how?", "why?"]);
+}
+
+#[test]
+fn suites_are_rated_apart_and_seeds_of_one_prompt_are_one_cluster() {
+    let row = |suite: &str, seed: u64, id: usize, preference: f64| {
+        format!(
+            r#"{{"run":"kto-s{seed}","arm":"kto","seed":{seed},"suite":"{suite}","id":"{id}","candidate":"kto","baseline":"base","preference":{preference},"flipped":false,"candidate_length":3,"baseline_length":4}}"#
+        )
+    };
+    // Three seeds that agree on each of four prompts; another suite's examples have the same ids.
+    let seeds = |suite: &'static str, won: [f64; 4]| {
+        (1..=3).flat_map(move |seed| (0..4).map(move |id| row(suite, seed, id, won[id])))
+    };
+    let file: Vec<String> = seeds("hh", [1.0, 0.0, 0.0, 0.0]).chain(seeds("mt", [1.0; 4])).collect();
+    let file = file.join("\n");
+    let both = error_of(&file);
+    assert!(both.contains("several suites: hh, mt") && both.contains("--suite mt"), "{both}");
+    let none = parse(&file, Some("hhh")).unwrap_err();
+    assert!(kto_eval::base::error::render(&none).contains("did you mean `hh`?"), "{none:#}");
+    let (rates, _) = winrate_file(&parse(&file, Some("hh")).unwrap().judgments, 50, 0.05, 1);
+    // Four prompts: sd ½ over √4; of twelve judgments on their own it would be √(3/16 · 12/11)/√12.
+    assert!((rates[0].raw.rate - 0.25).abs() < 1e-12 && (rates[0].raw.standard_error - 0.25).abs() < 1e-12);
+    assert_eq!((rates[0].raw.wins, rates[0].raw.losses), (3, 9));
 }

@@ -128,6 +128,17 @@ fn completions_made_elsewhere_are_judged_pair_by_pair() {
     assert_eq!((rate["ties"].as_u64(), rate["wins"].as_u64()), (Some(1), Some(wins as u64)));
     assert!((rate["win_rate"].as_f64().unwrap() - (wins + 0.5) / 3.0).abs() < 1e-12);
 
+    // Packed, and of contestants whom nothing joins.
+    let row = |a, b, won| json!({"id": "1", "candidate": a, "baseline": b, "preference": won}).to_string();
+    let file = std::fs::File::create(place.path("judged.jsonl.gz")).unwrap();
+    let mut packed = flate2::write::GzEncoder::new(file, flate2::Compression::fast());
+    let rows = format!("{}\n{}\n", row("a", "b", 1), row("d", "e", 0));
+    std::io::Write::write_all(&mut packed, rows.as_bytes()).unwrap();
+    packed.finish().unwrap();
+    let said = place.run(&["winrate", "judged.jsonl.gz"]);
+    assert!(said.succeeds().contains("they do not compare"), "{}", said.out);
+    assert_eq!(said.out.matches("Bradley-Terry").count(), 2, "{}", said.out);
+
     place.write("bare.jsonl", "{\"id\": 1, \"candidate\": \"A\", \"baseline\": \"B\", \"preference\": 1}\n");
     place
         .run(&["winrate", "bare.jsonl", "--judge-reward", "rm"])

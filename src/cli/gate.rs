@@ -12,7 +12,7 @@ use super::output::{print, print_json, table};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
-use crate::gate::{Config, Findings, History, Side, differences, judge, output};
+use crate::gate::{Config, Findings, History, Side, check, differences, judge, output};
 use crate::launch::{self, Measurement, Program};
 
 #[derive(Debug, Args)]
@@ -89,6 +89,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let config = config(options.config.as_deref())?;
     let history = options.history.as_deref().map(History::read).transpose()?.unwrap_or_default();
     let (baseline, candidate) = (Side::read(&baseline)?, Side::read(&candidate)?);
+    check(&config, &baseline)?;
     let (refused, _) = differences(&baseline, &candidate);
     if !refused.is_empty() && !options.allow_different {
         return Err(anyhow!("the sides are not alike: {}", refused.join("; ")))

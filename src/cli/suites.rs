@@ -9,13 +9,13 @@ use super::args::Common;
 use super::output::{print, print_json, table};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
-use crate::suite::{self, Kind, Suite};
+use crate::suite::{self, Direction, Kind, MetricInfo, Suite};
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     /// List the shipped suites
     List,
-    /// Print a suite's file
+    /// Print a suite's file, and what each of its metrics means
     Show {
         /// Name of a shipped suite (generation/world where two share a name), or path of a file
         suite: String,
@@ -33,12 +33,18 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         Verb::List => list(common)?,
         Verb::Show { suite } if common.json => {
             let shown = suite::show(suite)?;
-            let text = |(origin, text)| json!({"origin": origin, "text": text});
-            print_json(&shown.into_iter().map(text).collect::<Vec<_>>())?;
+            let shown = shown.iter().map(|(origin, text)| {
+                let metrics: Vec<_> = metrics(text, origin)?.into_iter().map(as_json).collect();
+                Ok(json!({"origin": origin, "text": text, "metrics": metrics}))
+            });
+            print_json(&shown.collect::<Result<Vec<_>>>()?)?;
         }
         Verb::Show { suite } => {
             for (origin, text) in suite::show(suite)? {
                 print(&format!("# {origin}\n{text}"))?;
+                for m in metrics(&text, &origin)? {
+                    print(&format!("# {} ({}, {}): {}\n", m.name, m.unit, better(m), m.meaning))?;
+                }
             }
         }
         Verb::Check { files } if files.is_empty() && !common.json => {
@@ -57,6 +63,23 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
         }
     }
     Ok(Exit::Done)
+}
+
+fn metrics(text: &str, origin: &str) -> Result<Vec<&'static MetricInfo>> {
+    Ok(Suite::parse(text, origin)?.metrics.iter().map(|m| m.info()).collect())
+}
+
+fn better(metric: &MetricInfo) -> &'static str {
+    match metric.direction {
+        Direction::Higher => "higher is better",
+        Direction::Lower => "lower is better",
+        Direction::Neutral => "neither way is better",
+    }
+}
+
+fn as_json(metric: &MetricInfo) -> serde_json::Value {
+    let MetricInfo { name, unit, meaning, .. } = metric;
+    json!({"name": name, "unit": unit, "better": better(metric), "meaning": meaning})
 }
 
 fn list(common: &Common) -> Result<()> {

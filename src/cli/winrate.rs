@@ -1,8 +1,10 @@
 //! `kto-eval winrate FILE`.
 
-use std::path::PathBuf;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
+use flate2::read::MultiGzDecoder;
 use serde_json::json;
 
 use super::args::Common;
@@ -16,8 +18,11 @@ use crate::stats::winrate::{LengthControl, Parsed, Strength, WinRates, matrix, p
 /// file are judged anew.
 #[derive(Debug, Args)]
 pub struct Options {
-    /// File of judgments
+    /// File of judgments, plain or packed with gzip
     file: PathBuf,
+    /// Suite whose judgments are rated; needed where the file's rows name several
+    #[arg(long, value_name = "NAME", conflicts_with = "judge_reward")]
+    suite: Option<String>,
     /// Resamples of the intervals of the Bradley-Terry strengths
     #[arg(long, default_value_t = 1000, value_name = "N")]
     resamples: usize,
@@ -34,9 +39,9 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     common.only("winrate", &[&["--seed", "--json"], judged].concat())?;
     ensure!(options.alpha > 0.0 && options.alpha < 1.0, "--alpha is {}; it must be in (0, 1)", options.alpha);
     let name = options.file.display();
-    let text = std::fs::read_to_string(&options.file).with_context(|| format!("reading {name}"))?;
+    let text = read(&options.file).with_context(|| format!("reading {name}"))?;
     let Parsed { judgments, invalid } = match &options.judge_reward {
-        None => parse(&text).with_context(|| name.to_string())?,
+        None => parse(&text, options.suite.as_deref()).with_context(|| name.to_string())?,
         Some(model) => {
             let texts = texts(&text).with_context(|| name.to_string())?;
             launch::by_reward_model(model, &texts, &common.device()?)?
@@ -51,6 +56,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
             "win_rates": rates.iter().map(as_json).collect::<Vec<_>>(),
             "strengths": strengths.iter().map(|s| json!({
                 "name": s.name, "strength": s.strength, "low": s.interval.low, "high": s.interval.high,
+                "island": s.island,
             })).collect::<Vec<_>>(),
             "matrix": {"names": names, "win_rates": matrix},
         }))?;
@@ -65,6 +71,18 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         print(&text)?;
     }
     Ok(Exit::Done)
+}
+
+fn read(path: &Path) -> Result<String> {
+    /// First bytes of a gzip file.
+    const PACKED: [u8; 2] = [0x1f, 0x8b];
+    let bytes = std::fs::read(path)?;
+    if !bytes.starts_with(&PACKED) {
+        return Ok(String::from_utf8(bytes)?);
+    }
+    let mut text = String::new();
+    MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text)?;
+    Ok(text)
 }
 
 /// Row over column.
@@ -108,11 +126,17 @@ fn text_of(rates: &[WinRates], strengths: &[Strength]) -> String {
         ]);
     }
     let mut out = table(&rows);
-    let mut rows = vec![cells(&["contestant", "Bradley-Terry", "interval"])];
-    for s in strengths {
-        let interval = format!("{:.3} to {:.3}", s.interval.low, s.interval.high);
-        rows.push(vec![s.name.clone(), format!("{:.3}", s.strength), interval]);
+    let islands = 1 + strengths.iter().map(|s| s.island).max().unwrap_or(0);
+    for island in 0..islands {
+        let mut rows = vec![cells(&["contestant", "Bradley-Terry", "interval"])];
+        for s in strengths.iter().filter(|s| s.island == island) {
+            let interval = format!("{:.3} to {:.3}", s.interval.low, s.interval.high);
+            rows.push(vec![s.name.clone(), format!("{:.3}", s.strength), interval]);
+        }
+        out += &("\n".to_owned() + &table(&rows));
     }
-    out += &("\n".to_owned() + &table(&rows));
+    if islands > 1 {
+        out += "\nNo chain of judgments joins the contestants of one table of strengths to those of another: they do not compare\n";
+    }
     out
 }

@@ -60,6 +60,14 @@ pub fn judge(
             "the trainer of {arm} writes no kto-eval-metrics.jsonl: its losses and first steps are not judged"
         )
     }));
+    if config.quality.enabled && drafts.is_empty() {
+        let named = if config.quality.metrics.is_empty() {
+            &baseline.records.plan.verdict.primary
+        } else {
+            &config.quality.metrics
+        };
+        notes.push(format!("no quality is judged: the baseline has no score of {}", named.join(", ")));
+    }
     let tests = tests(&bench, &drafts);
     bench.tail = config.alarm / tests.max(1) as f64;
     let mut findings = completion(&bench);

@@ -22,6 +22,7 @@ pub use finding::{Finding, Findings, Kind};
 pub use history::History;
 pub use judge::judge;
 pub use like::differences;
+pub use quality::check;
 pub use side::{REPEATS, Repeat, SESSION, Session, Side};
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! Scores on held-out suites, by the paired statistics: an arm of the candidate against the same arm of the
 //! baseline, example by example and seed by seed.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
+use super::config::Config;
 use super::finding::{Finding, Kind, amount};
 use super::judge::Bench;
+use super::side::Side;
+use crate::base::error::{Context, Result, unknown};
 use crate::record::{Direction, ExampleRow, ScoreRow};
 use crate::stats::gate::{Change, change};
 use crate::stats::table::Table;
-use crate::stats::{Components, Paired};
+use crate::stats::{Components, Interval, Paired};
+use crate::suite::METRICS;
 
 const BASELINE: &str = "baseline";
 const CANDIDATE: &str = "candidate";
@@ -24,6 +28,29 @@ pub(super) struct Draft {
     /// Values of the baseline that the candidate has none for, and how many the baseline has.
     lost: usize,
     of: usize,
+    /// The design with the lost ones as bad as can be; `None` where none is lost, or the metric has no worst value.
+    filled: Option<Paired>,
+}
+
+/// Whether the baseline has what the gate file names: a misspelt metric would be gated by nobody.
+///
+/// # Errors
+/// A metric to gate that the baseline has no directed score of; a tolerance of what is no metric.
+pub fn check(config: &Config, baseline: &Side) -> Result<()> {
+    let scores = &baseline.records.scores;
+    let directed: BTreeSet<&str> =
+        scores.iter().filter(|s| s.direction != Direction::Neutral).map(|s| s.metric.as_str()).collect();
+    let gated = || config.quality.metrics.iter().filter(|_| config.quality.enabled);
+    let directed: Vec<&str> = directed.into_iter().collect();
+    if let Some(name) = gated().find(|name| !directed.contains(&name.as_str())) {
+        let message = "`quality.metrics`: the baseline has no score with a better side of this name";
+        return Err(unknown("metric", name, &directed)).context(message);
+    }
+    let known: Vec<&str> = directed.iter().copied().chain(METRICS.iter().map(|m| m.name)).collect();
+    match config.quality.tolerances.keys().find(|name| !known.contains(&name.as_str())) {
+        Some(name) => Err(unknown("metric", name, &known)).context("`quality.tolerances`"),
+        None => Ok(()),
+    }
 }
 
 /// One draft an arm, suite and gated metric that the baseline has scores of.
@@ -38,38 +65,59 @@ pub(super) fn drafts(bench: &Bench) -> Vec<Draft> {
     for arm in bench.arms() {
         let (examples, scores) = side_by_side(bench, arm);
         let table = Table::new(&[], &examples, &scores);
+        let design = |table: &Table, score: &ScoreRow| {
+            let mut groups = table.groups().filter(|g| g.suite == score.suite && g.metric == score.metric);
+            groups.next().and_then(|g| g.pair(CANDIDATE, BASELINE)).map(|p| p.design)
+        };
         for score in b.scores.iter().filter(|s| s.arm == arm && s.subset == crate::suite::ALL) {
             let gated = score.direction != Direction::Neutral && named.contains(&score.metric);
             let known = |d: &Draft| d.arm == arm && d.suite == score.suite && d.metric == score.metric;
             if !gated || drafts.iter().any(known) {
                 continue;
             }
-            let group = table.groups().find(|g| g.suite == score.suite && g.metric == score.metric);
             let (lost, of) = lost(&examples, &score.suite, &score.metric);
+            let worst = worst(score).filter(|_| !lost.is_empty());
+            let filled = worst.and_then(|value| {
+                let fill = |e: &&ExampleRow| ExampleRow { arm: CANDIDATE.to_owned(), value, ..(*e).clone() };
+                let filled: Vec<ExampleRow> = examples.iter().cloned().chain(lost.iter().map(fill)).collect();
+                design(&Table::new(&[], &filled, &scores), score)
+            });
             drafts.push(Draft {
                 arm: arm.to_owned(),
                 suite: score.suite.clone(),
                 metric: score.metric.clone(),
                 unit: score.unit.clone(),
                 direction: score.direction,
-                design: group.and_then(|g| g.pair(CANDIDATE, BASELINE)).map(|p| p.design),
-                lost,
+                design: design(&table, score),
+                lost: lost.len(),
                 of,
+                filled,
             });
         }
     }
     drafts
 }
 
-/// Values of the baseline that the candidate has none for, under the same seed, and values of the baseline.
-fn lost(examples: &[ExampleRow], suite: &str, metric: &str) -> (usize, usize) {
-    let of = |side: &str| -> HashSet<(u64, &str)> {
+/// Rows of the baseline that the candidate has no value for, under the same seed, and how many the baseline has.
+fn lost<'e>(examples: &'e [ExampleRow], suite: &str, metric: &str) -> (Vec<&'e ExampleRow>, usize) {
+    let of = |side: &str| -> Vec<&ExampleRow> {
         let wanted = |e: &&ExampleRow| e.arm == side && e.suite == suite && e.metric == metric;
-        let rows = examples.iter().filter(wanted).filter(|e| e.value.is_finite());
-        rows.map(|e| (e.seed, e.example.as_str())).collect()
+        examples.iter().filter(wanted).filter(|e| e.value.is_finite()).collect()
     };
     let baseline = of(BASELINE);
-    (baseline.difference(&of(CANDIDATE)).count(), baseline.len())
+    let known: HashSet<(u64, &str)> =
+        of(CANDIDATE).into_iter().map(|e| (e.seed, e.example.as_str())).collect();
+    let all = baseline.len();
+    (baseline.into_iter().filter(|e| !known.contains(&(e.seed, e.example.as_str()))).collect(), all)
+}
+
+/// The worst value that a metric can have; `None` where there is none.
+fn worst(score: &ScoreRow) -> Option<f64> {
+    match (score.unit.as_str(), score.direction) {
+        ("share", Direction::Higher) => Some(0.0),
+        ("share", Direction::Lower) => Some(1.0),
+        _ => None,
+    }
 }
 
 impl Draft {
@@ -121,23 +169,27 @@ pub(super) fn judge(bench: &Bench, draft: &Draft) -> Finding {
         return finding;
     }
     let Some(design) = draft.design.as_ref().filter(|d| d.clusters() > 1) else { return finding };
-    // Three seeds that each lose one answer agree to the bit and show no spread: no less than coins would.
-    let law = Components::law(design).at_least(design.coin_variance());
-    let (mean, seeds) = (law.difference, design.seeds());
-    // The critical value of the conservative p: its size holds at the small levels that many tests ask for.
-    let half = match law.variance() > 0.0 {
-        true => law.critical(2.0 * bench.tail) * law.standard_error(),
-        false => 0.0,
+    let judged = |interval: Interval| {
+        let lower = draft.direction == Direction::Lower;
+        let (worst, best) =
+            if lower { (-interval.high, -interval.low) } else { (interval.low, interval.high) };
+        change(worst, best, tolerance)
     };
-    let (low, high) = (mean - half, mean + half);
-    let lower = draft.direction == Direction::Lower;
-    let (worst, best) = if lower { (-high, -low) } else { (low, high) };
-    let judged = change(worst, best, tolerance);
+    let cleared = |change: Change| matches!(change, Change::Pass | Change::Improved);
+    let (mean, seeds) = (design.difference(), design.seeds());
+    let interval = interval(design, bench.tail);
+    let Interval { low, high } = interval;
+    // What the candidate has no value for may be what it has become bad at: the rest clears it only where it would
+    // have passed had it done as badly as can be there.
+    let at_worst = draft.filled.as_ref().map(|d| judged(self::interval(d, bench.tail)));
+    let known = match judged(interval) {
+        kept if draft.lost > 0 && cleared(kept) => at_worst.filter(|c| cleared(*c)),
+        kept => Some(kept),
+    };
     // One seed speaks of two checkpoints, not of two trainers: it may clear, never accuse.
-    let few = seeds < 2 && matches!(judged, Change::Regressed | Change::Improved);
-    // What the candidate has no value for may be what it has become bad at: the rest cannot clear it.
-    let partial = draft.lost > 0 && matches!(judged, Change::Pass | Change::Improved);
-    finding.verdict = if few || partial { Change::Inconclusive } else { judged };
+    let few = seeds < 2 && matches!(known, Some(Change::Regressed | Change::Improved));
+    let partial = known.is_none();
+    finding.verdict = known.filter(|_| !few).unwrap_or(Change::Inconclusive);
     finding.baseline = Some(design.mean_b());
     finding.candidate = Some(design.mean_a());
     finding.change = Some(mean);
@@ -148,9 +200,10 @@ pub(super) fn judge(bench: &Bench, draft: &Draft) -> Finding {
         Change::Inconclusive => "; more seeds or prompts would narrow it",
         _ => "",
     };
+    let at_worst = if cleared(finding.verdict) { ", which would pass were they the worst" } else { "" };
     let missing = match draft.lost {
         0 => String::new(),
-        n => format!("; {n} of the baseline's {} values have none in the candidate", draft.of),
+        n => format!("; {n} of the baseline's {} values have none in the candidate{at_worst}", draft.of),
     };
     finding.words = format!(
         "{name}: {} ({} to {}; {seeds} seeds, {} prompts), tolerance {tolerance} {}{missing}{hint}",
@@ -161,6 +214,18 @@ pub(super) fn judge(bench: &Bench, draft: &Draft) -> Finding {
         draft.unit
     );
     finding
+}
+
+/// Of the mean gain, at the one-sided level `tail`.
+fn interval(design: &Paired, tail: f64) -> Interval {
+    // Three seeds that each lose the same number of answers show no spread: no less than coins would.
+    let law = Components::law(design).at_least(design.coin_variance());
+    // The critical value of the conservative p: its size holds at the small levels that many tests ask for.
+    let half = match law.variance() > 0.0 {
+        true => law.critical(2.0 * tail) * law.standard_error(),
+        false => 0.0,
+    };
+    Interval { low: law.difference - half, high: law.difference + half }
 }
 
 /// JSON has no infinity.

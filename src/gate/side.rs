@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::baseline;
 use crate::base::error::{Context, HintExt, Result, anyhow};
+use crate::plan::Budget;
 use crate::record::{Records, RunRow, files};
 
 /// Folder of the repeats in a side's folder.
@@ -56,10 +57,12 @@ impl Side {
         self.records.runs.iter().find(|r| r.arm == arm && r.seed == seed)
     }
 
-    /// Whether the arm's runs give the same numbers each time: this engine on a CPU.
+    /// Whether the arm's runs give the same numbers each time: this engine on a CPU, unless the budget is in seconds
+    /// (learning rates follow the clock there).
     pub fn deterministic(&self, arm: &str) -> bool {
         let external = self.records.plan.arms.iter().any(|a| a.name == arm && a.trainer.is_some());
-        !external && self.records.environment.device == "cpu"
+        let timed = matches!(self.records.plan.budget, Budget::Seconds(_));
+        !external && !timed && self.records.environment.device == "cpu"
     }
 }
 

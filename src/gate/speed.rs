@@ -3,6 +3,7 @@
 use super::finding::{Finding, Kind, amount, short};
 use super::judge::Bench;
 use super::side::{Repeat, Side};
+use crate::plan::Budget;
 use crate::record::{Direction, RunRow, Status};
 use crate::stats::distribution::t_quantile;
 use crate::stats::gate::{Change, Ratio, ratio};
@@ -24,7 +25,8 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
     let counted = told(bench.baseline) && told(bench.candidate);
     let unit = match (throughput, counted) {
         (true, true) => "tokens/s",
-        // A trainer that does not say how many tokens it saw (on one side): budgets are the same, so runs per time are.
+        // A trainer that does not say how many tokens it saw (on one side): budgets are the same, so runs per time are,
+        // unless the budget is the time.
         (true, false) => "runs/s",
         (false, _) => "MiB",
     };
@@ -53,6 +55,12 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
         finding.words = format!(
             "{what} of {arm}: the sides were not measured turn about (`kto-eval gate measure` does), and times of \
              different hours do not compare"
+        );
+        return finding;
+    }
+    if throughput && !counted && matches!(b.records.plan.budget, Budget::Seconds(_)) {
+        finding.words = format!(
+            "{what} of {arm}: the budget is in seconds, and the trainer does not say how many tokens it saw"
         );
         return finding;
     }

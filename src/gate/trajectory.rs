@@ -191,7 +191,7 @@ fn spread(b: &[f64]) -> f64 {
 
 /// Whether a difference of the full runs is one of the programs, not of two runs.
 enum Again {
-    /// This engine on a CPU repeats bit for bit: any difference is one of the programs.
+    /// Both sides repeat bit for bit ([`super::side::Side::deterministic`]): any difference is one of the programs.
     Exact,
     /// The share of it that comes again in rounds turn about (1: all), with its interval and the rounds.
     Share(Interval, usize),

@@ -9,7 +9,6 @@ use crate::record::{
     JudgmentRow, Records, SENTINEL, SampleRow, StrengthRow, WinRateRow, counted, replace_contests,
 };
 use crate::stats::winrate::{Judgment, bradley_terry, length_controlled, win_rate};
-use crate::suite::estimate;
 
 /// Resamples of the intervals of strengths.
 const RESAMPLES: usize = 1000;
@@ -115,7 +114,7 @@ fn win_rates(
         let preferences: Vec<f64> = valid.iter().filter_map(|j| j.preference).collect();
         let prompts: Vec<String> = valid.iter().map(|j| prompt(j)).collect();
         let clusters: Vec<&str> = prompts.iter().map(String::as_str).collect();
-        let raw = win_rate(&preferences);
+        let raw = win_rate(&preferences, &clusters);
         let differences: Vec<f64> =
             valid.iter().map(|j| j.baseline_length as f64 - j.candidate_length as f64).collect();
         // A sentinel's length is its trick: the question is put for those that answer.
@@ -127,7 +126,7 @@ fn win_rates(
             n: valid.len() as u64,
             prompts: clusters.iter().collect::<BTreeSet<_>>().len() as u64,
             win_rate: raw.rate,
-            standard_error: estimate::mean(&preferences, &clusters).standard_error,
+            standard_error: raw.standard_error,
             wins: raw.wins as u64,
             losses: raw.losses as u64,
             ties: raw.ties as u64,

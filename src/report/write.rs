@@ -50,8 +50,8 @@ pub(super) fn render(input: &Input) -> Result<Rendered> {
     Ok(Rendered { drawings, figures, files })
 }
 
-/// Writes `report.md`, `report.html`, `report.json`, `charts/` and `tables/` into `dir`; charts of an
-/// earlier report go. The same records give the same bytes.
+/// Writes `report.md`, `report.html`, `report.json`, `charts/` and `tables/` into `dir`; charts of the
+/// report that was there go. The same records give the same bytes.
 ///
 /// # Errors
 /// Where the folder cannot be written to.
@@ -62,11 +62,12 @@ pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
         let made = fs::create_dir_all(&path).with_context(|| format!("creating {}", path.display()));
         made.hint("the report is written beside the records; give a folder that can be written to")?;
     }
-    for (name, text) in &rendered.files {
-        put(&dir.join(name), text.as_bytes())?;
-    }
+    // Before the list of them is overwritten.
     for stray in strays(&rendered.drawings, dir) {
         fs::remove_file(&stray).with_context(|| format!("deleting {}", stray.display()))?;
+    }
+    for (name, text) in &rendered.files {
+        put(&dir.join(name), text.as_bytes())?;
     }
     for drawing in &rendered.drawings {
         put(&dir.join(format!("charts/{}.png", drawing.name)), &png::rasterise(&drawing.svg)?)?;
@@ -80,14 +81,17 @@ pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
     })
 }
 
-/// Charts in `dir` that an earlier report left there, by name.
+/// Charts that the `report.json` in `dir` names and that are none of these drawings, by name. What else lies among the
+/// charts is somebody's own.
 pub(super) fn strays(drawings: &[Drawing], dir: &Path) -> Vec<PathBuf> {
-    let entries = fs::read_dir(dir.join("charts")).into_iter().flatten().flatten();
-    let stray = |path: &PathBuf| {
-        let chart = path.extension().is_some_and(|e| e == "svg" || e == "png");
-        chart && !drawings.iter().any(|d| path.file_stem().is_some_and(|name| name == d.name.as_str()))
-    };
-    let mut found: Vec<PathBuf> = entries.map(|e| e.path()).filter(stray).collect();
+    let text = fs::read_to_string(dir.join("report.json")).unwrap_or_default();
+    let figures: Value = serde_json::from_str(&text).unwrap_or_default();
+    let charts = figures["charts"].as_array().into_iter().flatten();
+    let plain = |name: &&str| !name.contains(['/', '\\']);
+    let gone = |name: &&str| !drawings.iter().any(|d| d.name == *name);
+    let names = charts.filter_map(|chart| chart["name"].as_str()).filter(plain).filter(gone);
+    let files = names.flat_map(|name| ["png", "svg"].map(|form| dir.join(format!("charts/{name}.{form}"))));
+    let mut found: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
     found.sort();
     found
 }

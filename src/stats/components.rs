@@ -2,6 +2,9 @@
 
 use super::{Law, Paired};
 
+/// Cells that lie no further apart than this share of their mean are equal but for rounding.
+const ROUNDING: f64 = 1e-9;
+
 /// Variance components of the crossed random-effects model (every seed sees the same prompts)
 ///
 /// d_sc = θ + S_s + P_c + ε_sc,  Var(θ̂) = σ²_seed/S + σ²_prompt/C + σ²_resid/(S C),
@@ -18,6 +21,8 @@ pub struct Components {
     /// σ²_prompt; with one seed it holds the residual too.
     pub prompt: f64,
     pub residual: f64,
+    /// Every value is 0, ½ or 1.
+    pub graded: bool,
 }
 
 impl Components {
@@ -36,6 +41,7 @@ impl Components {
             seed: seed.max(0.0),
             prompt: prompt.max(0.0),
             residual: squares.residual,
+            graded: design.graded(),
         }
     }
 
@@ -43,6 +49,10 @@ impl Components {
     ///
     /// The part that only seeds can show is estimated by the spread of the seed means, on S − 1 degrees of
     /// freedom: A = MS_seed/(S C), expectation σ²_seed/S + σ²_resid/(S C). The rest is B = σ²_prompt/C.
+    ///
+    /// Seeds that each lose a few answers, not the same ones but as many, show neither spread. So A + B is no less than
+    /// Σ (y − ȳ)²/(S C)², the variance were every cell a draw of its own. Its expectation is below Var(θ̂) whatever the
+    /// components; it is 0 where all cells are equal, and never binds with one seed.
     pub fn law(design: &Paired) -> Law {
         Self::law_of(&design.influence(), design.seeds(), design.clusters())
     }
@@ -51,16 +61,22 @@ impl Components {
     pub fn law_of(y: &[f64], s: usize, c: usize) -> Law {
         let squares = Squares::of(y, s, c);
         let cells = (s * c) as f64;
+        let mean = y.iter().sum::<f64>() / cells;
+        let total: f64 = y.iter().map(|v| (v - mean).powi(2)).sum();
         let (between_seeds, between_prompts) = match s {
             1 => (0.0, squares.prompt / c as f64),
             _ => (squares.seed / cells, (squares.prompt - squares.residual).max(0.0) / cells),
         };
-        Law {
-            difference: y.iter().sum::<f64>() / cells,
+        let law = Law {
+            difference: mean,
             between_seeds,
             between_prompts,
             seed_df: s.saturating_sub(1) as f64,
             prompt_df: c.saturating_sub(1) as f64,
+        };
+        match total <= cells * (ROUNDING * mean).powi(2) {
+            true => Law { between_seeds: 0.0, between_prompts: 0.0, ..law },
+            false => law.at_least(total / (cells * cells)),
         }
     }
 
@@ -120,6 +136,21 @@ mod tests {
         assert!((squares.seed - 13.5).abs() < 1e-12);
         assert!((squares.prompt - 6.5).abs() < 1e-12);
         assert!((squares.residual - 1.5).abs() < 1e-12);
+    }
+
+    #[test]
+    fn seeds_that_lose_other_answers_are_no_certainty_and_equal_cells_are() {
+        // Row means are equal, and MS_prompt = 0.97/99 lies below MS_resid = 2/198.
+        let mut y = vec![0.0; 300];
+        for i in [3, 150, 297] {
+            y[i] = -1.0;
+        }
+        let law = Components::law_of(&y, 3, 100);
+        assert!((law.variance() - 2.97 / 9e4).abs() < 1e-15, "{law:?}");
+        assert!((0.05..0.15).contains(&law.p()) && law.interval(0.05).contains(0.0), "{law:?} {}", law.p());
+        // 0.1 has no exact binary form: the mean of fifteen is off in the last place.
+        let equal = Components::law_of(&[0.1; 15], 3, 5);
+        assert_eq!((equal.variance(), equal.p()), (0.0, 0.5f64.powi(4)));
     }
 
     #[test]

@@ -28,6 +28,12 @@ pub struct Law {
     pub prompt_df: f64,
 }
 
+/// Where nothing differs: were a share `margin` of prompts to differ, this is how often `prompts` of them would all agree.
+/// Of values that are right or wrong no p of equivalence is smaller: a few that differ say no more than none.
+pub(super) fn agreement(margin: f64, prompts: f64) -> f64 {
+    (1.0 - margin.clamp(0.0, 1.0)).powf(prompts)
+}
+
 impl Law {
     pub fn variance(&self) -> f64 {
         self.between_seeds + self.between_prompts
@@ -77,7 +83,8 @@ impl Law {
     ///
     /// The Behrens-Fisher generalised p-value (Tsui & Weerahandi 1989):
     /// p = E[2 P(T_{C−1} > |θ̂|/√(Â/G + B̂))] over G ~ χ²_ν/ν. Its size stays below α at every α, also at the
-    /// small ones that Holm asks for, where an approximate t is too free.
+    /// small ones that Holm asks for, where an approximate t is too free. Where Â is far above B̂ > 0 the t of the interval
+    /// is the stricter one: the larger p of the two is given.
     pub fn p(&self) -> f64 {
         if self.variance() <= 0.0 {
             return if self.difference == 0.0 { 1.0 } else { self.p_without_spread() };
@@ -89,9 +96,7 @@ impl Law {
     pub fn p_equivalence(&self, margin: f64) -> f64 {
         let gap = margin - self.difference.abs();
         if self.variance() <= 0.0 {
-            // Nothing varied: were a share `margin` of prompts to differ, C of them would all agree this often.
-            let agree = (1.0 - margin.clamp(0.0, 1.0)).powf(self.prompt_df + 1.0);
-            return if gap <= 0.0 { 1.0 } else { agree };
+            return if gap <= 0.0 { 1.0 } else { agreement(margin, self.prompt_df + 1.0) };
         }
         if gap >= 0.0 { self.upper_tail(gap) } else { 1.0 - self.upper_tail(-gap) }
     }
@@ -120,7 +125,8 @@ impl Law {
             let spread = (self.between_seeds / g + self.between_prompts).sqrt();
             w * t_upper(x / spread, self.prompt_tail_df())
         };
-        nodes.iter().map(tail).sum()
+        let generalised: f64 = nodes.iter().map(tail).sum();
+        generalised.max(t_upper(x / self.standard_error(), self.degrees_of_freedom()))
     }
 
     /// With B̂ = 0 the prompts add no uncertainty of their own.
@@ -175,6 +181,26 @@ mod tests {
                 for alpha in [0.05, 0.01] {
                     let (_, size) = exact(nu, w, alpha);
                     assert!(size <= alpha * 1.001 && size > alpha * 0.05, "ν {nu}, w {w}, α {alpha}: {size}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_difference_that_p_finds_lies_outside_the_interval() {
+        for nu in [1.0, 2.0, 4.0, 9.0, 20.0] {
+            for odds in [0.01, 0.03, 0.1, 0.2, 0.3, 0.5, 1.0, 3.0, 10.0] {
+                for (alpha, prompt_df) in [(0.05, 99.0), (0.01, 99.0), (0.05, 1e9), (0.001, 30.0)] {
+                    let law = Law {
+                        difference: 0.0,
+                        between_seeds: 1.0,
+                        between_prompts: odds,
+                        seed_df: nu,
+                        prompt_df,
+                    };
+                    let law =
+                        Law { difference: law.critical(alpha) * law.standard_error() * 1.000_001, ..law };
+                    assert!(law.p() <= alpha && !law.interval(alpha).contains(0.0), "{alpha} {law:?}");
                 }
             }
         }

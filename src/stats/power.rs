@@ -1,6 +1,7 @@
 //! What a design can find, and what would settle a comparison that it cannot.
 
 use super::distribution::t_quantile;
+use super::law::agreement;
 use super::{Components, Law};
 
 /// Probability with which a true difference shall be found.
@@ -43,8 +44,9 @@ pub fn settling(parts: &Components, difference_alpha: f64, equivalence_alpha: f6
         }
         let one_sided = law.critical(2.0 * equivalence_alpha);
         let slack = t_quantile(1.0 - POWER, law.degrees_of_freedom());
+        let shown = !parts.graded || agreement(margin, clusters as f64) <= equivalence_alpha;
         detectable(&law, difference_alpha).is_some_and(|d| d <= effect)
-            || (one_sided + slack) * law.standard_error() <= margin - effect
+            || shown && (one_sided + slack) * law.standard_error() <= margin - effect
     };
     let seeds_enough = |s: usize| enough(parts.forecast(s, parts.clusters), parts.clusters);
     let prompts_enough = |c: usize| enough(parts.forecast(parts.seeds, c), c);
@@ -72,7 +74,7 @@ mod tests {
     use super::*;
 
     fn parts(seed: f64, prompt: f64, residual: f64) -> Components {
-        Components { seeds: 3, clusters: 400, difference: 0.02, seed, prompt, residual }
+        Components { seeds: 3, clusters: 400, difference: 0.02, seed, prompt, residual, graded: false }
     }
 
     #[test]
@@ -98,5 +100,12 @@ mod tests {
         assert_eq!(settled(0.05), Settling { seeds: None, prompts: Some(149) });
         assert_eq!(settled(0.01), Settling { seeds: None, prompts: Some(228) });
         assert_eq!(detectable(&same.forecast(3, 100), 0.05), None);
+        // Of right and wrong, a few answers that differ want no fewer.
+        let few = Components { residual: 1e-4, ..same };
+        let wanted = |graded| {
+            let few = Components { graded, clusters: 100, ..few };
+            settling(&few, 0.05, 0.05, 0.02).prompts
+        };
+        assert_eq!((wanted(false), wanted(true)), (Some(101), Some(149)));
     }
 }

@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::bootstrap::two_level;
+use super::law::agreement;
 use super::mcnemar;
 use super::permutation::flip_prompts;
 use super::power::{detectable, settling};
@@ -57,8 +58,8 @@ pub fn verdicts_among(
     judge(drafts, spec, invalid)
 }
 
-/// Pairs to compare: every two trained arms of the plan, whether or not they have rows (a missing arm is
-/// said to be missing), then each of them with the base where both have rows.
+/// Pairs to compare: every two trained arms of the plan, then each of them with the base where that has rows. A trained arm
+/// without rows is said to be missing.
 fn pairs<'t>(
     table: &'t Table,
     group: &Group<'t>,
@@ -76,7 +77,7 @@ fn pairs<'t>(
     }
     pairs.retain(|(a, b)| asked(a, b));
     if present.contains(&BASE_ARM) || group.even_base() {
-        pairs.extend(trained.iter().filter(|a| present.contains(a)).map(|a| (*a, BASE_ARM)));
+        pairs.extend(trained.iter().map(|a| (*a, BASE_ARM)));
     }
     pairs
 }
@@ -115,7 +116,8 @@ impl<'a> Draft<'a> {
             true => Family::Primary,
             false => Family::Secondary,
         };
-        let absent: Vec<&str> = [a, b].into_iter().filter(|arm| !group.arms().any(|x| x == *arm)).collect();
+        let stands = |arm: &str| group.arms().any(|x| x == arm) || (arm == BASE_ARM && group.even_base());
+        let absent: Vec<&str> = [a, b].into_iter().filter(|arm| !stands(arm)).collect();
         let missing = match absent.as_slice() {
             [] => format!("{a} and {b} have fewer than two prompts in common"),
             [one] => format!("{one} has no scores"),
@@ -143,6 +145,10 @@ impl Measured {
         let design = &pairing.design;
         let law = Components::law(design);
         let (resamples, seed) = (spec.resamples, spec.seed);
+        let least = match design.graded() {
+            true => agreement(spec.equivalence_margin, design.clusters() as f64),
+            false => 0.0,
+        };
         Self {
             p_permutation: flip_prompts(design, resamples, seed),
             p_mcnemar: mcnemar::of_design(design),
@@ -150,7 +156,7 @@ impl Measured {
             parts: Components::of(&pairing.design),
             interval: law.interval(spec.alpha),
             p: law.p(),
-            p_equivalence: law.p_equivalence(spec.equivalence_margin),
+            p_equivalence: law.p_equivalence(spec.equivalence_margin).max(least),
             law,
             pairing,
         }

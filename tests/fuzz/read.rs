@@ -188,7 +188,7 @@ pub fn records(place: &Place, input: &[u8]) {
 }
 
 pub fn judgments(_: &Place, input: &[u8]) {
-    if let Some(parsed) = said(winrate::parse(&lossy(input))) {
+    if let Some(parsed) = said(winrate::parse(&lossy(input), None)) {
         assert!(parsed.judgments.iter().all(|j| (0.0..=1.0).contains(&j.preference)));
     }
 }

@@ -5,6 +5,7 @@ mod world;
 
 use self::world::{Law, QUIET, Sides, World};
 use super::*;
+use crate::plan::Budget;
 use crate::record::{RunRow, Status};
 use crate::stats::gate::Change;
 
@@ -234,11 +235,88 @@ fn examples_that_the_candidate_has_no_value_for_do_not_pass() {
         (found.verdict, found.words)
     };
     assert_eq!(judged(|_| false).0, Change::Pass);
+    // Two of 2,000 answers: as bad as can be, a loss of a tenth of a point.
+    let world = World { prompts: 400, ..world };
+    let few = |metric: Option<&str>| {
+        let (mut b, mut c) = sides(world, |_| {});
+        c.records.examples = b.records.examples.clone();
+        for i in [3, 905] {
+            c.records.examples[i].value = f64::NAN;
+        }
+        if let Some(unit) = metric {
+            b.records.scores.iter_mut().for_each(|s| s.unit = unit.to_owned());
+        }
+        let found = find(&default(&b, &c), "quality/kto/heldout/reward_accuracy").clone();
+        (found.verdict, found.words)
+    };
+    let (verdict, words) = few(None);
+    assert!(verdict == Change::Pass && words.contains("would pass were they the worst"), "{words}");
+    let (verdict, words) = few(Some("reward"));
+    assert!(verdict == Change::Inconclusive && words.contains("2 of the baseline's 2000"), "{words}");
     let (verdict, words) = judged(|i| i % 5 < 2);
     assert_eq!(verdict, Change::Inconclusive);
     assert!(words.contains("120 of the baseline's 300 values have none in the candidate"), "{words}");
     let (verdict, words) = judged(|_| true);
     assert!(verdict == Change::Regressed && words.contains("no value of any"), "{words}");
+}
+
+#[test]
+fn a_gate_file_names_metrics_that_there_are() {
+    let (b, c) = sides(World { prompts: 20, ..QUIET }, |_| {});
+    let said = |text: &str| {
+        let config = Config::parse(text, "gate.toml").unwrap();
+        check(&config, &b).map_err(|e| crate::base::error::render(&e))
+    };
+    let wrong = said("[quality]\nmetrics = [\"reward_acuracy\"]\n").unwrap_err();
+    assert!(
+        wrong.contains("`reward_acuracy`") && wrong.contains("did you mean `reward_accuracy`?"),
+        "{wrong}"
+    );
+    let wrong = said("[quality.tolerances]\nmargn = 0.1\n").unwrap_err();
+    assert!(wrong.contains("quality.tolerances") && wrong.contains("did you mean `margin`?"), "{wrong}");
+    // A tolerance of a metric that this baseline has no score of may be another plan's.
+    for fine in ["[quality]\nmetrics = [\"reward_accuracy\"]\ntolerances = { margin = 0.1 }\n", ""] {
+        assert_eq!(said(fine), Ok(()));
+    }
+    let mut unscored = b.clone();
+    unscored.records.plan.verdict.primary = vec!["accuracy".to_owned()];
+    let found = default(&unscored, &c);
+    assert!(
+        found.notes.iter().any(|n| n.contains("no quality is judged") && n.contains("accuracy")),
+        "{:?}",
+        found.notes
+    );
+}
+
+/// Learning rates follow the clock there: no two runs are the same, and runs per second say nothing.
+#[test]
+fn a_budget_in_seconds_repeats_nothing_and_times_nothing() {
+    let own = |side: &mut Side| {
+        side.records.plan.arms.iter_mut().for_each(|a| a.trainer = None);
+        side.repeats.clear();
+    };
+    let verdict = |budget: Budget, seconds: bool| {
+        let (mut b, mut c) = sides(World { trainer: Law::None, ..QUIET }, |c| {
+            c.records.steps.iter_mut().for_each(|s| s.learning_rate *= 1.2);
+        });
+        own(&mut b);
+        own(&mut c);
+        (b.records.plan.budget, c.records.plan.budget) = (budget, budget);
+        let verdict = find(&default(&b, &c), "trajectory/kto").verdict;
+        assert_eq!(b.deterministic("kto"), !seconds);
+        verdict
+    };
+    assert_eq!(verdict(Budget::Tokens(1000), false), Change::Regressed);
+    assert_eq!(verdict(Budget::Seconds(60.0), true), Change::Inconclusive);
+    let (mut b, mut c) = sides(World { speed: 0.5, ..QUIET }, |_| {});
+    for side in [&mut b, &mut c] {
+        side.records.plan.budget = Budget::Seconds(60.0);
+        let runs = side.repeats.iter_mut().flat_map(|r| &mut r.runs).chain(&mut side.records.runs);
+        runs.for_each(|r| (r.policy_tokens, r.tokens_per_second) = (0, 0.0));
+    }
+    let found = default(&b, &c);
+    let speed = find(&found, "throughput/kto");
+    assert!(speed.verdict == Change::Inconclusive && speed.words.contains("in seconds"), "{}", speed.words);
 }
 
 #[test]

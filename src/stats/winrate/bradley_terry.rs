@@ -15,13 +15,14 @@ pub struct Strength {
     pub strength: f64,
     /// Bootstrap over prompts (all judgments of an id together).
     pub interval: Interval,
+    /// Strengths compare within an island, the contestants that a chain of judgments joins; numbered from 0, by name.
+    pub island: usize,
 }
 
 /// Half a win each way in every pair that met: keeps an unbeaten contestant's strength finite.
 const PRIOR: f64 = 0.5;
 
-/// Strengths by name. A tie counts half a win to each side. Contestants that no chain of judgments joins are
-/// not comparable; each island has the mean 0.
+/// Strengths by name. A tie counts half a win to each side. Each island has the mean 0.
 pub fn bradley_terry(judgments: &[Judgment], resamples: usize, alpha: f64, seed: u64) -> Vec<Strength> {
     let names = contestants(judgments);
     let all: Vec<(usize, usize, f64)> = battles(judgments, &names).collect();
@@ -41,10 +42,12 @@ pub fn bradley_terry(judgments: &[Judgment], resamples: usize, alpha: f64, seed:
     let everyone: Vec<usize> = (0..ids.len()).collect();
     let strengths = fitted(&everyone);
     let intervals = percentiles(ids.len(), resamples, alpha, seed, names.len(), fitted);
+    let islands: BTreeSet<usize> = met.island.iter().copied().collect();
     let row = |(k, name): (usize, &&str)| Strength {
         name: (*name).into(),
         strength: strengths[k],
         interval: intervals[k],
+        island: islands.range(..met.island[k]).count(),
     };
     names.iter().enumerate().map(row).collect()
 }
@@ -137,6 +140,7 @@ mod tests {
         let of = |name: &str| found.iter().find(|s| s.name == name).unwrap();
         assert!(["a", "b", "c"].map(|n| of(n).strength).iter().sum::<f64>().abs() < 1e-6);
         assert!((of("d").strength + of("e").strength).abs() < 1e-6);
+        assert_eq!(found.iter().map(|s| s.island).collect::<Vec<_>>(), [0, 0, 0, 1, 1]);
         // ln 9: four wins and half a one against half a one.
         assert!((of("d").strength - of("e").strength - 9f64.ln()).abs() < 1e-6, "{found:?}");
         // A resample that lacks c's prompt sets it level with a, never elsewhere.

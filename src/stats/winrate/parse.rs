@@ -1,9 +1,11 @@
 //! Reads judgments: AlpacaEval's `annotations.json`, or JSON lines.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::Judgment;
-use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure};
+use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure, unknown};
 
 const FORMS: &str = "a JSON list of AlpacaEval annotations (preference 1 to 2, output_1, output_2, generator_1, \
                      generator_2), or JSON lines {id, candidate, baseline, preference 0 to 1, candidate_length, \
@@ -12,15 +14,26 @@ const FORMS: &str = "a JSON list of AlpacaEval annotations (preference 1 to 2, o
 /// Judgments of a file's text. A text that begins with `[` is AlpacaEval's list, where preference 1 is a win
 /// of `generator_1` (the baseline), 2 of `generator_2` (the candidate), 1.5 or 0 a tie, and null (the judge
 /// gave no answer) is left out, as the official package does. Anything else is read as JSON lines, where null is
-/// left out too: `judgments.jsonl` of a comparison is such a file.
+/// left out too: `judgments.jsonl` of a comparison is such a file. Its rows name their suite, and examples of two suites may
+/// have one id: only those of `suite` are given.
 ///
 /// # Errors
-/// With the line (JSON lines) or the number of the annotation.
-pub fn parse(text: &str) -> Result<Parsed> {
+/// With the line (JSON lines) or the number of the annotation. A file of several suites where none is named.
+pub fn parse(text: &str, suite: Option<&str>) -> Result<Parsed> {
     let text = text.trim_start_matches('\u{feff}');
     let rows = if text.trim_start().starts_with('[') { annotations(text)? } else { lines(text)? };
+    let suites: BTreeSet<String> = rows.iter().map(|row| row.suite.clone()).collect();
+    let known: Vec<&str> = suites.iter().map(String::as_str).collect();
+    if let Some(name) = suite.filter(|name| !suites.contains(*name)) {
+        return Err(unknown("suite", name, &known));
+    }
+    if suite.is_none() && known.len() > 1 {
+        return Err(anyhow!("the file holds judgments of several suites: {}", known.join(", ")))
+            .hint(format!("each has win rates of its own: --suite {}", known[known.len() - 1]));
+    }
+    let rows: Vec<Row> = rows.into_iter().filter(|row| suite.is_none_or(|name| row.suite == name)).collect();
     let all = rows.len();
-    let judgments: Vec<Judgment> = rows.into_iter().flatten().collect();
+    let judgments: Vec<Judgment> = rows.into_iter().filter_map(|row| row.judgment).collect();
     if judgments.is_empty() {
         let what = if all == 0 { "no judgments" } else { "no valid judgment" };
         return Err(anyhow!("{what} in the file")).hint(format!("it takes {FORMS}"));
@@ -36,12 +49,20 @@ pub struct Parsed {
     pub invalid: usize,
 }
 
-fn annotations(text: &str) -> Result<Vec<Option<Judgment>>> {
+struct Row {
+    /// Empty where the row names none.
+    suite: String,
+    /// `None`: the judge gave no valid answer.
+    judgment: Option<Judgment>,
+}
+
+fn annotations(text: &str) -> Result<Vec<Row>> {
     let rows: Vec<Value> = serde_json::from_str(text).context("reading AlpacaEval annotations")?;
     let mut judgments = Vec::with_capacity(rows.len());
     for (k, row) in rows.iter().enumerate() {
         let read = annotation(row, k).with_context(|| format!("annotation {}", k + 1));
-        judgments.push(read.hint(format!("the file takes {FORMS}"))?);
+        let judgment = read.hint(format!("the file takes {FORMS}"))?;
+        judgments.push(Row { suite: String::new(), judgment });
     }
     Ok(judgments)
 }
@@ -67,11 +88,12 @@ fn annotation(row: &Value, k: usize) -> Result<Option<Judgment>> {
     }))
 }
 
-fn lines(text: &str) -> Result<Vec<Option<Judgment>>> {
+fn lines(text: &str) -> Result<Vec<Row>> {
     let filled = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
     let read = |(k, line): (usize, &str)| {
         let row: Result<Value> = serde_json::from_str(line).map_err(Into::into);
-        let read = row.and_then(|row| judgment(&row));
+        let suite = |row: &Value| row.get("suite").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let read = row.and_then(|row| Ok(Row { suite: suite(&row), judgment: judgment(&row)? }));
         read.with_context(|| format!("line {}", k + 1)).hint(format!("the file takes {FORMS}"))
     };
     filled.map(read).collect()

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{LengthControl, Strength, bradley_terry, length_controlled};
+use crate::suite::estimate;
 
 /// One pairwise judgment. Lengths are in characters.
 #[derive(Clone, Debug, PartialEq)]
@@ -21,7 +22,8 @@ pub struct Judgment {
 pub struct WinRate {
     /// Mean preference: win + half tie.
     pub rate: f64,
-    /// Sample standard deviation (n − 1) of the preferences over √n, as AlpacaEval reports it.
+    /// Clustered by prompt. With one judgment a prompt that is the sample standard deviation (n − 1) of the preferences
+    /// over √n, as AlpacaEval reports it.
     pub standard_error: f64,
     pub wins: usize,
     pub losses: usize,
@@ -38,15 +40,13 @@ pub struct WinRates {
     pub length_controlled: Option<LengthControl>,
 }
 
-/// Raw win rate of preferences in [0, 1].
-pub fn win_rate(preferences: &[f64]) -> WinRate {
-    let n = preferences.len() as f64;
-    let rate = preferences.iter().sum::<f64>() / n;
-    let squares: f64 = preferences.iter().map(|p| (p - rate).powi(2)).sum();
+/// Raw win rate of preferences in [0, 1], each on one of `prompts` (several seeds answer the same).
+pub fn win_rate(preferences: &[f64], prompts: &[&str]) -> WinRate {
+    let mean = estimate::mean(preferences, prompts);
     let count = |holds: fn(f64) -> bool| preferences.iter().filter(|p| holds(**p)).count();
     WinRate {
-        rate,
-        standard_error: (squares / (n - 1.0) / n).sqrt(),
+        rate: mean.value,
+        standard_error: mean.standard_error,
         wins: count(|p| p > 0.5),
         losses: count(|p| p < 0.5),
         ties: count(|p| p == 0.5),
@@ -67,12 +67,13 @@ pub fn winrate_file(
     }
     let rates = pairs.into_iter().map(|((candidate, baseline), judged)| {
         let preferences: Vec<f64> = judged.iter().map(|j| j.preference).collect();
+        let prompts: Vec<&str> = judged.iter().map(|j| j.id.as_str()).collect();
         let differences: Option<Vec<f64>> =
             judged.iter().map(|j| Some(j.baseline_length? - j.candidate_length?)).collect();
         WinRates {
             candidate: candidate.into(),
             baseline: baseline.into(),
-            raw: win_rate(&preferences),
+            raw: win_rate(&preferences, &prompts),
             length_controlled: differences.and_then(|d| length_controlled(&preferences, &d)),
         }
     });
