@@ -17,10 +17,11 @@ fn main() -> kto_eval::base::error::Result<()> {
 #[cfg(feature = "cuda")]
 mod gpu {
     use candle_core::{DType, Device, Tensor};
-    use kto_eval::base::error::Result;
+    use kto_eval::base::error::{Result, ensure};
     use kto_eval::base::seed;
     use kto_eval::data::Sequence;
     use kto_eval::kernels::attention::{self, Shape, Tree};
+    use kto_eval::kernels::cuda::device::portable as portably;
     use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
     use kto_eval::kernels::{activation, head, linear};
     use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed, Size};
@@ -65,6 +66,13 @@ mod gpu {
         Ok(2.0 * (n as f64).powi(3) / time)
     }
 
+    /// A number of NaN is fast, too.
+    fn finite(what: &str, x: &Tensor) -> Result<()> {
+        let sum: f32 = x.to_dtype(DType::F32)?.abs()?.sum_all()?.to_scalar()?;
+        ensure!(sum.is_finite() && sum > 0.0, "{what}: the sum of its absolute values is {sum}");
+        Ok(())
+    }
+
     /// `count` sequences of `LENGTH`, or pairs with a shared prompt of half of it.
     fn batch(count: usize, paired: bool) -> Packed {
         let mut rng = seed::rng(5, "gpu bench");
@@ -93,32 +101,42 @@ mod gpu {
 
     fn steps(device: &Device, peak: f64) -> Result<()> {
         println!(
-            "| training step, bf16 | tokens | ms | tokens/s | TFLOP/s | of the measured peak | of 989 TFLOP/s |"
+            "| training step, bf16 | tokens | ms | tokens/s | TFLOP/s | of the measured peak | of 989 TFLOP/s | loss, first and last |"
         );
-        println!("| --- | --- | --- | --- | --- | --- | --- |");
+        println!("| --- | --- | --- | --- | --- | --- | --- | --- |");
         let mut policy = Decoder::random(DecoderConfig::llama(LLAMA)?, 1, DType::BF16, device)?;
         let mut grads = Gradients::zeros(&policy)?;
         let mut optimizer = AdamW::new(&TrainSpec::default(), &policy)?;
-        for (name, packed) in [
-            ("8 sequences of 1024, all tokens read", batch(8, false)),
-            ("8 pairs of 512 + 512, prompt computed once", batch(8, true)),
+        for (name, packed, micros) in [
+            ("8 sequences of 1024, all tokens read", batch(8, false), 1),
+            ("the same twice, two micro-batches a step", batch(8, false), 2),
+            ("8 pairs of 512 + 512, prompt computed once", batch(8, true), 1),
         ] {
-            let flops = 3.0 * policy.flops(&packed);
+            let (flops, tokens) = (3.0 * policy.flops(&packed) * micros as f64, micros * packed.ids.len());
+            let mut losses = Vec::new();
             let time = seconds(device, || {
-                let (logps, tape) = policy.forward(&packed)?;
-                policy.backward(tape, &vec![-1.0 / logps.len() as f64; logps.len()], &mut grads)?;
+                grads.restart_()?;
+                let mut loss = 0.0;
+                for _ in 0..micros {
+                    let (logps, tape) = policy.forward(&packed)?;
+                    let n = (micros * logps.len()) as f64;
+                    policy.backward(tape, &vec![-1.0 / n; logps.len()], &mut grads)?;
+                    loss -= logps.iter().sum::<f64>() / n;
+                }
                 let norm = grads.global_norm()?;
-                optimizer.step(&mut policy, &grads, 1e-6, (1.0 / norm).min(1.0))?;
-                grads.zero_()
+                ensure!(loss.is_finite() && norm.is_finite(), "{name}: loss {loss}, gradient norm {norm}");
+                losses.push(loss);
+                optimizer.step(&mut policy, &grads, 1e-6, (1.0 / norm).min(1.0))
             })?;
             println!(
-                "| {name} | {} | {:.1} | {:.0} | {:.0} | {:.1} % | {:.1} % |",
-                packed.ids.len(),
+                "| {name} | {tokens} | {:.1} | {:.0} | {:.0} | {:.1} % | {:.1} % | {:.4}, {:.4} |",
                 time * 1e3,
-                packed.ids.len() as f64 / time,
+                tokens as f64 / time,
                 flops / time / 1e12,
                 100.0 * flops / time / peak,
-                100.0 * flops / time / DATA_SHEET
+                100.0 * flops / time / DATA_SHEET,
+                losses.first().copied().unwrap_or(f64::NAN),
+                losses.last().copied().unwrap_or(f64::NAN)
             );
         }
         Ok(())
@@ -154,12 +172,22 @@ mod gpu {
         let (qkv, dout) = (random(t, shape.width())?, random(t, c)?);
         let visible = (t * (LENGTH + 1) / 2) as f64;
         let flops = 4.0 * visible * c as f64;
-        let (out, lse) = attention::forward(&qkv, &trees, &shape)?;
-        let time = seconds(device, || attention::forward(&qkv, &trees, &shape).map(drop))?;
-        row("attention, forward", time, flops, 0.0);
-        let time =
-            seconds(device, || attention::backward(&dout, &qkv, &out, &lse, &trees, &shape).map(drop))?;
-        row("attention, backward", time, 2.5 * flops, 0.0);
+        for (portable, how) in [(false, ""), (true, ", without ldmatrix and cvt")] {
+            portably(portable);
+            let (out, lse) = attention::forward(&qkv, &trees, &shape)?;
+            finite("attention's output", &out)?;
+            let time = seconds(device, || attention::forward(&qkv, &trees, &shape).map(drop))?;
+            row(&format!("attention, forward{how}"), time, flops, 0.0);
+            let back = || attention::backward(&dout, &qkv, &out, &lse, &trees, &shape);
+            finite("attention's gradient", &back()?)?;
+            row(
+                &format!("attention, backward{how}"),
+                seconds(device, || back().map(drop))?,
+                2.5 * flops,
+                0.0,
+            );
+        }
+        portably(false);
 
         let (x, w) = (random(t, c)?, random(1, c)?.flatten_all()?);
         let norm = Norm { kind: Kind::Rms, eps: 1e-5, weight: &w, bias: None };
@@ -192,6 +220,7 @@ mod gpu {
             let (logps, saved) = head::forward(&x, head, &targets, true)?;
             head::backward(&vec![0.1; logps.len()], &x, head, &targets, saved, Some(&mut dw)).map(drop)
         })?;
+        finite("the head's gradient", &dw)?;
         row("vocabulary head, forward and backward", time, 3.0 * flops, 0.0);
         println!();
         Ok(())

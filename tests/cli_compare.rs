@@ -253,6 +253,12 @@ fn plans_are_shown_with_every_default_and_dry_runs_spend_nothing() {
     let methods = place.run(&["methods"]);
     assert!(methods.succeeds().contains("lambda_undesirable = \"auto\""), "{}", methods.out);
     assert!(place.run(&["suites", "list"]).succeeds().contains("heldout"));
+    let shown = place.run(&["suites", "show", "heldout"]);
+    assert!(
+        shown.succeeds().contains("\n# margin (reward, higher is better): implicit reward of chosen"),
+        "{}",
+        shown.out
+    );
     assert!(place.run(&["data", "inspect", "data"]).succeeds().contains("120 pairs of 120 rows"));
 }
 

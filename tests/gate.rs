@@ -168,6 +168,9 @@ fn bad_input(place: &Place) {
     place.write("bad.toml", "[throughput]\ntolerence = 1\n");
     gate(place, &["--baseline", "a", "--candidate", "b", "--config", "bad.toml"])
         .fails(2, &["bad.toml:2", "unknown field `tolerence`"]);
+    place.write("misspelt.toml", "[quality]\nmetrics = [\"reward_acuracy\"]\n");
+    gate(place, &["--baseline", "a", "--candidate", "b", "--config", "misspelt.toml"])
+        .fails(2, &["`quality.metrics`", "did you mean `reward_accuracy`?"]);
     std::fs::create_dir(place.path("junk")).unwrap();
     place.write("junk/x.json", "{}");
     gate(place, &["--baseline", "a", "--candidate", "b", "--history", "junk"])

@@ -25,6 +25,8 @@ fn bf16_attention_goes_through_the_tensor_cores() {
     for kernel in variants().iter().filter(|k| k.source.name.starts_with("attention")) {
         let bf16 = kernel.defines.contains(&("BF16", 1));
         let ptx = compile(kernel, HOPPER).unwrap();
-        assert_eq!(ptx.contains("mma.sync.aligned.m16n8k16"), bf16, "{}", kernel.key());
+        for instruction in ["mma.sync.aligned.m16n8k16", "ldmatrix.sync", "cvt.rn.bf16x2.f32"] {
+            assert_eq!(ptx.contains(instruction), bf16, "{instruction} in {}", kernel.key());
+        }
     }
 }

@@ -58,6 +58,11 @@ fn low_rank_paths() {
 }
 
 #[test]
+fn dropout() {
+    on_both(gpu_cases::dropout);
+}
+
+#[test]
 fn log_probs() {
     on_both(gpu_cases::log_probs);
 }
@@ -68,8 +73,28 @@ fn attention_over_trees() {
 }
 
 #[test]
-fn attention_of_wide_heads() {
-    on_both(gpu_cases::attention_of_wide_heads);
+fn attention_of_width_64() {
+    on_both(gpu_cases::attention_of_width_64);
+}
+
+#[test]
+fn attention_of_widths_that_pack_less() {
+    on_both(gpu_cases::attention_of_widths_that_pack_less);
+}
+
+#[test]
+fn attention_of_width_80() {
+    on_both(gpu_cases::attention_of_width_80);
+}
+
+#[test]
+fn attention_of_width_128() {
+    on_both(gpu_cases::attention_of_width_128);
+}
+
+#[test]
+fn attention_of_width_256() {
+    on_both(gpu_cases::attention_of_width_256);
 }
 
 #[test]

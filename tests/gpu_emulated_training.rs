@@ -9,7 +9,9 @@ use candle_core::{DType, Device, Tensor};
 use emulation::Emulator;
 use engine::{largest_difference, tiny};
 use kto_eval::kernels::cuda::Emulation;
-use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed};
+use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
+use kto_eval::plan::{LoraSpec, Method, TrainSpec};
+use kto_eval::train::{AdamW, Unit, warm_up};
 use std::rc::Rc;
 
 fn emulator() -> Option<Rc<Emulator>> {
@@ -124,4 +126,65 @@ fn thirty_steps_are_those_of_the_cpu() {
         &emulator,
         &["adamw_step", "attention_keys", "head_backward", "norm_backward", "rows_scatter", "sums_squares"],
     );
+}
+
+#[test]
+fn a_pass_after_a_restart_has_the_bits_of_one_from_zero() {
+    let Some(emulator) = emulator() else { return };
+    let _emulation = Emulation::begin(emulator.clone());
+    let packed = trajectory::batch(29, 3);
+    for dtype in [DType::F32, DType::BF16] {
+        let decoder = Decoder::random(tiny("llama"), 7, dtype, &Device::Cpu).unwrap();
+        let bits = |grads: &Gradients| -> Vec<Vec<f32>> {
+            grads.tensors().iter().map(|t| t.flatten_all().unwrap().to_vec1().unwrap()).collect()
+        };
+        let pass = |grads: &mut Gradients| {
+            let (logps, tape) = decoder.forward(&packed).unwrap();
+            decoder.backward(tape, &vec![0.3; logps.len()], grads).unwrap();
+        };
+        let mut grads = Gradients::zeros(&decoder).unwrap();
+        pass(&mut grads);
+        let wanted = bits(&grads);
+        grads.scale_(f64::NAN).unwrap();
+        emulator.launched.borrow_mut().clear();
+        grads.restart_().unwrap();
+        assert!(emulator.launched.borrow().is_empty(), "nothing is cleared before products write over it");
+        pass(&mut grads);
+        assert_eq!(bits(&grads), wanted, "{dtype:?}");
+    }
+}
+
+#[test]
+fn a_warm_up_loads_what_a_step_launches_and_leaves_no_trace() {
+    let Some(emulator) = emulator() else { return };
+    let _emulation = Emulation::begin(emulator.clone());
+    let unit =
+        Unit { id: "1".to_owned(), sequences: vec![engine::random_sequence(1, 4, 9, 29)], desirable: true };
+    let objective = kto_eval::objective::build(&Method::Sft).unwrap();
+    let lora = LoraSpec { rank: 2, dropout: 0.2, ..LoraSpec::default() };
+    for adapted in [false, true] {
+        let mut policy = Decoder::random(tiny("llama"), 7, DType::BF16, &Device::Cpu).unwrap();
+        if adapted {
+            policy = policy.with_adapter(&lora, 1).unwrap();
+        }
+        let mut grads = Gradients::zeros(&policy).unwrap();
+        let mut optimizer = AdamW::new(&TrainSpec::default(), &policy).unwrap();
+        let before = policy.weights_hash().unwrap();
+        emulator.launched.borrow_mut().clear();
+        warm_up(&policy, objective.as_ref(), std::slice::from_ref(&unit), &optimizer, &mut grads).unwrap();
+        assert_eq!(grads.global_norm().unwrap(), 0.0);
+        assert_eq!(policy.weights_hash().unwrap(), before);
+        let loaded: Vec<&str> = emulator.launched.borrow().keys().copied().collect();
+
+        emulator.launched.borrow_mut().clear();
+        let dropout = adapted.then_some(Dropout { seed: 5, first_row: 0 });
+        let (logps, tape) = policy.forward_training(&trajectory::batch(29, 3), dropout).unwrap();
+        policy.backward(tape, &vec![-0.1; logps.len()], &mut grads).unwrap();
+        grads.global_norm().unwrap();
+        optimizer.step(&mut policy, &grads, 1e-3, 1.0).unwrap();
+        ran(&emulator, &["adamw_step", "attention_keys", "sums_squares"]);
+        for kernel in emulator.launched.borrow().keys() {
+            assert!(loaded.contains(kernel), "{kernel} was not loaded, only {loaded:?}");
+        }
+    }
 }

@@ -93,9 +93,9 @@ pub fn backward_input<'a>(dy: &Tensor, weight: impl Into<Weight<'a>>) -> Result<
     Ok(dy.matmul(&weight.numbers(dy)?)?)
 }
 
-/// Whether [`first_backward_weight`] takes this gradient: one that the CPU's kernels take.
+/// Whether [`first_backward_weight`] takes this gradient: one that kernels of ours take, not candle.
 pub fn can_write_over(dy: &Tensor) -> bool {
-    cpu::computes(dy)
+    cpu::applies(dy) || cuda::of(dy).is_some()
 }
 
 /// dW = dyᵀ·x, whatever dW was.
@@ -103,14 +103,17 @@ pub fn can_write_over(dy: &Tensor) -> bool {
 /// # Errors
 /// Where [`can_write_over`] says no.
 pub fn first_backward_weight(dy: &Tensor, x: &Tensor, dweight: &Tensor) -> Result<()> {
-    ensure!(can_write_over(dy), "a gradient is written over by the CPU's kernels only");
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::linear::backward_weight(&*gpu, dy, x, dweight, false);
+    }
+    ensure!(can_write_over(dy), "a gradient is written over by this crate's kernels only");
     dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight, false))
 }
 
 /// dW += dyᵀ·x.
 pub fn backward_weight(dy: &Tensor, x: &Tensor, dweight: &mut Tensor) -> Result<()> {
     if let Some(gpu) = cuda::of(dy) {
-        return cuda::linear::backward_weight(&*gpu, dy, x, dweight);
+        return cuda::linear::backward_weight(&*gpu, dy, x, dweight, true);
     }
     if cpu::applies(dy) {
         return dispatch!(dy.dtype(), backward_weight_cpu(dy, x, dweight, true));

@@ -7,6 +7,7 @@
 use candle_core::{DType, Device, Tensor};
 
 use super::cpu::{self, dispatch};
+use super::cuda;
 use super::linear::{self, Products, rows_product};
 use super::real::Real;
 use super::{plain, rowwise};
@@ -25,9 +26,13 @@ pub struct LowRank<'a> {
     pub scale: f64,
 }
 
-/// x (t, k), y (t, ≥ start + n) → y with the side path added, overwriting y on the CPU.
+/// x (t, k), y (t, ≥ start + n) → y with the side path added, in y's memory.
 pub fn forward_onto(y: Tensor, x: &Tensor, path: LowRank<'_>, products: Products) -> Result<Tensor> {
-    if cpu::computes(&y) {
+    if let Some(gpu) = cuda::of(&y) {
+        cuda::low_rank::forward_onto(&*gpu, &y, x, path)?;
+        return Ok(y);
+    }
+    if cpu::applies(&y) {
         dispatch!(y.dtype(), forward_cpu(&y, x, path, products))?;
         return Ok(y);
     }
@@ -35,15 +40,14 @@ pub fn forward_onto(y: Tensor, x: &Tensor, path: LowRank<'_>, products: Products
     add_columns(y, &linear::forward(&u, path.b, None)?, path.start)
 }
 
-/// dx (t, k) with the side path's part of the gradient added, overwriting dx on the CPU; dy as y.
-pub fn backward_input(dx: Tensor, dy: &Tensor, path: LowRank<'_>, mask: Option<&Tensor>) -> Result<Tensor> {
-    let du = rows_gradient(dy, path)?;
-    let side = du.matmul(path.a)?;
-    let side = match mask {
-        Some(mask) => (side * mask)?,
-        None => side,
-    };
-    plain::add(dx, &side)
+/// dx (t, k) with the side path's part of the gradient added, in dx's memory; dy as y.
+pub fn backward_input(dx: Tensor, dy: &Tensor, path: LowRank<'_>, mask: Option<Mask<'_>>) -> Result<Tensor> {
+    if let Some(gpu) = cuda::of(&dx) {
+        cuda::low_rank::backward_input(&*gpu, &dx, dy, path, mask)?;
+        return Ok(dx);
+    }
+    let side = rows_gradient(dy, path)?.matmul(path.a)?;
+    plain::add(dx, &dropped(&side, mask)?)
 }
 
 /// dA += duᵀ·x and dB += dyᵀ·u; `x` is what the forward pass was given, its mask applied.
@@ -54,6 +58,9 @@ pub fn backward_weights(
     da: &mut Tensor,
     db: &mut Tensor,
 ) -> Result<()> {
+    if let Some(gpu) = cuda::of(dy) {
+        return cuda::low_rank::backward_weights(&*gpu, dy, x, path, [da, db]);
+    }
     let du = rows_gradient(dy, path)?;
     linear::backward_weight(&du, x, da)?;
     let u = (linear::forward(x, path.a, None)? * path.scale)?;
@@ -103,29 +110,54 @@ fn forward_cpu<T: Real>(y: &Tensor, x: &Tensor, path: LowRank<'_>, products: Pro
     })
 }
 
-/// A dropout mask (rows, width): 0 with probability p, else 1/(1 − p).
+/// A dropout mask: 0 with probability p, else 1/(1 − p).
 ///
 /// An element depends on the key, its row's number and its column alone, so that a step's masks are the same however
 /// the step is cut into micro-batches, but for prompts that neighbours of one micro-batch share.
-pub fn mask(
-    key: u64,
-    p: f64,
-    rows: impl Iterator<Item = u64>,
-    width: usize,
-    dtype: DType,
-    device: &Device,
-) -> Result<Tensor> {
-    let kept = (1.0 / (1.0 - p)) as f32;
-    // u64 fraction of the range below which an element is dropped.
-    let below = (p * 2f64.powi(64)) as u64;
-    let mut mask = Vec::new();
-    let mut count = 0;
-    for row in rows {
-        count += 1;
-        let first = row.wrapping_mul(width as u64);
-        mask.extend((0..width as u64).map(|c| if mixed(key, first + c) < below { 0.0 } else { kept }));
+#[derive(Clone, Copy)]
+pub struct Mask<'a> {
+    pub key: u64,
+    /// p
+    pub p: f64,
+    /// Number of row 0 of those that `rows` counts.
+    pub first_row: u64,
+    /// Which rows these are; `None`: all, in order.
+    pub rows: Option<&'a [u32]>,
+}
+
+impl Mask<'_> {
+    /// 1/(1 − p)
+    pub(super) fn kept(&self) -> f32 {
+        (1.0 / (1.0 - self.p)) as f32
     }
-    Ok(Tensor::from_vec(mask, (count, width), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+
+    /// u64 fraction of the range below which an element is dropped.
+    pub(super) fn below(&self) -> u64 {
+        (self.p * 2f64.powi(64)) as u64
+    }
+
+    /// (count, width)
+    fn tensor(&self, count: usize, width: usize, dtype: DType, device: &Device) -> Result<Tensor> {
+        let (kept, below) = (self.kept(), self.below());
+        let mut mask = Vec::with_capacity(count * width);
+        for i in 0..count {
+            let row = self.first_row + self.rows.map_or(i as u64, |rows| u64::from(rows[i]));
+            let first = row.wrapping_mul(width as u64);
+            let drawn = |c| if mixed(self.key, first + c) < below { 0.0 } else { kept };
+            mask.extend((0..width as u64).map(drawn));
+        }
+        Ok(Tensor::from_vec(mask, (count, width), &Device::Cpu)?.to_dtype(dtype)?.to_device(device)?)
+    }
+}
+
+/// x∘m (t, k), or x.
+pub fn dropped(x: &Tensor, mask: Option<Mask<'_>>) -> Result<Tensor> {
+    let Some(mask) = mask else { return Ok(x.clone()) };
+    if let Some(gpu) = cuda::of(x) {
+        return cuda::low_rank::dropped(&*gpu, x, mask);
+    }
+    let (count, width) = x.dims2()?;
+    Ok((x * mask.tensor(count, width, x.dtype(), x.device())?)?)
 }
 
 /// SplitMix64's output function at a counter (Steele, Lea and Flood 2014).
@@ -162,33 +194,39 @@ mod tests {
     fn forward_and_gradients_are_those_of_the_equation() {
         let (t, k, r, n, width, start) = (5, 6, 2, 3, 7, 2);
         let (x, y, dy) = (random((t, k), 1), random((t, width), 2), random((t, width), 3));
-        let (a, b, m) = (random((r, k), 4), random((n, r), 5), random((t, k), 6));
+        let (a, b) = (random((r, k), 4), random((n, r), 5));
+        let mask = Mask { key: 6, p: 0.4, first_row: 3, rows: None };
+        let m = mask.tensor(t, k, DType::F64, &Device::Cpu).unwrap();
         let path = LowRank { a: &a, b: &b, start, scale: 1.7 };
         let equation = |v: &[Tensor]| -> Result<Tensor> {
             let side = ((&v[0] * &m)?.matmul(&v[1].t()?)?.matmul(&v[2].t()?)? * 1.7)?;
             add_columns(y.clone(), &side, start)
         };
         let inputs = [x.clone(), a.clone(), b.clone()];
-        let dropped = (&x * &m).unwrap();
-        let got = forward_onto(y.copy().unwrap(), &dropped, path, Products::Blocked).unwrap();
+        let thinned = dropped(&x, Some(mask)).unwrap();
+        let got = forward_onto(y.copy().unwrap(), &thinned, path, Products::Blocked).unwrap();
         close(&got, &equation(&inputs).unwrap());
 
         let want = plain::backward(&[&x, &a, &b], &dy, equation).unwrap();
         let base = random((t, k), 7);
-        let dx = backward_input(base.copy().unwrap(), &dy, path, Some(&m)).unwrap();
+        let dx = backward_input(base.copy().unwrap(), &dy, path, Some(mask)).unwrap();
         close(&(dx - base).unwrap(), &want[0]);
         let (mut da, mut db) = (a.zeros_like().unwrap(), b.zeros_like().unwrap());
-        backward_weights(&dy, &dropped, path, &mut da, &mut db).unwrap();
+        backward_weights(&dy, &thinned, path, &mut da, &mut db).unwrap();
         close(&da, &want[1]);
         close(&db, &want[2]);
     }
 
     #[test]
     fn a_mask_keeps_its_share_and_does_not_depend_on_the_cut() {
-        let draw = |rows: std::ops::Range<u64>| mask(9, 0.25, rows, 100, DType::F64, &Device::Cpu).unwrap();
-        let whole = draw(0..200);
-        let parts = Tensor::cat(&[draw(0..70), draw(70..200)], 0).unwrap();
+        let draw = |first_row: u64, count: usize, rows: Option<&[u32]>| {
+            let mask = Mask { key: 9, p: 0.25, first_row, rows };
+            mask.tensor(count, 100, DType::F64, &Device::Cpu).unwrap()
+        };
+        let whole = draw(0, 200, None);
+        let parts = Tensor::cat(&[draw(0, 70, None), draw(70, 130, None)], 0).unwrap();
         close(&whole, &parts);
+        close(&whole.narrow(0, 75, 2).unwrap(), &draw(70, 2, Some(&[5, 6])));
         let values = flat(&whole);
         let dropped = values.iter().filter(|&&x| x == 0.0).count() as f64 / values.len() as f64;
         // Three standard errors of a share of 20,000 draws.

@@ -145,6 +145,11 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let judges = Judges::of_suites(&asked, &plan.judge, &device)?;
     let dir = directory(&plan.model.source, plan, observer)?;
     let dtype = dtype(plan.model.dtype, &device)?;
+    if device.is_cuda()
+        && let Some(better) = super::device::cpu_settings(plan)
+    {
+        observer.note(&better);
+    }
     observer.stage(&format!("loading {}", plan.model.source));
     let quantize = plan.model.quantize;
     let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device, quantize)?;

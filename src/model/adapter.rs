@@ -13,7 +13,7 @@ use super::params::{Param, Piece, Role, Stored};
 use crate::base::error::{HintExt, Result, anyhow, ensure, unknown};
 use crate::base::hash::Hasher;
 use crate::base::seed;
-use crate::kernels::low_rank::{self, LowRank};
+use crate::kernels::low_rank::{self, LowRank, Mask};
 use crate::plan::{ALL_LINEAR, LoraSpec};
 
 /// Side paths, with what `adapter_config.json` says of them.
@@ -200,7 +200,7 @@ impl Decoder {
         rows: Option<&[u32]>,
     ) -> Result<Tensor> {
         for (adapter, site) in self.sites(weight) {
-            let x = adapter.dropped(site, x, batch, rows)?;
+            let x = low_rank::dropped(x, adapter.mask(site, batch, rows))?;
             y = low_rank::forward_onto(y, &x, adapter.path(site), batch.products)?;
         }
         Ok(y)
@@ -216,8 +216,7 @@ impl Decoder {
         rows: Option<&[u32]>,
     ) -> Result<Tensor> {
         for (adapter, site) in self.sites(weight) {
-            let mask = adapter.mask(site, &dx, batch, rows)?;
-            dx = low_rank::backward_input(dx, dy, adapter.path(site), mask.as_ref())?;
+            dx = low_rank::backward_input(dx, dy, adapter.path(site), adapter.mask(site, batch, rows))?;
         }
         Ok(dx)
     }
@@ -233,7 +232,7 @@ impl Decoder {
         grads: &mut Gradients,
     ) -> Result<()> {
         for (adapter, site) in self.sites(weight) {
-            let x = adapter.dropped(site, x, batch, rows)?;
+            let x = low_rank::dropped(x, adapter.mask(site, batch, rows))?;
             let [da, db] = grads.tensors.get_disjoint_mut([site.a, site.b])?;
             low_rank::backward_weights(dy, &x, adapter.path(site), da, db)?;
         }
@@ -298,28 +297,12 @@ impl Adapter {
         LowRank { a: tensor(site.a), b: tensor(site.b), start: site.start, scale: site.scale }
     }
 
-    /// x with the site's dropout.
-    fn dropped(&self, site: &Site, x: &Tensor, batch: &Batch, rows: Option<&[u32]>) -> Result<Tensor> {
-        Ok(match self.mask(site, x, batch, rows)? {
-            Some(mask) => (x * mask)?,
-            None => x.clone(),
-        })
-    }
-
-    fn mask(
-        &self,
-        site: &Site,
-        like: &Tensor,
-        batch: &Batch,
-        rows: Option<&[u32]>,
-    ) -> Result<Option<Tensor>> {
-        let Some(draws) = batch.dropout.filter(|_| self.dropout > 0.0) else { return Ok(None) };
-        let (count, width) = like.dims2()?;
+    /// The site's dropout, where there is any.
+    fn mask<'a>(&self, site: &Site, batch: &Batch, rows: Option<&'a [u32]>) -> Option<Mask<'a>> {
+        let draws = batch.dropout.filter(|_| self.dropout > 0.0)?;
         let name = format!("lora dropout {}", self.params[site.a].pieces[0].name);
         let key = seed::derive(draws.seed, &name);
-        let row = |i: usize| draws.first_row + rows.map_or(i as u64, |rows| u64::from(rows[i]));
-        let rows = (0..count).map(row);
-        Ok(Some(low_rank::mask(key, self.dropout, rows, width, like.dtype(), like.device())?))
+        Some(Mask { key, p: self.dropout, first_row: draws.first_row, rows })
     }
 }
 

@@ -7,6 +7,7 @@ use super::params::{Param, Piece};
 use crate::base::error::{Result, ensure};
 use crate::kernels::cpu::{self, dispatch};
 use crate::kernels::cuda;
+use crate::kernels::linear;
 use crate::kernels::real::Real;
 
 /// Accumulated gradients, in the order of [`Decoder::trained`]; f32 where parameters are narrower, since a sum over
@@ -59,10 +60,10 @@ impl Gradients {
         Ok(())
     }
 
-    /// Back to zero as far as the next backward pass is concerned, which must come before anything is read: on the
-    /// CPU its products write over what stands here, which spares clearing it and reading the zeros.
+    /// Back to zero as far as the next backward pass is concerned, which must come before anything is read: its
+    /// products write over what stands here, which spares clearing it and reading the zeros.
     pub fn restart_(&mut self) -> Result<()> {
-        if self.frozen || !self.tensors.iter().all(cpu::computes) {
+        if self.frozen || !self.tensors.iter().all(linear::can_write_over) {
             return self.zero_();
         }
         self.stale.fill(true);
@@ -77,28 +78,14 @@ impl Gradients {
     /// Zeros in place of the last step's numbers.
     pub(super) fn clear_stale(&mut self, index: usize) -> Result<()> {
         if self.stale.get_mut(index).is_some_and(std::mem::take) {
-            let tensor = &self.tensors[index];
-            dispatch!(tensor.dtype(), scale_cpu(tensor, 0.0))?;
+            scale(&mut self.tensors[index], 0.0)?;
         }
         Ok(())
     }
 
     /// Multiplies every gradient; a factor of 0 also clears NaN.
     pub fn scale_(&mut self, factor: f64) -> Result<()> {
-        cpu::on_pool(|| self.scale_on_pool(factor))
-    }
-
-    fn scale_on_pool(&mut self, factor: f64) -> Result<()> {
-        for tensor in &mut self.tensors {
-            if let Some(gpu) = cuda::of(tensor) {
-                cuda::sums::scale(&*gpu, tensor, factor)?;
-            } else if cpu::applies(tensor) {
-                dispatch!(tensor.dtype(), scale_cpu(tensor, factor))?;
-            } else {
-                *tensor = if factor == 0.0 { tensor.zeros_like()? } else { (&*tensor * factor)? };
-            }
-        }
-        Ok(())
+        cpu::on_pool(|| self.tensors.iter_mut().try_for_each(|tensor| scale(tensor, factor)))
     }
 
     /// L2 norm over all gradients, accumulated in f64.
@@ -132,6 +119,17 @@ impl Gradients {
 pub(super) fn zeros_for(tensor: &Tensor) -> Result<Tensor> {
     let dtype = if tensor.dtype() == DType::F64 { DType::F64 } else { DType::F32 };
     Ok(Tensor::zeros(tensor.shape(), dtype, tensor.device())?)
+}
+
+fn scale(tensor: &mut Tensor, factor: f64) -> Result<()> {
+    if let Some(gpu) = cuda::of(tensor) {
+        return cuda::sums::scale(&*gpu, tensor, factor);
+    }
+    if cpu::applies(tensor) {
+        return dispatch!(tensor.dtype(), scale_cpu(tensor, factor));
+    }
+    *tensor = if factor == 0.0 { tensor.zeros_like()? } else { (&*tensor * factor)? };
+    Ok(())
 }
 
 fn sums_of_squares(tensors: &[Tensor]) -> Result<Vec<f64>> {

@@ -151,6 +151,18 @@ impl AdamW {
         }
         Ok(())
     }
+
+    /// Has a GPU load what [`Self::step`] launches.
+    pub fn prepare(&self, policy: &Decoder) -> Result<()> {
+        let (masters, params) = (&self.state.master, policy.trained());
+        for (i, param) in params.iter().enumerate() {
+            let copied = masters.get(i).is_some() && param.tensor.dtype() == DType::BF16;
+            if let Some(gpu) = cuda::of(masters.get(i).unwrap_or(&param.tensor)) {
+                cuda::adamw::prepare(&*gpu, copied)?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// Changes `p`, `m` and `v` (all f32, of one shape) in place.

@@ -16,6 +16,7 @@ mod run;
 mod schedule;
 mod step;
 mod units;
+mod warm_up;
 
 pub use adamw::{AdamW, AdamWState};
 pub use checkpoint::{Checkpoints, Interval, Saved};
@@ -28,3 +29,4 @@ pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, fingerprint, train, tra
 pub use schedule::learning_rate;
 pub use step::{StepInput, StepResult, compute_step};
 pub use units::{TrainData, Unit, class_counts, units};
+pub use warm_up::warm_up;

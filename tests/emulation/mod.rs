@@ -126,6 +126,11 @@ impl Gpu for Emulator {
         Ok(whole.narrow(0, ZONE, n)?.reshape(shape)?)
     }
 
+    fn prepare(&self, kernel: &Kernel) -> Result<()> {
+        self.launched.borrow_mut().entry(kernel.function).or_default();
+        Ok(())
+    }
+
     fn launch(&self, kernel: &Kernel, grid: (usize, usize), block: usize, args: &Args<'_>) -> Result<()> {
         assert!(block.is_multiple_of(32) && block <= 1024 && grid.1 <= 65535 && grid.0 >= 1 && grid.1 >= 1);
         *self.launched.borrow_mut().entry(kernel.function).or_default() += 1;
@@ -155,7 +160,8 @@ impl Gpu for Emulator {
     fn product(&self, out: Matrix, accumulate: bool, a: Matrix, b: Matrix) -> Result<()> {
         let ((m, k), (_, n)) = (a.dims(), b.dims());
         let (left, right) = (numbers(a), numbers(b));
-        let row = |x: &Matrix, i: usize, j: usize| if x.transposed { j * x.cols + i } else { i * x.cols + j };
+        let row =
+            |x: &Matrix, i: usize, j: usize| if x.transposed { j * x.stride + i } else { i * x.stride + j };
         for i in 0..m {
             for j in 0..n {
                 let sum: f64 = (0..k).map(|l| left[row(&a, i, l)] * right[row(&b, l, j)]).sum();
@@ -163,12 +169,12 @@ impl Gpu for Emulator {
                 unsafe {
                     match out.dtype {
                         DType::BF16 => {
-                            let place = (out.address as *mut bf16).add(i * out.cols + j);
+                            let place = (out.address as *mut bf16).add(i * out.stride + j);
                             let old = if accumulate { f64::from(*place) } else { 0.0 };
                             *place = bf16::from_f64(old + sum);
                         }
                         _ => {
-                            let place = (out.address as *mut f32).add(i * out.cols + j);
+                            let place = (out.address as *mut f32).add(i * out.stride + j);
                             let old = if accumulate { f64::from(*place) } else { 0.0 };
                             *place = (old + sum) as f32;
                         }
@@ -181,7 +187,7 @@ impl Gpu for Emulator {
 }
 
 fn numbers(x: Matrix) -> Vec<f64> {
-    let n = x.rows * x.cols;
+    let n = (x.rows - 1) * x.stride + x.cols;
     // SAFETY: the matrix lies in a tensor that the caller holds.
     unsafe {
         match x.dtype {

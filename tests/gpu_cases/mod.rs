@@ -9,7 +9,7 @@ use kto_eval::kernels::attention::{self, Cached, Shape, Slot, Tree};
 use kto_eval::kernels::cuda::{self, Gpu, adamw::Update};
 use kto_eval::kernels::head::{self, Head};
 use kto_eval::kernels::linear::{self, Products};
-use kto_eval::kernels::low_rank::{self, LowRank};
+use kto_eval::kernels::low_rank::{self, LowRank, Mask};
 use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
 use kto_eval::kernels::{embedding, plain, rope};
 use rand_chacha::rand_core::Rng;
@@ -182,26 +182,56 @@ pub fn low_rank_paths(n: &Numbers) {
     {
         let ((x, x64), (y, y64)) = (n.random("x", &[t, k]), n.random("y", &[t, width]));
         let ((a, a64), (b, b64)) = (n.random("a", &[r, k]), n.random("b", &[m, r]));
-        let ((dy, dy64), (mask, mask64)) = (n.random("dy", &[t, width]), n.random("mask", &[t, k]));
-        let run = |y: Tensor, x: &Tensor, dy: &Tensor, path: LowRank<'_>, mask: &Tensor| {
+        let (dy, dy64) = n.random("dy", &[t, width]);
+        let run = |y: Tensor, x: &Tensor, dy: &Tensor, path: LowRank<'_>| {
             let y = low_rank::forward_onto(y, x, path, Products::Blocked).unwrap();
-            let dx = low_rank::backward_input(x.copy().unwrap(), dy, path, Some(mask)).unwrap();
+            let mask = Mask { key: 11, p: 0.3, first_row: 2, rows: None };
+            let dx = low_rank::backward_input(x.copy().unwrap(), dy, path, None).unwrap();
+            let masked = low_rank::backward_input(x.copy().unwrap(), dy, path, Some(mask)).unwrap();
             let (mut da, mut db) = (gradient(path.a), gradient(path.b));
             for _ in 0..2 {
                 low_rank::backward_weights(dy, x, path, &mut da, &mut db).unwrap();
             }
-            [y, dx, da, db]
+            [y, dx, masked, da, db]
         };
-        let found = run(y, &x, &dy, LowRank { a: &a, b: &b, start, scale: 0.7 }, &mask);
-        let wanted = run(y64, &x64, &dy64, LowRank { a: &a64, b: &b64, start, scale: 0.7 }, &mask64);
-        for (what, (found, wanted)) in ["y", "dx", "dA", "dB"].into_iter().zip(found.iter().zip(&wanted)) {
+        let found = run(y, &x, &dy, LowRank { a: &a, b: &b, start, scale: 0.7 });
+        let wanted = run(y64, &x64, &dy64, LowRank { a: &a64, b: &b64, start, scale: 0.7 });
+        for (what, (found, wanted)) in
+            ["y", "dx", "dx with dropout", "dA", "dB"].into_iter().zip(found.iter().zip(&wanted))
+        {
             n.close(&format!("side path: {what}"), found, wanted, 1e-5);
         }
     }
 }
 
+/// The mask is that of the CPU, bit for bit: whole numbers keep products exact.
+pub fn dropout(n: &Numbers) {
+    let (t, k, rows) = (9, 300, [0, 7, 1, 1, 90, 4, 5, 6, u32::MAX]);
+    let x = Tensor::arange(1f32, 1.0 + (t * k) as f32, &Device::Cpu).unwrap().reshape((t, k)).unwrap();
+    let x = (x / 64.0).unwrap().round().unwrap().to_dtype(n.dtype).unwrap();
+    let there = x.to_device(n.gpu.device()).unwrap();
+    for (p, first_row, rows) in [(0.5, 0, None), (0.1, 1 << 40, Some(&rows[..])), (0.999, 5, Some(&rows[..]))]
+    {
+        let mask = Mask { key: 0x1234_5678_9abc_def0, p, first_row, rows };
+        let found = cuda::low_rank::dropped(n.gpu, &there, mask).unwrap();
+        let wanted = flat(&low_rank::dropped(&f64_of(&x), Some(mask)).unwrap());
+        // 1/(1 − p) and the product, rounded to the dtype.
+        let rounded = |x: f64| match n.dtype {
+            DType::BF16 => half::bf16::from_f64(x).to_f64(),
+            _ => f64::from(x as f32),
+        };
+        let kept = rounded(f64::from((1.0 / (1.0 - p)) as f32));
+        let dropped = wanted.iter().filter(|x| **x == 0.0).count();
+        assert!(dropped > 0 && dropped < t * k, "{dropped} of {}", t * k);
+        for (i, ((found, wanted), x)) in flat(&found).iter().zip(&wanted).zip(flat(&x)).enumerate() {
+            let exact = if *wanted == 0.0 { 0.0 } else { rounded(x * kept) };
+            assert_eq!(*found, exact, "{i} of dropout {p}, {:?}", n.dtype);
+        }
+    }
+}
+
 pub fn log_probs(n: &Numbers) {
-    for (m, c, v) in [(1, 1, 2), (5, 8, 37), (9, 6, 1100)] {
+    for (m, c, v) in [(1, 1, 2), (5, 8, 37), (9, 6, 1100), (3, 8, 4098), (2, 4, 8204)] {
         for (softcap, keep) in [(None, true), (None, false), (Some(5.0), true)] {
             let ((h, h64), (w, w64)) = (n.random("h", &[m, c]), n.random("w", &[v, c]));
             let mut rng = seed::rng(7, "targets");
@@ -270,15 +300,36 @@ pub fn attention_over_trees(n: &Numbers) {
     attention_case(n, &[&[130], &[3, 64, 65]], shape(2, 2, 10));
 }
 
-pub fn attention_of_wide_heads(n: &Numbers) {
+pub fn attention_of_width_64(n: &Numbers) {
     attention_case(n, &[&[20, 9, 50], &[33]], shape(2, 1, 64));
+    attention_case(n, &[&[129, 70]], shape(1, 1, 64));
+}
+
+pub fn attention_of_widths_that_pack_less(n: &Numbers) {
+    attention_case(n, &[&[18, 30]], shape(1, 1, 20));
+    attention_case(n, &[&[18, 30]], shape(2, 1, 40));
+}
+
+pub fn attention_of_width_80(n: &Numbers) {
     attention_case(n, &[&[18, 30]], shape(1, 1, 80));
+}
+
+pub fn attention_of_width_128(n: &Numbers) {
     attention_case(n, &[&[34, 3, 17]], shape(1, 1, 128));
+}
+
+pub fn attention_of_width_256(n: &Numbers) {
     attention_case(n, &[&[18, 30]], shape(1, 1, 256));
 }
 
 pub fn attention_with_windows_and_softcaps(n: &Numbers) {
-    for (window, softcap) in [(Some(1), None), (Some(24), None), (Some(70), Some(3.0)), (None, Some(2.0))] {
+    for (window, softcap) in [
+        (Some(1), None),
+        (Some(24), None),
+        (Some(70), Some(3.0)),
+        (Some(usize::MAX), None),
+        (None, Some(2.0)),
+    ] {
         attention_case(n, &[&[90, 40, 75], &[30]], Shape { window, softcap, ..shape(2, 1, 16) });
     }
 }

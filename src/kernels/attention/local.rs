@@ -101,7 +101,9 @@ impl Block {
     #[inline(always)]
     pub fn seeing(&self, keys: &Range<usize>) -> Range<usize> {
         let origin = self.past + self.first;
-        let end = self.window.map_or(self.n, |w| (w + keys.end - 1).saturating_sub(origin).min(self.n));
+        let end = self
+            .window
+            .map_or(self.n, |w| (w.saturating_add(keys.end) - 1).saturating_sub(origin).min(self.n));
         keys.start.saturating_sub(origin).min(end)..end
     }
     /// The keys that any row of the block sees.

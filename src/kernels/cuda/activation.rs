@@ -17,8 +17,11 @@ fn kernel(function: &'static str, bf16: bool, activation: Activation, gated: boo
 }
 
 pub(super) fn variants(bf16: bool) -> impl Iterator<Item = Kernel> {
+    let vecs: &[usize] = if bf16 { &[1, 2, 4, 8] } else { &[1, 2, 4] };
     let both = ALL.into_iter().flat_map(|a| [(a, false), (a, true)]);
-    both.map(move |(a, gated)| kernel("activation_forward", bf16, a, gated, if bf16 { 8 } else { 4 }))
+    both.flat_map(move |(a, gated)| {
+        vecs.iter().map(move |&vec| kernel("activation_forward", bf16, a, gated, vec))
+    })
 }
 
 pub fn forward(gpu: &dyn Gpu, x: &Tensor, activation: Activation, gated: bool) -> Result<Tensor> {

@@ -27,6 +27,15 @@ pub struct Update {
     pub scale: f32,
 }
 
+fn kernel(copied: bool) -> Kernel {
+    Kernel::new(&SOURCE, "adamw_step", copied)
+}
+
+/// Loads what [`step`] launches, with or without a copy.
+pub fn prepare(gpu: &dyn Gpu, copied: bool) -> Result<()> {
+    gpu.prepare(&kernel(copied))
+}
+
 /// Changes `p`, `m` and `v` (f32) in place by the gradient (f32), and `copy` (bf16) to `p` rounded.
 pub fn step(
     gpu: &dyn Gpu,
@@ -53,6 +62,5 @@ pub fn step(
         u.correction,
         u.scale
     ];
-    let kernel = Kernel::new(&SOURCE, "adamw_step", copy.is_some());
-    gpu.launch(&kernel, (n.div_ceil(THREADS).clamp(1, BLOCKS), 1), THREADS, &given)
+    gpu.launch(&kernel(copy.is_some()), (n.div_ceil(THREADS).clamp(1, BLOCKS), 1), THREADS, &given)
 }

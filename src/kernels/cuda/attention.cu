@@ -22,18 +22,27 @@ KERNEL __launch_bounds__(128) attention_forward(
         copy_keys(ks, vs, qkv, tile, base, width, (heads + kv) * D, (heads + kv_heads + kv) * D);
         __syncthreads();
         if (warp * 16 >= tile.n || base > tile.at + warp * 16 + 15) continue;
-        float s[KEYS / 8][4] = {}, top[2] = {most[0], most[1]};
+        float s[KEYS / 8][4] = {}, top[2] = {most[0], most[1]}, slope;
 #pragma unroll
         for (int n = 0; n < KEYS / 8; n++) {
             times_rows(s[n], qf, ks + n * 8 * PITCH, g, q);
 #pragma unroll
-            for (int e = 0; e < 4; e++) {
-                int key = base + n * 8 + 2 * q + e % 2, query = tile.at + (e < 2 ? up : down);
-                float slope, x = score(s[n][e], how, &slope);
-                s[n][e] = visible(key, query, window) ? x : -INF;
-                top[e / 2] = fmaxf(top[e / 2], s[n][e]);
-            }
+            for (int e = 0; e < 4; e++) s[n][e] = score(s[n][e], how, &slope);
         }
+        // Most tiles lie before all of the warp's queries.
+        if (window > 0 || base + KEYS - 1 > tile.at + warp * 16) {
+#pragma unroll
+            for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+                for (int e = 0; e < 4; e++) {
+                    int key = base + n * 8 + 2 * q + e % 2, query = tile.at + (e < 2 ? up : down);
+                    if (!visible(key, query, window)) s[n][e] = -INF;
+                }
+        }
+#pragma unroll
+        for (int n = 0; n < KEYS / 8; n++)
+#pragma unroll
+            for (int e = 0; e < 4; e++) top[e / 2] = fmaxf(top[e / 2], s[n][e]);
 #pragma unroll
         for (int r = 0; r < 2; r++) {
             top[r] = quad_max(top[r]);

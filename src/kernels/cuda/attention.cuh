@@ -1,5 +1,6 @@
 // What attention's kernels share. The host defines D (width of a head, even), DP (D up to a multiple of 16), KEYS and
-// QUERIES (rows in shared memory at a time, multiples of 16) and VEC (elements copied at once, a divisor of D).
+// QUERIES (rows in shared memory at a time, multiples of 16), VEC (elements copied at once, a divisor of D) and CAP (whether scores
+// are softcapped).
 //
 // The fused projection holds h query heads, k key heads and k value heads, D each. A block of 128 threads is four warps
 // of 16 rows. Keys have virtual positions: 0..past is the shared prompt, what follows is the segment's own; a query
@@ -19,15 +20,15 @@ struct Scores {
 #define EXP expf
 #endif
 
-// scale·s, softcapped where cap > 0; its slope in s, without the scale, goes to `slope`.
+// scale·s, softcapped where CAP; its slope in s, without the scale, goes to `slope`.
 DEVICE float score(float s, Scores how, float *slope) {
     s *= how.scale;
     *slope = 1.0f;
-    if (how.cap > 0.0f) {
-        float y = tanhf(s / how.cap);
-        *slope = 1.0f - y * y;
-        s = how.cap * y;
-    }
+#if CAP
+    float y = tanhf(s / how.cap);
+    *slope = 1.0f - y * y;
+    s = how.cap * y;
+#endif
     return s;
 }
 DEVICE bool visible(int key, int query, int window) {
@@ -38,8 +39,7 @@ DEVICE bool visible(int key, int query, int window) {
 DEVICE void copy_chunk(real *shared, const real *from, int row, int chunk) {
     typedef Pack<real, VEC> pack;
     int column = chunk * VEC;
-    pack p;
-    for (int i = 0; i < VEC; i++) store(&p.x[i], 0.0f);
+    pack p = {};
     if (from && column < D) p = *(const pack *)(from + column);
     *(pack *)(shared + row * PITCH + column) = p;
 }
@@ -52,28 +52,56 @@ DEVICE void left_rows(pair a[DP / 16][4], const real *up, const real *down, int 
         for (int i = 0; i < 4; i++) {
             const real *row = i % 2 ? down : up;
             int column = k * 16 + i / 2 * 8 + 2 * q;
-            a[k][i] = row && column < D ? pair_at(row + column) : pair_of(0.0f, 0.0f);
+            pair zeros = {};
+            a[k][i] = row && column < D ? pair_at(row + column) : zeros;
         }
 }
 
 // c (16, 8) += a (16, DP)·bᵀ with b the eight rows from `rows` on, in shared memory.
 DEVICE void times_rows(float c[4], const pair a[DP / 16][4], const real *rows, int g, int q) {
+#if BF16 && PTX
+    const real *row = rows + threadIdx.x % 8 * PITCH + threadIdx.x / 8 % 4 * 8;
+    pair b[4];
+#pragma unroll
+    for (int k = 0; k + 1 < DP / 16; k += 2) {
+        load_four(b, row + k * 16);
+        mma(c, a[k], b);
+        mma(c, a[k + 1], b + 2);
+    }
+    if (DP / 16 % 2) {
+        // Lanes 16 to 31 name nothing, and stay inside the row.
+        load_two(b, rows + threadIdx.x % 8 * PITCH + threadIdx.x / 8 % 2 * 8 + DP - 16);
+        mma(c, a[DP / 16 - 1], b);
+    }
+#else
 #pragma unroll
     for (int k = 0; k < DP / 16; k++) {
         const real *place = rows + g * PITCH + k * 16 + 2 * q;
         pair b[2] = {pair_at(place), pair_at(place + 8)};
         mma(c, a[k], b);
     }
+#endif
 }
 
 // c (16, DP) += a (16, 16)·b with b the sixteen rows from `rows` on, in shared memory.
 DEVICE void times_columns(float c[DP / 8][4], const pair a[4], const real *rows, int g, int q) {
+#if BF16 && PTX
+    const real *row = rows + threadIdx.x % 16 * PITCH + threadIdx.x / 16 % 2 * 8;
+#pragma unroll
+    for (int n = 0; n < DP / 8; n += 2) {
+        pair b[4];
+        load_four_turned(b, row + n * 8);
+        mma(c[n], a, b);
+        mma(c[n + 1], a, b + 2);
+    }
+#else
 #pragma unroll
     for (int n = 0; n < DP / 8; n++) {
         const real *place = rows + 2 * q * PITCH + n * 8 + g;
         pair b[2] = {pair_of(place[0], place[PITCH]), pair_of(place[8 * PITCH], place[9 * PITCH])};
         mma(c[n], a, b);
     }
+#endif
 }
 
 // Two neighbouring accumulators (16, 8) as the left side of the next product.

@@ -26,9 +26,10 @@ pub(super) fn kernel(
     source: &'static Source,
     function: &'static str,
     bf16: bool,
-    d: usize,
+    shape: &Shape,
     vec: usize,
 ) -> Kernel {
+    let d = shape.head_dim;
     let padded = d.next_multiple_of(16);
     // Two tiles of rows in 48 KiB of shared memory.
     let (keys, queries) = match (bf16, padded) {
@@ -37,25 +38,33 @@ pub(super) fn kernel(
         (false, _) => (16, 16),
     };
     let kernel = Kernel::new(source, function, bf16);
-    kernel.with("D", d).with("DP", padded).with("KEYS", keys).with("QUERIES", queries).with("VEC", vec)
+    let kernel = kernel.with("D", d).with("DP", padded).with("KEYS", keys).with("QUERIES", queries);
+    kernel.with("VEC", vec).with("CAP", shape.softcap.is_some().into())
 }
 
+/// Head widths with their elements at a time: every class of tile sizes, whole and odd numbers of products' depths,
+/// and widths that allow less than 16 bytes at a time.
+const WIDTHS: [(usize, usize); 10] =
+    [(10, 2), (16, 8), (20, 4), (40, 8), (64, 8), (80, 8), (96, 8), (112, 8), (128, 8), (256, 8)];
+
 pub(super) fn variants(bf16: bool) -> Vec<Kernel> {
-    let vec = if bf16 { 8 } else { 4 };
-    let widths = [(10, 2), (16, vec), (64, vec), (80, vec), (128, vec), (256, vec)];
-    let of = |(d, vec)| {
-        let attention = [
-            kernel(&SOURCE, "attention_forward", bf16, d, vec),
-            kernel(&super::backward::SOURCE, "attention_keys", bf16, d, vec),
-        ];
-        attention.into_iter().chain([super::cached::kernel("cached_attend", bf16, d)])
-    };
-    widths.into_iter().flat_map(of).collect()
+    let mut all = Vec::new();
+    for (head_dim, vec) in WIDTHS {
+        let vec = if bf16 { vec } else { vec.min(4) };
+        for softcap in [None, Some(1.0)] {
+            let shape = Shape { heads: 1, kv_heads: 1, head_dim, scale: 1.0, window: None, softcap };
+            all.push(kernel(&SOURCE, "attention_forward", bf16, &shape, vec));
+            all.push(kernel(&super::backward::SOURCE, "attention_keys", bf16, &shape, vec));
+        }
+        all.push(super::cached::kernel("cached_attend", bf16, head_dim));
+    }
+    all
 }
 
 /// t, width, heads, kv_heads, scale, cap, window
 pub(super) fn shape_args<'a>(t: usize, shape: &Shape) -> Result<Args<'a>> {
-    let window = shape.window.map_or(0, |w| w.min(i32::MAX as usize));
+    // Beyond every position, and sums of it with positions stay in range.
+    let window = shape.window.map_or(0, |w| w.min(1 << 30));
     let (cap, scale) = (shape.softcap.map_or(0.0, |c| c as f32), shape.scale as f32);
     let Shape { heads, kv_heads, .. } = *shape;
     Ok(args![int(t)?, int(shape.width())?, int(heads)?, int(kv_heads)?, scale, cap, int(window)?])
@@ -73,7 +82,7 @@ pub fn forward(gpu: &dyn Gpu, qkv: &Tensor, trees: &[Tree], shape: &Shape) -> Re
         let numbers = gpu.upload(&tiles.numbers)?;
         let mut given = args![qkv, &numbers, &out, &lse];
         given.extend(shape_args(t, shape)?);
-        let kernel = kernel(&SOURCE, "attention_forward", is_bf16(qkv), d, vec);
+        let kernel = kernel(&SOURCE, "attention_forward", is_bf16(qkv), shape, vec);
         gpu.launch(&kernel, (tiles.len, heads), THREADS, &given)?;
     }
     Ok((out, lse))

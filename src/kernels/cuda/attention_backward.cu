@@ -41,6 +41,9 @@ KERNEL __launch_bounds__(128) attention_queries(
         copy_keys(ks, vs, qkv, tile, base, width, (heads + kv) * D, (heads + kv_heads + kv) * D);
         __syncthreads();
         if (warp * 16 >= tile.n || base > tile.at + warp * 16 + 15) continue;
+        // A row sees the keys low + 1..high of those here, counted from 2q. Rows that are not there are zeros, and stay so.
+        int high[2] = {tile.at + up - base - 2 * q, tile.at + down - base - 2 * q};
+        int low[2] = {window > 0 ? high[0] - window : -1, window > 0 ? high[1] - window : -1};
 #pragma unroll
         for (int k = 0; k < KEYS / 16; k++) {
             float ds[2][4];
@@ -51,10 +54,10 @@ KERNEL __launch_bounds__(128) attention_queries(
                 times_rows(dp, of, vs + (k * 16 + i * 8) * PITCH, g, q);
 #pragma unroll
                 for (int e = 0; e < 4; e++) {
-                    int key = base + k * 16 + i * 8 + 2 * q + e % 2, query = tile.at + (e < 2 ? up : down);
+                    int key = k * 16 + i * 8 + e % 2;
                     float slope, x = score(s[e], how, &slope);
-                    bool seen = has[e / 2] && visible(key, query, window);
-                    ds[i][e] = seen ? EXP(x - total[e / 2]) * (dp[e] - along[e / 2]) * slope : 0.0f;
+                    bool seen = key <= high[e / 2] && key > low[e / 2];
+                    ds[i][e] = (seen ? EXP(x - total[e / 2]) : 0.0f) * (dp[e] - along[e / 2]) * slope;
                 }
             }
             pair a[4];
@@ -118,6 +121,10 @@ KERNEL __launch_bounds__(128) attention_keys(
                 }
                 __syncthreads();
                 if (warp * 16 >= tile.n) continue;
+                // A key is seen by the queries first..last - 1 of those here, counted from 2q. Queries that are not
+                // there are zeros and add nothing.
+                int first[2] = {tile.at + up - viewer.at - base - 2 * q, tile.at + down - viewer.at - base - 2 * q};
+                int last[2] = {window > 0 ? first[0] + window : QUERIES, window > 0 ? first[1] + window : QUERIES};
 #pragma unroll
                 for (int k = 0; k < QUERIES / 16; k++) {
                     float p[2][4], ds[2][4];
@@ -128,11 +135,11 @@ KERNEL __launch_bounds__(128) attention_keys(
                         times_rows(dp, vf, os + (k * 16 + i * 8) * PITCH, g, q);
 #pragma unroll
                         for (int e = 0; e < 4; e++) {
-                            int r = k * 16 + i * 8 + 2 * q + e % 2, key = tile.at + (e < 2 ? up : down);
+                            int query = k * 16 + i * 8 + e % 2;
                             float slope, x = score(s[e], how, &slope);
-                            bool seen = has[e / 2] && base + r < viewer.n && visible(key, viewer.at + base + r, window);
-                            p[i][e] = seen ? EXP(x - totals[r]) : 0.0f;
-                            ds[i][e] = p[i][e] * (dp[e] - alongs[r]) * slope;
+                            bool seen = query >= first[e / 2] && query < last[e / 2];
+                            p[i][e] = seen ? EXP(x - totals[query + 2 * q]) : 0.0f;
+                            ds[i][e] = p[i][e] * (dp[e] - alongs[query + 2 * q]) * slope;
                         }
                     }
                     pair a[4];

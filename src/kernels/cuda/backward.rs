@@ -31,7 +31,7 @@ pub fn backward(
         return Ok(dqkv);
     }
     let vec = vector(qkv.dtype(), &[d], &[qkv, dout])?;
-    let kernel = |function| kernel(&SOURCE, function, is_bf16(qkv), d, vec);
+    let kernel = |function| kernel(&SOURCE, function, is_bf16(qkv), shape, vec);
     let delta = gpu.empty((heads, t).into(), DType::F32)?;
     let blocks = (t * heads).div_ceil(THREADS / 32);
     let given = args![out, dout, &delta, int(t)?, int(heads)?];

@@ -1,8 +1,10 @@
 //! CUDA itself: NVRTC, launches on candle's stream, cuBLAS.
 
 use candle_core::cuda_backend::cudarc::cublas::{result::gemm_ex, sys as cublas};
-use candle_core::cuda_backend::cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg, sys as driver};
-use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, CompileOptions, compile_ptx_with_opts};
+use candle_core::cuda_backend::cudarc::driver::{
+    CudaContext, CudaFunction, DevicePtr, DriverError, LaunchConfig, PushKernelArg, sys as driver,
+};
+use candle_core::cuda_backend::cudarc::nvrtc::{CompileError, CompileOptions, Ptx, compile_ptx_with_opts};
 use candle_core::cuda_backend::{CudaDevice, CudaStorage, CudaStorageSlice};
 use candle_core::{DType, Device, Shape, Tensor};
 use std::collections::HashMap;
@@ -19,6 +21,18 @@ pub struct Cuda(Device);
 impl Cuda {
     pub fn new(device: &CudaDevice) -> Self {
         Self(Device::Cuda(device.clone()))
+    }
+}
+
+/// GPUs that the driver shows; 0 where it says that there is none.
+///
+/// # Errors
+/// A driver that answers otherwise: too old, broken.
+pub fn count() -> Result<usize> {
+    match CudaContext::device_count() {
+        Ok(n) => Ok(usize::try_from(n)?),
+        Err(DriverError(driver::CUresult::CUDA_ERROR_NO_DEVICE)) => Ok(0),
+        Err(e) => Err(e).context("asking the NVIDIA driver for GPUs"),
     }
 }
 
@@ -42,6 +56,14 @@ static POISON: AtomicBool = AtomicBool::new(false);
 /// Whether memory for results begins as NaN. For tests: what a kernel leaves out then shows.
 pub fn poison(on: bool) {
     POISON.store(on, Ordering::Relaxed);
+}
+
+static PORTABLE: AtomicBool = AtomicBool::new(false);
+
+/// Whether kernels do without the instructions of PTX that C++ has no word for (but the tensor cores'), to the same
+/// bits. For comparisons of the two.
+pub fn portable(on: bool) {
+    PORTABLE.store(on, Ordering::Relaxed);
 }
 
 /// By default the driver gives freed memory back at every synchronisation, and an allocation asks for it anew.
@@ -94,6 +116,33 @@ pub fn compile(kernel: &Kernel, arch: i32) -> Result<Arc<str>> {
     Ok(ptx)
 }
 
+/// What names a loaded kernel: GPU, source, function, definitions.
+type Name = (usize, &'static str, &'static str, Vec<(&'static str, i64)>);
+
+/// Kernels in the driver: a launch looks its own up and asks nobody.
+static LOADED: LazyLock<Mutex<HashMap<Name, CudaFunction>>> = LazyLock::new(Mutex::default);
+
+/// The kernel on the device's GPU, compiled and loaded where it has not been.
+fn loaded(cuda: &CudaDevice, kernel: &Kernel) -> Result<CudaFunction> {
+    let (stream, Kernel { source, function, defines }) = (cuda.cuda_stream(), kernel.clone());
+    let context = stream.context();
+    let mut name = (context.ordinal(), source.name, function, defines);
+    if PORTABLE.load(Ordering::Relaxed) {
+        name.3.push(("PORTABLE", 1));
+    }
+    // As in `compile`, whole entries only.
+    let mut all = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(function) = all.get(&name) {
+        return Ok(function.clone());
+    }
+    let kernel = Kernel { source, function, defines: name.3.clone() };
+    let ptx = compile(&kernel, arch(cuda)?)?;
+    let load = || context.load_module(Ptx::from_src(&*ptx))?.load_function(function);
+    let loaded = load().with_context(|| format!("loading {function} of {}", kernel.key()))?;
+    all.insert(name, loaded.clone());
+    Ok(loaded)
+}
+
 impl Gpu for Cuda {
     fn device(&self) -> &Device {
         &self.0
@@ -108,11 +157,14 @@ impl Gpu for Cuda {
         Ok(unsafe { Tensor::empty(shape, dtype, &self.0)? })
     }
 
+    fn prepare(&self, kernel: &Kernel) -> Result<()> {
+        loaded(self.0.as_cuda_device()?, kernel).map(drop)
+    }
+
     fn launch(&self, kernel: &Kernel, grid: (usize, usize), block: usize, args: &Args<'_>) -> Result<()> {
         let cuda = self.0.as_cuda_device()?;
-        let ptx = compile(kernel, arch(cuda)?)?;
-        let function = cuda.get_or_load_custom_func(kernel.function, &kernel.key(), &ptx)?;
-        let mut builder = function.builder();
+        let (function, stream) = (loaded(cuda, kernel)?, cuda.cuda_stream());
+        let mut builder = stream.launch_builder(&function);
         for arg in args.iter() {
             match arg {
                 Arg::Pointer(x) => builder.arg(x),
@@ -150,16 +202,17 @@ impl Gpu for Cuda {
                 pointer(&alpha),
                 b.address as *const c_void,
                 data_type(b.dtype)?,
-                int(b.cols)?,
+                int(b.stride)?,
                 a.address as *const c_void,
                 data_type(a.dtype)?,
-                int(a.cols)?,
+                int(a.stride)?,
                 pointer(&beta),
                 out.address as *mut c_void,
                 data_type(out.dtype)?,
-                int(out.cols)?,
+                int(out.stride)?,
                 cublas::cublasComputeType_t::CUBLAS_COMPUTE_32F,
-                cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT_TENSOR_OP,
+                // The variant named after tensor cores may round f32 operands to f16 on its way.
+                cublas::cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
             )
         }
         .with_context(|| format!("a product of {:?} and {:?} on the GPU", a.dims(), b.dims()))

@@ -132,13 +132,21 @@ pub struct Matrix {
     /// As stored.
     pub rows: usize,
     pub cols: usize,
+    /// Elements from one row to the next.
+    pub stride: usize,
     pub transposed: bool,
 }
 
 impl Matrix {
     pub fn new(tensor: &Tensor) -> Result<Self> {
-        let (rows, cols) = tensor.dims2()?;
-        Ok(Self { address: address(tensor)?, dtype: tensor.dtype(), rows, cols, transposed: false })
+        Self::columns(tensor, 0, tensor.dim(1)?)
+    }
+    /// `cols` columns of a tensor, from `start` on, where they lie.
+    pub fn columns(tensor: &Tensor, start: usize, cols: usize) -> Result<Self> {
+        let ((rows, stride), dtype) = (tensor.dims2()?, tensor.dtype());
+        ensure!(start + cols <= stride, "columns {start}..{} of {:?}", start + cols, tensor.shape());
+        let address = address(tensor)? + (start * dtype.size_in_bytes()) as u64;
+        Ok(Self { address, dtype, rows, cols, stride, transposed: false })
     }
     #[must_use]
     pub fn t(self) -> Self {
@@ -155,6 +163,10 @@ pub trait Gpu {
     fn device(&self) -> &Device;
     /// Memory whose contents nobody relies on.
     fn empty(&self, shape: Shape, dtype: DType) -> Result<Tensor>;
+    /// Compiles and loads a kernel ahead of its first launch.
+    fn prepare(&self, _kernel: &Kernel) -> Result<()> {
+        Ok(())
+    }
     /// Enqueues a kernel; the tensors behind its arguments may be dropped right after.
     fn launch(&self, kernel: &Kernel, grid: (usize, usize), block: usize, args: &Args<'_>) -> Result<()>;
     /// out = a·b, or out += a·b; sums in f32, no dimension is 0.
@@ -174,8 +186,7 @@ pub trait Gpu {
 }
 
 /// out (m, n) (+)= a (m, k)·b (k, n).
-pub fn product(gpu: &dyn Gpu, out: &Tensor, accumulate: bool, a: Matrix, b: Matrix) -> Result<()> {
-    let out = Matrix::new(out)?;
+pub fn product(gpu: &dyn Gpu, out: Matrix, accumulate: bool, a: Matrix, b: Matrix) -> Result<()> {
     let ((m, k), (l, n)) = (a.dims(), b.dims());
     ensure!(
         k == l && out.dims() == (m, n) && a.dtype == b.dtype,
@@ -263,6 +274,11 @@ pub fn vector(dtype: DType, counts: &[usize], tensors: &[&Tensor]) -> Result<usi
     let starts = tensors.iter().map(|t| Ok(address(t)? as usize / size)).collect::<Result<Vec<_>>>()?;
     let fits = |v: &usize| counts.iter().chain(&starts).all(|n| n.is_multiple_of(*v));
     Ok([8, 4, 2].into_iter().filter(|v| v * size <= 16).find(fits).unwrap_or(1))
+}
+
+/// [`vector`] over tensors of different types, each of which holds `counts` numbers.
+pub fn common_vector(counts: &[usize], tensors: &[&Tensor]) -> Result<usize> {
+    tensors.iter().try_fold(8, |least: usize, x| Ok(least.min(vector(x.dtype(), counts, &[x])?)))
 }
 
 pub fn is_bf16(tensor: &Tensor) -> bool {

@@ -3,7 +3,7 @@
 use candle_core::{DType, Tensor};
 use std::ops::Range;
 
-use super::gpu::{Gpu, Kernel, Matrix, Source, args, int, is_bf16, product};
+use super::gpu::{Gpu, Kernel, Matrix, Source, args, common_vector, int, is_bf16, product};
 use crate::base::error::Result;
 use crate::kernels::head::{Head, Target};
 
@@ -46,8 +46,20 @@ impl Sorted {
     }
 }
 
+/// `v` numbers a row, `vec` at a time.
+fn kernel(function: &'static str, bf16: bool, vec: usize, softcap: Option<f64>) -> Kernel {
+    Kernel::new(&SOURCE, function, bf16).with("VEC", vec).with("CAP", softcap.is_some().into())
+}
+
+pub(super) fn variants(bf16: bool) -> impl Iterator<Item = Kernel> {
+    let both = [1, 2, 4].into_iter().flat_map(|vec| [(vec, None), (vec, Some(1.0))]);
+    both.map(move |(vec, softcap)| kernel("head_forward", bf16, vec, softcap))
+}
+
 fn chunks(rows: usize, v: usize) -> impl Iterator<Item = Range<usize>> {
-    let step = (CHUNK_BYTES / (4 * v)).max(16);
+    let most = (CHUNK_BYTES / (4 * v)).max(16);
+    // Whole tiles of cuBLAS's products.
+    let step = if most >= 256 { most / 256 * 256 } else { most };
     (0..rows).step_by(step).map(move |start| start..(start + step).min(rows))
 }
 
@@ -58,7 +70,7 @@ fn cap(head: Head<'_>) -> f32 {
 fn logits(gpu: &dyn Gpu, hidden: &Tensor, head: Head<'_>, rows: &Range<usize>) -> Result<Tensor> {
     let out = gpu.empty((rows.len(), head.weight.dim(0)?).into(), DType::F32)?;
     let chunk = hidden.narrow(0, rows.start, rows.len())?;
-    product(gpu, &out, false, Matrix::new(&chunk)?, Matrix::new(head.weight)?.t())?;
+    product(gpu, Matrix::new(&out)?, false, Matrix::new(&chunk)?, Matrix::new(head.weight)?.t())?;
     Ok(out)
 }
 
@@ -77,7 +89,6 @@ pub fn forward(
     let probs = keep.then(|| gpu.empty((m, v).into(), hidden.dtype())).transpose()?;
     let lse = gpu.empty(m.max(1).into(), DType::F32)?;
     let logps = gpu.empty(targets.len().max(1).into(), DType::F32)?;
-    let kernel = Kernel::new(&SOURCE, "head_forward", is_bf16(hidden));
     for rows in chunks(m, v) {
         let logits = logits(gpu, hidden, head, &rows)?;
         let given = args![
@@ -91,6 +102,9 @@ pub fn forward(
             int(rows.start)?,
             cap(head)
         ];
+        let vec =
+            common_vector(&[v], &[Some(&logits), probs.as_ref()].into_iter().flatten().collect::<Vec<_>>())?;
+        let kernel = kernel("head_forward", is_bf16(hidden), vec, head.softcap);
         gpu.launch(&kernel, (rows.len(), 1), THREADS, &given)?;
     }
     let mut found = vec![0.0; targets.len()];
@@ -112,8 +126,12 @@ pub fn backward(
     let Saved { logps, lse, probs, sorted } = saved;
     let dlogps = gpu.upload_f32(sorted.order.iter().map(|&i| dlogps[i] as f32).collect())?;
     let dhidden = gpu.empty((m, c).into(), hidden.dtype())?;
-    let kernel = Kernel::new(&SOURCE, "head_backward", is_bf16(hidden));
-    for rows in chunks(m, v) {
+    // Kept probabilities are there as a whole: one product, as large as can be.
+    let ranges: Vec<Range<usize>> = match probs {
+        Some(_) if m > 0 => std::iter::once(0..m).collect(),
+        _ => chunks(m, v).collect(),
+    };
+    for rows in ranges {
         let (logits, dlogits) = match &probs {
             Some(probs) => (None, probs.narrow(0, rows.start, rows.len())?),
             None => {
@@ -133,13 +151,19 @@ pub fn backward(
             int(rows.start)?,
             cap(head)
         ];
+        let vec = common_vector(
+            &[v],
+            &[logits.as_ref(), Some(&dlogits)].into_iter().flatten().collect::<Vec<_>>(),
+        )?;
+        let kernel = kernel("head_backward", is_bf16(hidden), vec, head.softcap);
         gpu.launch(&kernel, (rows.len(), 1), THREADS, &given)?;
         drop(logits);
         let d = Matrix::new(&dlogits)?;
-        product(gpu, &dhidden.narrow(0, rows.start, rows.len())?, false, d, Matrix::new(head.weight)?)?;
+        let place = dhidden.narrow(0, rows.start, rows.len())?;
+        product(gpu, Matrix::new(&place)?, false, d, Matrix::new(head.weight)?)?;
         if let Some(dweight) = dweight {
             let chunk = hidden.narrow(0, rows.start, rows.len())?;
-            product(gpu, dweight, true, d.t(), Matrix::new(&chunk)?)?;
+            product(gpu, Matrix::new(dweight)?, true, d.t(), Matrix::new(&chunk)?)?;
         }
     }
     Ok(dhidden)

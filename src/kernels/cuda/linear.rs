@@ -6,7 +6,7 @@ use super::gpu::{Gpu, Matrix, product};
 use super::sums;
 use crate::base::error::Result;
 
-/// base + x·Wᵀ + b; the sum with base and bias is part of the product.
+/// base + x·Wᵀ + b: the product adds to memory that base and bias were written to before.
 pub fn forward(
     gpu: &dyn Gpu,
     x: &Tensor,
@@ -20,7 +20,7 @@ pub fn forward(
         true => sums::base(gpu, t, n, base, bias, x.dtype())?,
         false => gpu.empty((t, n).into(), x.dtype())?,
     };
-    product(gpu, &out, onto, Matrix::new(x)?, Matrix::new(weight)?.t())?;
+    product(gpu, Matrix::new(&out)?, onto, Matrix::new(x)?, Matrix::new(weight)?.t())?;
     Ok(out)
 }
 
@@ -28,11 +28,14 @@ pub fn forward(
 pub fn backward_input(gpu: &dyn Gpu, dy: &Tensor, weight: &Tensor) -> Result<Tensor> {
     let ((t, _), (_, k)) = (dy.dims2()?, weight.dims2()?);
     let dx = gpu.empty((t, k).into(), dy.dtype())?;
-    product(gpu, &dx, false, Matrix::new(dy)?, Matrix::new(weight)?)?;
+    product(gpu, Matrix::new(&dx)?, false, Matrix::new(dy)?, Matrix::new(weight)?)?;
     Ok(dx)
 }
 
-/// dW += dyᵀ·x; dW may be wider than dy and x.
-pub fn backward_weight(gpu: &dyn Gpu, dy: &Tensor, x: &Tensor, dweight: &Tensor) -> Result<()> {
-    product(gpu, dweight, true, Matrix::new(dy)?.t(), Matrix::new(x)?)
+/// dW = dyᵀ·x, or dW += dyᵀ·x; dW may be of a wider type than dy and x.
+pub fn backward_weight(gpu: &dyn Gpu, dy: &Tensor, x: &Tensor, dweight: &Tensor, adds: bool) -> Result<()> {
+    if dy.dim(0)? == 0 {
+        return if adds { Ok(()) } else { sums::scale(gpu, dweight, 0.0) };
+    }
+    product(gpu, Matrix::new(dweight)?, adds, Matrix::new(dy)?.t(), Matrix::new(x)?)
 }

@@ -10,10 +10,16 @@ DEVICE pair pair_of(real low, real high) {
     return (unsigned)low.bits | (unsigned)high.bits << 16;
 }
 DEVICE pair pair_of(float low, float high) {
+#if PTX
+    pair p;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(p) : "f"(high), "f"(low));
+    return p;
+#else
     bf16 l, h;
     store(&l, low);
     store(&h, high);
     return pair_of(l, h);
+#endif
 }
 #else
 typedef float2 pair;
@@ -59,3 +65,29 @@ DEVICE void mma(float c[4], const pair a[4], const pair b[2]) {
     }
 #endif
 }
+
+#if BF16 && PTX
+// Matrices of 8 × 8 from shared memory; lanes 8·i to 8·i + 7 name the rows of the i-th, 16 bytes each. Of each, lane
+// (g, q) receives (g, 2q) and (g, 2q + 1); transposed, (2q, g) and (2q + 1, g).
+DEVICE void load_four(pair m[4], const real *row) {
+    unsigned place = (unsigned)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(place)
+                 : "memory");
+}
+DEVICE void load_two(pair m[2], const real *row) {
+    unsigned place = (unsigned)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
+                 : "=r"(m[0]), "=r"(m[1])
+                 : "r"(place)
+                 : "memory");
+}
+DEVICE void load_four_turned(pair m[4], const real *row) {
+    unsigned place = (unsigned)__cvta_generic_to_shared(row);
+    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
+                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
+                 : "r"(place)
+                 : "memory");
+}
+#endif

@@ -17,6 +17,7 @@ pub mod device;
 pub mod gpu;
 pub mod head;
 pub mod linear;
+pub mod low_rank;
 pub mod norm;
 pub mod rope;
 pub mod rows;
@@ -32,13 +33,14 @@ pub fn variants() -> Vec<Kernel> {
         all.extend(activation::variants(bf16));
         all.extend(attention::variants(bf16));
         all.extend(norm::variants(bf16));
-        for wide in [false, true] {
-            all.push(rows::kernel("rows_scatter", bf16, wide));
-            all.push(sums::kernel("sums_add", bf16, wide));
-        }
-        for (source, function) in
-            [(&rope::SOURCE, "rope_turn"), (&head::SOURCE, "head_forward"), (&adamw::SOURCE, "adamw_step")]
-        {
+        all.extend(head::variants(bf16));
+        all.extend(rows::variants(bf16));
+        all.extend(sums::variants(bf16));
+        for (source, function) in [
+            (&rope::SOURCE, "rope_turn"),
+            (&adamw::SOURCE, "adamw_step"),
+            (&low_rank::SOURCE, "dropout_apply"),
+        ] {
             all.push(Kernel::new(source, function, bf16));
         }
     }

@@ -1,5 +1,11 @@
 // What every kernel starts with. The host defines BF16 (0 or 1): the element type is bf16 or f32; sums are f32.
 // Nothing is included, so that NVRTC needs no headers of the toolkit.
+// PTX: instructions that C++ has no word for. PORTABLE does without (but for the tensor cores), to the same bits.
+#if defined(EMULATED) || defined(PORTABLE)
+#define PTX 0
+#else
+#define PTX 1
+#endif
 
 struct bf16 {
     unsigned short bits;
@@ -26,9 +32,13 @@ DEVICE void store(float *place, float x) {
 }
 // Rounds to nearest, ties to even; NaN stays NaN.
 DEVICE void store(bf16 *place, float x) {
+#if PTX
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(place->bits) : "f"(x));
+#else
     unsigned bits = __float_as_uint(x);
     bool nan = (bits & 0x7fffffffu) > 0x7f800000u;
     place->bits = nan ? 0x7fffu : (unsigned short)((bits + 0x7fffu + ((bits >> 16) & 1u)) >> 16);
+#endif
 }
 
 // N elements that are read and written at once; the host gives N only where addresses are multiples of it.

@@ -2,13 +2,18 @@
 
 use candle_core::Tensor;
 
-use super::gpu::{Gpu, Kernel, Source, args, int, is_bf16, threads_for};
+use super::gpu::{Gpu, Kernel, Source, args, common_vector, int, is_bf16, threads_for, vector};
 use crate::base::error::Result;
 
 pub static SOURCE: Source = Source { name: "rows", parts: &[include_str!("rows.cu")] };
 
-pub(super) fn kernel(function: &'static str, bf16: bool, total_bf16: bool) -> Kernel {
-    Kernel::new(&SOURCE, function, bf16).with("OUT16", total_bf16.into())
+fn kernel(function: &'static str, bf16: bool, total_bf16: bool, vec: usize) -> Kernel {
+    Kernel::new(&SOURCE, function, bf16).with("OUT16", total_bf16.into()).with("VEC", vec)
+}
+
+pub(super) fn variants(bf16: bool) -> impl Iterator<Item = Kernel> {
+    let all = [1, 2, 4, 8].into_iter().flat_map(|vec| [(vec, false), (vec, true)]);
+    all.map(move |(vec, wide)| kernel("rows_scatter", bf16, wide, vec))
 }
 
 /// table (v, c), ids (t,) → scale·table[ids] (t, c).
@@ -18,7 +23,9 @@ pub fn gather(gpu: &dyn Gpu, table: &Tensor, ids: &[u32], scale: f64) -> Result<
     if !ids.is_empty() {
         let ids_there = gpu.upload(ids)?;
         let given = args![table, &ids_there, &out, int(c)?, scale as f32];
-        gpu.launch(&kernel("rows_gather", is_bf16(table), false), (ids.len(), 1), threads_for(c), &given)?;
+        let vec = vector(table.dtype(), &[c], &[table, &out])?;
+        let kernel = kernel("rows_gather", is_bf16(table), false, vec);
+        gpu.launch(&kernel, (ids.len(), 1), threads_for(c / vec), &given)?;
     }
     Ok(out)
 }
@@ -43,6 +50,7 @@ pub fn scatter(gpu: &dyn Gpu, dy: &Tensor, ids: &[u32], scale: f64, sums: &Tenso
     let blocks = unique.len();
     let (unique, starts, members) = (gpu.upload(&unique)?, gpu.upload(&starts)?, gpu.upload(&members)?);
     let given = args![dy, &unique, &starts, &members, sums, int(c)?, scale as f32];
-    let kernel = kernel("rows_scatter", is_bf16(dy), is_bf16(sums));
-    gpu.launch(&kernel, (blocks, 1), threads_for(c), &given)
+    let vec = common_vector(&[c], &[dy, sums])?;
+    let kernel = kernel("rows_scatter", is_bf16(dy), is_bf16(sums), vec);
+    gpu.launch(&kernel, (blocks, 1), threads_for(c / vec), &given)
 }

@@ -54,16 +54,21 @@ pub(super) fn query_tiles(trees: &[Tree]) -> Result<Table> {
 }
 
 /// `KeyTile {row, n, at, begin, end}` of every ROWS keys, and the `Viewer {row, n, at}`s that they name: a root's
-/// keys are seen by the root and by every branch, a branch's by itself.
+/// keys are seen by the root and by every branch, a branch's by itself. Those that most rows see come first, as in
+/// [`query_tiles`].
 pub(super) fn key_tiles(trees: &[Tree]) -> Result<(Table, Table)> {
-    let (mut tiles, mut viewers) = (Table::new(), Table::new());
+    let (mut tiles, mut viewers) = (Vec::new(), Table::new());
     let mut add = |keys: &Range<usize>, at: usize, seen_by: &[(&Range<usize>, usize)]| -> Result<()> {
         let begin = viewers.len;
         for (rows, at) in seen_by.iter().filter(|(rows, _)| !rows.is_empty()) {
             viewers.push(&[rows.start, rows.len(), *at])?;
         }
+        let after: usize = seen_by.iter().map(|(rows, first)| first + rows.len()).sum();
         for (row, n) in cuts(keys) {
-            tiles.push(&[row, n, at + row - keys.start, begin, viewers.len])?;
+            let here = at + row - keys.start;
+            // Rows at or after the tile; those of the keys' own segment begin inside it.
+            let seeing = after - seen_by.iter().map(|(_, first)| here.max(*first)).sum::<usize>();
+            tiles.push((seeing, [row, n, here, begin, viewers.len]));
         }
         Ok(())
     };
@@ -75,5 +80,34 @@ pub(super) fn key_tiles(trees: &[Tree]) -> Result<(Table, Table)> {
             add(own, root.len(), &[(own, root.len())])?;
         }
     }
-    Ok((tiles, viewers))
+    tiles.sort_by_key(|(seeing, _)| std::cmp::Reverse(*seeing));
+    let mut table = Table::new();
+    tiles.iter().try_for_each(|(_, tile)| table.push(tile))?;
+    Ok((table, viewers))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The longest blocks start first, counted pair by pair.
+    #[test]
+    fn key_tiles_come_by_the_rows_that_see_them() {
+        let trees = [
+            Tree { root: 0..10, branches: vec![] },
+            Tree { root: 10..150, branches: vec![150..150, 150..230, 230..235] },
+            Tree { root: 235..600, branches: vec![] },
+        ];
+        let (tiles, viewers) = key_tiles(&trees).unwrap();
+        let seeing = |tile: &[u32]| -> u32 {
+            let viewers = viewers.numbers.chunks(3).take(tile[4] as usize).skip(tile[3] as usize);
+            viewers.map(|v| (v[2]..v[2] + v[1]).filter(|at| *at >= tile[2]).count() as u32).sum()
+        };
+        let found: Vec<u32> = tiles.numbers.chunks(5).map(seeing).collect();
+        assert_eq!(found.len(), tiles.len);
+        assert_eq!(found.iter().max(), Some(&365));
+        assert!(found.is_sorted_by(|a, b| a >= b), "{found:?}");
+        let rows: u32 = tiles.numbers.chunks(5).map(|tile| tile[1]).sum();
+        assert_eq!(rows, 600);
+    }
 }

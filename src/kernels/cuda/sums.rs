@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::gpu::{Gpu, Kernel, Source, args, int, is_bf16};
+use super::gpu::{Gpu, Kernel, Source, args, common_vector, int, is_bf16, vector};
 use crate::base::error::{Result, ensure};
 
 pub static SOURCE: Source = Source { name: "sums", parts: &[include_str!("sums.cu")] };
@@ -13,10 +13,15 @@ pub(super) const COLUMN_THREADS: usize = 128;
 const MANY_BLOCKS: usize = 1024;
 const THREADS: usize = 256;
 /// Partial sums of [`sums_of_squares`] a tensor, at most.
-const PARTIALS: usize = 256;
+const PARTIALS: usize = 1024;
 
-pub(super) fn kernel(function: &'static str, bf16: bool, total_bf16: bool) -> Kernel {
-    Kernel::new(&SOURCE, function, bf16).with("OUT16", total_bf16.into())
+fn kernel(function: &'static str, bf16: bool, total_bf16: bool, vec: usize) -> Kernel {
+    Kernel::new(&SOURCE, function, bf16).with("OUT16", total_bf16.into()).with("VEC", vec)
+}
+
+pub(super) fn variants(bf16: bool) -> impl Iterator<Item = Kernel> {
+    let all = [1, 2, 4, 8].into_iter().flat_map(|vec| [(vec, false), (vec, true)]);
+    all.map(move |(vec, wide)| kernel("sums_add", bf16, wide, vec))
 }
 
 fn blocks(n: usize) -> usize {
@@ -37,15 +42,17 @@ pub fn add(gpu: &dyn Gpu, total: &Tensor, value: &Tensor) -> Result<()> {
     if n == 0 {
         return Ok(());
     }
-    let kernel = kernel("sums_add", is_bf16(value), is_bf16(total));
-    gpu.launch(&kernel, (blocks(n), 1), THREADS, &args![total, value, n as i64])
+    let vec = common_vector(&[n], &[total, value])?;
+    let (kernel, count) = (kernel("sums_add", is_bf16(value), is_bf16(total), vec), n / vec);
+    gpu.launch(&kernel, (blocks(count), 1), THREADS, &args![total, value, count as i64])
 }
 
 /// x *= factor; a factor of 0 also clears NaN.
 pub fn scale(gpu: &dyn Gpu, x: &Tensor, factor: f64) -> Result<()> {
     let n = x.elem_count();
-    let kernel = kernel("sums_scale", is_bf16(x), false);
-    gpu.launch(&kernel, (blocks(n), 1), THREADS, &args![x, n as i64, factor as f32])
+    let vec = vector(x.dtype(), &[n], &[x])?;
+    let (kernel, count) = (kernel("sums_scale", is_bf16(x), false, vec), n / vec);
+    gpu.launch(&kernel, (blocks(count), 1), THREADS, &args![x, count as i64, factor as f32])
 }
 
 /// base (rows, c) + bias (c,), of which one may be missing: what a product is added to.
@@ -57,10 +64,13 @@ pub fn base(
     bias: Option<&Tensor>,
     dtype: DType,
 ) -> Result<Tensor> {
-    let (out, n) = (gpu.empty((rows, c).into(), dtype)?, rows * c);
-    let kernel = kernel("sums_base", dtype == DType::BF16, false);
-    if n > 0 {
-        gpu.launch(&kernel, (blocks(n), 1), THREADS, &args![base, bias, &out, n as i64, int(c)?])?;
+    let out = gpu.empty((rows, c).into(), dtype)?;
+    if rows * c > 0 {
+        let tensors: Vec<&Tensor> = [base, bias, Some(&out)].into_iter().flatten().collect();
+        let vec = vector(dtype, &[c], &tensors)?;
+        let (kernel, count) = (kernel("sums_base", dtype == DType::BF16, false, vec), rows * c / vec);
+        let given = args![base, bias, &out, count as i64, int(c / vec)?];
+        gpu.launch(&kernel, (blocks(count), 1), THREADS, &given)?;
     }
     Ok(out)
 }
@@ -73,7 +83,7 @@ pub fn columns(gpu: &dyn Gpu, x: &Tensor, total: &Tensor) -> Result<()> {
     }
     let (chunk, chunks) = chunks(rows, c);
     let partials = gpu.empty((chunks, c).into(), DType::F32)?;
-    let kernel = kernel("sums_columns", is_bf16(x), false);
+    let kernel = kernel("sums_columns", is_bf16(x), false, 1);
     let given = args![x, &partials, int(rows)?, int(c)?, int(chunk)?];
     gpu.launch(&kernel, (c.div_ceil(COLUMN_THREADS), chunks), COLUMN_THREADS, &given)?;
     fold(gpu, &partials, total)
@@ -82,7 +92,7 @@ pub fn columns(gpu: &dyn Gpu, x: &Tensor, total: &Tensor) -> Result<()> {
 /// total (c,) += Σ over chunks of partials (chunks, c).
 pub(super) fn fold(gpu: &dyn Gpu, partials: &Tensor, total: &Tensor) -> Result<()> {
     let (chunks, c) = partials.dims2()?;
-    let kernel = kernel("sums_fold", false, is_bf16(total));
+    let kernel = kernel("sums_fold", false, is_bf16(total), 1);
     let given = args![partials, total, int(chunks)?, int(c)?];
     gpu.launch(&kernel, (c.div_ceil(COLUMN_THREADS), 1), COLUMN_THREADS, &given)
 }
@@ -93,14 +103,16 @@ pub fn sums_of_squares(gpu: &dyn Gpu, tensors: &[Tensor]) -> Result<Vec<f64>> {
         return Ok(Vec::new());
     }
     let partials = gpu.empty((tensors.len(), PARTIALS).into(), DType::F32)?;
-    let blocks = |x: &Tensor| x.elem_count().div_ceil(THREADS).min(PARTIALS);
-    for (i, x) in tensors.iter().enumerate().filter(|(_, x)| blocks(x) > 0) {
-        let kernel = kernel("sums_squares", is_bf16(x), false);
+    let mut blocks = vec![0; tensors.len()];
+    for (i, x) in tensors.iter().enumerate().filter(|(_, x)| x.elem_count() > 0) {
+        let vec = vector(x.dtype(), &[x.elem_count()], &[x])?;
+        let (kernel, count) = (kernel("sums_squares", is_bf16(x), false, vec), x.elem_count() / vec);
+        blocks[i] = count.div_ceil(THREADS).min(PARTIALS);
         let place = partials.narrow(0, i, 1)?;
-        gpu.launch(&kernel, (blocks(x), 1), THREADS, &args![x, &place, x.elem_count() as i64])?;
+        gpu.launch(&kernel, (blocks[i], 1), THREADS, &args![x, &place, count as i64])?;
     }
     // What lies beyond a small tensor's blocks was never written.
     let rows: Vec<Vec<f32>> = partials.to_vec2()?;
-    let sum = |(row, x): (&Vec<f32>, &Tensor)| row[..blocks(x)].iter().map(|&x| f64::from(x)).sum();
-    Ok(rows.iter().zip(tensors).map(sum).collect())
+    let sum = |(row, blocks): (&Vec<f32>, usize)| row[..blocks].iter().map(|&x| f64::from(x)).sum();
+    Ok(rows.iter().zip(blocks).map(sum).collect())
 }

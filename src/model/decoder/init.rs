@@ -6,13 +6,13 @@ use super::Decoder;
 use crate::base::error::Result;
 use crate::base::seed;
 use crate::model::config::{DecoderConfig, NormKind};
-use crate::model::params::{Param, Role, layout};
+use crate::model::params::{Param, Role, Spec, layout};
+use rayon::prelude::*;
 
 impl Decoder {
     /// A model with weights drawn from N(0, `init_std`²), norms at one and biases at zero.
     pub fn random(config: DecoderConfig, seed: u64, dtype: DType, device: &Device) -> Result<Self> {
-        let mut params = Vec::new();
-        for spec in layout(&config).0 {
+        let drawn = |spec: Spec| -> Result<Param> {
             let count: usize = spec.shape.iter().product();
             let numbers = match spec.role {
                 Role::Weight => {
@@ -23,7 +23,12 @@ impl Decoder {
                 Role::Norm | Role::Bias => vec![0.0; count],
             };
             let tensor = Tensor::from_vec(numbers, spec.shape, &Device::Cpu)?.to_dtype(dtype)?;
-            params.push(Param::new(spec.pieces, spec.role, tensor.to_device(device)?));
+            Ok(Param::new(spec.pieces, spec.role, tensor))
+        };
+        // Each has a stream of draws of its own.
+        let mut params: Vec<Param> = layout(&config).0.into_par_iter().map(drawn).collect::<Result<_>>()?;
+        for param in &mut params {
+            param.tensor = param.tensor.to_device(device)?;
         }
         Ok(Self::assemble(config, params, dtype, device.clone()))
     }
