@@ -83,13 +83,6 @@ fn metrics_that_nothing_measures_are_refused_before_anything_is_trained() {
             ("[suites]", &verdict("\"exact_match\""), "measure nothing of verdict.primary (exact_match)"),
         ],
     );
-    // What an earlier version wrote as the default is today's.
-    let before = "\"reward_accuracy\", \"win_rate_base\", \"win_rate\", \"exact_match\", \"prompt_strict\"";
-    place.write("before.toml", &cli::PLAN.replacen("[suites]", &verdict(before), 1));
-    place.write("plan.toml", cli::PLAN);
-    let shown = |plan: &str| place.run(&["plan", "show", plan]).succeeds().to_owned();
-    assert_eq!(shown("before.toml"), shown("plan.toml"));
-
     let tuned = cli::PLAN.replace("method", "tune = { learning_rate = [1e-3, 1e-4] }\nmethod")
         + "[tune]\ntrials = 2\nsearch = \"grid\"\n";
     place.refuses(

@@ -168,3 +168,33 @@ fn sets(o: &Options) -> Vec<String> {
     .flatten()
     .collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use crate::plan::TrainSpec;
+
+    #[test]
+    fn the_help_tells_the_defaults_of_a_plan() {
+        let spec = TrainSpec::default();
+        let mut cli = crate::cli::args::Cli::command();
+        let help = cli.find_subcommand_mut("train").unwrap().render_long_help().to_string();
+        for (option, value) in [
+            ("--batch-size", spec.batch_size.to_string()),
+            ("--micro-tokens", spec.micro_tokens.to_string()),
+            ("--learning-rate", format!("{:e}", spec.learning_rate)),
+            ("--warmup", spec.warmup.to_string()),
+            ("--adam-beta1", spec.adam_beta1.to_string()),
+            ("--adam-beta2", spec.adam_beta2.to_string()),
+            ("--adam-epsilon", format!("{:e}", spec.adam_epsilon)),
+            ("--weight-decay", spec.weight_decay.to_string()),
+            ("--max-grad-norm", spec.max_grad_norm.to_string()),
+        ] {
+            let text = help.split(option).nth(1).unwrap_or_default();
+            let text = text.split("\n      --").next().unwrap_or_default();
+            let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert!(text.contains(&format!("[default: {value}]")), "{option}: {text}");
+        }
+    }
+}

@@ -10,7 +10,7 @@ use crate::suite::{self, Direction, METRICS, Suite};
 /// # Errors
 /// A name that is no metric with a direction; a list of the plan's own of which its suites measure nothing.
 pub(super) fn check_primary(plan: &Plan, suites: &[Suite], observer: &mut dyn Observer) -> Result<()> {
-    let primary = &plan.verdict.primary;
+    let primary = plan.verdict.renewed().primary;
     let known: Vec<&str> =
         METRICS.iter().filter(|m| m.direction != Direction::Neutral).map(|m| m.name).collect();
     if let Some(name) = primary.iter().find(|name| !known.contains(&name.as_str())) {
@@ -25,7 +25,7 @@ pub(super) fn check_primary(plan: &Plan, suites: &[Suite], observer: &mut dyn Ob
         "the plan's suites measure nothing of verdict.primary ({}): every comparison would be exploratory",
         primary.join(", ")
     );
-    if *primary == VerdictSpec::default().primary {
+    if primary == VerdictSpec::default().primary {
         observer.note(&message);
         return Ok(());
     }

@@ -124,11 +124,11 @@ const PRIMARY_BEFORE: [&str; 5] =
     ["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"];
 
 impl VerdictSpec {
-    /// With an earlier version's default as it is now, so that folders of that version are gone on with.
-    pub(super) fn renewed(self) -> Self {
+    /// With an earlier version's default as it is now: a folder of that version is gone on with.
+    pub fn renewed(&self) -> Self {
         match self.primary == PRIMARY_BEFORE {
-            true => Self { primary: Self::default().primary, ..self },
-            false => self,
+            true => Self { primary: Self::default().primary, ..self.clone() },
+            false => self.clone(),
         }
     }
 }

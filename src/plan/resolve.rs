@@ -46,7 +46,7 @@ impl Plan {
             model: section(&ModelSpec::default(), &source, "model")?,
             suites: section(&SuitesSpec::default_for(&data), &source, "suites")?,
             judge: section(&JudgeSpec::default(), &source, "judge")?,
-            verdict: section(&VerdictSpec::default(), &source, "verdict")?.renewed(),
+            verdict: section(&VerdictSpec::default(), &source, "verdict")?,
             slurm: section(&SlurmSpec::default(), &source, "slurm")?,
             sweep: section(&SweepSpec::default(), &source, "sweep")?,
             tune: tune.then(|| section(&TuneSpec::default(), &source, "tune")).transpose()?,

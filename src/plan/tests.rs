@@ -37,6 +37,14 @@ fn refusal(text: &str, options: &[&str]) -> String {
 }
 
 #[test]
+fn an_earlier_default_of_the_primary_metrics_is_todays() {
+    let named = |names: &str| parse(SMALL, &[&format!("verdict.primary=[{names}]")]).hash();
+    let before = "\"reward_accuracy\", \"win_rate_base\", \"win_rate\", \"exact_match\", \"prompt_strict\"";
+    assert_eq!(named(before), parse(SMALL, &[]).hash());
+    assert_ne!(named("\"win_rate_base\""), parse(SMALL, &[]).hash());
+}
+
+#[test]
 fn defaults_are_filled_in_and_arms_inherit_the_train_section() {
     let plan = parse(SMALL, &[]);
     let [sft, kto] = plan.arms.as_slice() else { panic!("{:?}", plan.arms) };

@@ -97,7 +97,7 @@ impl Plan {
     pub fn hash(&self) -> String {
         let JudgeSpec { model, template, reward_model, .. } = self.judge.clone();
         let judge = JudgeSpec { model, template, reward_model, ..JudgeSpec::default() };
-        let silent = Plan { judge, ..self.silent() };
+        let silent = Plan { judge, verdict: self.verdict.renewed(), ..self.silent() };
         Hasher::new("kto-eval/plan").part(silent.to_toml().as_bytes()).hex()
     }
 
