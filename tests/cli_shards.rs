@@ -118,8 +118,13 @@ fn processes_side_by_side_give_the_records_of_one() {
     ran(child.wait_with_output().unwrap()).succeeds();
     place.assert_same_rows("whole", "cut");
 
-    let bad = [&local("bad")[..], &["--set", "suites.preference=[\"nope\"]"]].concat();
-    place.run(&bad).fails(2, &["shard 1/2 ended with", "unknown preference suite `nope`"]);
+    // What the plan itself shows is said before any process starts, the rest by whoever comes upon it.
+    let bad = |set: &'static str| [&local("bad")[..], &["--set", set]].concat();
+    let known = place.run(&bad("suites.preference=[\"nope\"]"));
+    known.fails(2, &["unknown preference suite `nope`"]);
+    assert!(!known.err.contains("shard"), "{}", known.err);
+    let nowhere = ["shard 1/2 ended with", "no such model directory: /nowhere/model"];
+    place.run(&bad("model.source=/nowhere/model")).fails(2, &nowhere);
 }
 
 fn signal(pid: u32, signal: libc::c_int) {
