@@ -1,16 +1,15 @@
 //! `kto-eval winrate FILE`.
 
-use std::io::Read;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::Args;
-use flate2::read::MultiGzDecoder;
 use serde_json::json;
 
 use super::args::Common;
 use super::output::{print, print_json, table};
 use crate::base::error::{Context, Result, ensure};
 use crate::base::exit::Exit;
+use crate::data::read_text;
 use crate::launch;
 use crate::stats::winrate::{LengthControl, Parsed, Strength, WinRates, matrix, parse, texts, winrate_file};
 
@@ -39,7 +38,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     common.only("winrate", &[&["--seed", "--json"], judged].concat())?;
     ensure!(options.alpha > 0.0 && options.alpha < 1.0, "--alpha is {}; it must be in (0, 1)", options.alpha);
     let name = options.file.display();
-    let text = read(&options.file).with_context(|| format!("reading {name}"))?;
+    let text = read_text(&options.file).with_context(|| format!("reading {name}"))?;
     let Parsed { judgments, invalid } = match &options.judge_reward {
         None => parse(&text, options.suite.as_deref()).with_context(|| name.to_string())?,
         Some(model) => {
@@ -71,18 +70,6 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         print(&text)?;
     }
     Ok(Exit::Done)
-}
-
-fn read(path: &Path) -> Result<String> {
-    /// First bytes of a gzip file.
-    const PACKED: [u8; 2] = [0x1f, 0x8b];
-    let bytes = std::fs::read(path)?;
-    if !bytes.starts_with(&PACKED) {
-        return Ok(String::from_utf8(bytes)?);
-    }
-    let mut text = String::new();
-    MultiGzDecoder::new(&bytes[..]).read_to_string(&mut text)?;
-    Ok(text)
 }
 
 /// Row over column.

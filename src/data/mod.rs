@@ -37,7 +37,7 @@ pub use mismatch::{mismatched, reversed};
 pub use parquet::write_rows;
 pub use recipe::{Recipe, recipes};
 pub use sampler::{Sampler, SamplerState};
-pub use stream::{Place, read_from, read_rows};
+pub use stream::{Place, read_from, read_rows, read_text};
 pub use template::{FUEL as TEMPLATE_FUEL, Template, begin_templates};
 pub use tokenize::{tokenize_pairs, tokenize_unpaired};
 pub use tokenizer::{Tokenizer, tokenizer_files};

@@ -46,13 +46,33 @@ pub fn read_rows(path: &Path, on_row: &mut OnRow) -> Result<()> {
         let file = raw.into_inner();
         return super::parquet::read_rows(file, path, on_row);
     }
-    let reader: Box<dyn BufRead> = if head.starts_with(&[0x1f, 0x8b]) {
-        let unpacked = Checked { inner: MultiGzDecoder::new(raw), unpacked: Unpacked::of(size) };
-        Box::new(BufReader::with_capacity(1 << 16, unpacked))
-    } else {
-        Box::new(raw)
-    };
-    read_from(reader, &shown.to_string(), on_row)
+    let packed = head.starts_with(&GZIP);
+    read_from(unpacked(raw, packed, size), &shown.to_string(), on_row)
+}
+
+/// The text of a file, plain or packed with gzip.
+///
+/// # Errors
+/// A file that cannot be read, is no UTF-8 text, or unpacks without end.
+pub fn read_text(path: &Path) -> Result<String> {
+    let file = File::open(path)?;
+    let size = file.metadata()?.len();
+    let mut raw = BufReader::with_capacity(1 << 16, file);
+    let (packed, mut text) = (raw.fill_buf()?.starts_with(&GZIP), String::new());
+    unpacked(raw, packed, size).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// First bytes of a gzip file.
+const GZIP: [u8; 2] = [0x1f, 0x8b];
+
+/// What a file of `size` bytes holds, its unpacking held against that.
+fn unpacked(raw: BufReader<File>, packed: bool, size: u64) -> Box<dyn BufRead> {
+    if !packed {
+        return Box::new(raw);
+    }
+    let checked = Checked { inner: MultiGzDecoder::new(raw), unpacked: Unpacked::of(size) };
+    Box::new(BufReader::with_capacity(1 << 16, checked))
 }
 
 /// A decoder whose output is held against the size of its file.

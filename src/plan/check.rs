@@ -4,7 +4,7 @@ use super::defaults::JUDGE_KEY;
 use super::range::Range;
 use super::source::Source;
 use super::sweep::check_against;
-use super::trials::check_tune;
+use super::tuning::check_tune;
 use super::types::*;
 use crate::base::error::{HintExt, Result, anyhow};
 

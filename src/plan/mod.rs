@@ -23,6 +23,7 @@ mod sweep;
 mod trainer;
 mod training;
 mod trials;
+mod tuning;
 mod types;
 mod write;
 
