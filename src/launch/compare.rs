@@ -12,12 +12,11 @@ use super::items::done_elsewhere;
 use super::keep::{forget, is_out_of_room};
 use super::llm::usage;
 use super::observer::Observer;
-use super::online::check_arm;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, measures_something, ready};
 use super::rows::{self, Owner};
 use super::run::{scored, trained_in};
 use super::tune::tune;
-use crate::base::error::{Context, HintExt, Result, anyhow, render};
+use crate::base::error::{Result, render};
 use crate::model::Decoder;
 use crate::plan::{Arm, BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordHold, RecordWriter, RunRow, Status};
@@ -75,23 +74,11 @@ pub fn compare(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
-    if plan.suites.preference.is_empty() && plan.suites.generation.is_empty() {
-        return Err(anyhow!("plan `{}` names no suite: nothing would be measured", plan.name))
-            .hint("`kto-eval suites list` lists the suites");
-    }
+    measures_something(plan)?;
     // The folder first: nothing is spent before it is known that rows can be kept, and none is dropped before it is known
     // that others can be made.
     let folder = RecordHold::take(out, plan, conduct.force)?.leave_failed(conduct.leave_failed);
-    let mut prepared = prepare(plan, device, observer)?;
-    for arm in &plan.arms {
-        if let Some(trainer) = &arm.trainer {
-            external::check_trainer(&prepared, &arm.name, trainer)?;
-            continue;
-        }
-        check_arm(arm, prepared.data.of(&arm.data), prepared.start.config().max_positions)
-            .with_context(|| format!("arm {}", arm.name))?;
-    }
-    prepared.suites_read()?;
+    let prepared = ready(plan, device, observer)?;
     let mut writer = folder.open()?;
     writer.environment(&prepared.environment)?;
     let elsewhere = done_elsewhere(out, conduct.shard)?;

@@ -6,8 +6,9 @@ use candle_core::Device;
 
 use super::judges::Judges;
 use super::llm::usage;
+use super::models::dtype;
 use super::observer::Observer;
-use super::prepare::{dtype, tell_apart};
+use super::prepare::tell_apart;
 use super::rows::{self, Owner};
 use super::run::{SCORE_BETA, SLOTS};
 use super::source::{Opened, open};

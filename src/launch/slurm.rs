@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::compare::Finished;
-use super::items::{Board, Items, last_words};
+use super::items::{Board, Force, Items, last_words};
 use super::observer::Observer;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{Plan, Shard, SlurmSpec};
@@ -46,6 +46,12 @@ pub fn compare_slurm(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
+    let force = match (force, plan.slurm.container.is_empty()) {
+        (false, _) => Force::No,
+        (true, true) => Force::Checked,
+        // Paths and programs of the plan are the container's.
+        (true, false) => Force::Blind,
+    };
     let mut board = Board::open(plan, out, force, observer)?;
     let file = board.out.join(files::SHARDS).join("slurm.json");
     let mut under_way = read(&file);

@@ -39,11 +39,6 @@ impl Axis {
     pub fn short(&self) -> &str {
         self.key.rsplit('.').next().unwrap_or(&self.key)
     }
-
-    /// `None`: the values are words.
-    pub fn number(&self) -> Option<f64> {
-        self.value.parse().ok()
-    }
 }
 
 impl Point {
