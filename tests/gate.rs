@@ -124,6 +124,10 @@ fn baselines(place: &Place) {
     gate(place, &["--baseline", "kept/main", "--candidate", "b", "--out", "kept-same"]).succeeds();
     assert_eq!(findings(place, "kept-same").verdict, Change::Pass);
     gate(place, &["--baseline", "kept/main", "--candidate", "c"]).fails(1, &[]);
+    // By the name that `baseline list` prints, where it lies in the usual folder.
+    place.run(&["baseline", "save", "a", "--name", "usual"]).succeeds();
+    assert!(place.run(&["baseline", "show", "usual"]).succeeds().contains("sft dpo kto"));
+    gate(place, &["--baseline", "usual", "--candidate", "b", "--out", "usual-same"]).succeeds();
     place
         .run(&["baseline", "save", "a", "--to", "kept", "--name", "main"])
         .fails(2, &["is there already", "--force"]);
@@ -247,7 +251,7 @@ fn side(
         assert_eq!(done.row.status, Status::Done, "{}", done.row.note);
         records.runs.push(done.row);
     }
-    Side { dir: place.dir().to_owned(), records, session: None, repeats: vec![] }
+    Side { records, session: None, repeats: vec![] }
 }
 
 fn sequences(set: &mut TrainingSet, change: impl Fn(&Sequence) -> Sequence) {

@@ -85,7 +85,10 @@ fn other_currencies_say_whether_a_verdict_stands_and_how_to_measure_it() {
     for text in [&markdown, &html] {
         assert!(text.contains("Verdicts in other currencies"));
         // sft spends least FLOPs, dpo fewest labels: a win of theirs stands, a win over them is open.
-        assert!(text.contains("open (sft spent ") && text.contains("--set budget.flops="), "{text}");
+        assert!(text.contains("open (sft spent "), "{text}");
+        // Only shipped plans go by their names; the one in the report's folder is any report's.
+        assert!(text.contains("kto-eval compare HERE/plan.toml --set budget.flops="), "{text}");
+        assert!(text.contains("HERE is the folder of this report"), "{text}");
         assert!(text.contains("Matched on feedback labels at what dpo spent"));
     }
     let mut same = input;

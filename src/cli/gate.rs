@@ -12,6 +12,7 @@ use super::output::{print, print_json, table};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
+use crate::gate::baseline::locate;
 use crate::gate::{Config, Findings, History, Side, check, differences, judge, output};
 use crate::launch::{self, Measurement, Program};
 
@@ -20,7 +21,7 @@ use crate::launch::{self, Measurement, Program};
 pub struct Options {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Record folder or saved baseline to compare with
+    /// Record folder or saved baseline to compare with (its folder, or its name below baselines/)
     #[arg(long, value_name = "DIR", required = true)]
     baseline: Option<PathBuf>,
     /// Record folder to judge
@@ -88,7 +89,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         (folder(&options.baseline, "baseline")?, folder(&options.candidate, "candidate")?);
     let config = config(options.config.as_deref())?;
     let history = options.history.as_deref().map(History::read).transpose()?.unwrap_or_default();
-    let (baseline, candidate) = (Side::read(&baseline)?, Side::read(&candidate)?);
+    let (baseline, candidate) = (Side::read(&locate(&baseline))?, Side::read(&candidate)?);
     check(&config, &baseline)?;
     let (refused, _) = differences(&baseline, &candidate);
     if !refused.is_empty() && !options.allow_different {

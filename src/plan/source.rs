@@ -45,6 +45,11 @@ impl Source {
     /// Where the value at `path` comes from: `plans/hh.toml:7`, `--set train.warmup=2`, or, where it stands
     /// nowhere (a default), the place of the section around it.
     pub fn at(&self, path: &str) -> String {
+        let nowhere = !self.says(path);
+        // A section that only the command line has.
+        if let Some(option) = self.overridden_below(path).filter(|_| nowhere) {
+            return option.clone();
+        }
         let mut path = path;
         loop {
             if let Some(option) = self.overridden.get(path) {
@@ -58,6 +63,25 @@ impl Source {
                 None => return self.origin.clone(),
             }
         }
+    }
+
+    fn overridden_below(&self, path: &str) -> Option<&String> {
+        let below = |key: &&String| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.overridden.keys().find(below).map(|key| &self.overridden[key])
+    }
+
+    /// Notes that what was addressed as `from` now goes by the name `to`, as an arm does whose method is set.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        fn renamed<V: Clone>(map: &mut BTreeMap<String, V>, from: &str, to: &str) {
+            let new = |(key, value): (&String, &V)| {
+                let rest = key.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('.'))?;
+                Some((format!("{to}{rest}"), value.clone()))
+            };
+            let found: Vec<(String, V)> = map.iter().filter_map(new).collect();
+            map.extend(found);
+        }
+        renamed(&mut self.lines, from, to);
+        renamed(&mut self.overridden, from, to);
     }
 
     /// An error about the value at `path`.

@@ -175,7 +175,7 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
             content::standings_table(figures),
         ),
         standings_legend: LEGEND,
-        cuts: figures.standings.cuts.iter().map(|c| c.sentence(view.name())).collect(),
+        cuts: figures.standings.cuts.iter().map(|c| c.sentence()).collect(),
         suites: view.suites().into_iter().map(|s| suite(view, figures, drawings, s)).collect(),
         training: in_section(drawings, &Section::Training),
         cost: in_section(drawings, &Section::Cost),

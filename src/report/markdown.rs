@@ -68,7 +68,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         ledger_words(figures),
         table(&ledger_table(figures))
     ));
-    standings(&mut out, view, figures);
+    standings(&mut out, figures);
     out.push_str("## Training\n\n");
     charts(&mut out, drawings, &Section::Training);
     out.push_str("## Cost\n\n");
@@ -78,14 +78,14 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
 }
 
 /// The verdicts in the other currencies.
-fn standings(out: &mut String, view: &View<'_>, figures: &Figures) {
+fn standings(out: &mut String, figures: &Figures) {
     let rows = standings_table(figures);
     if rows.is_empty() {
         return;
     }
     out.push_str(&format!("### Verdicts in other currencies\n\n{LEGEND}\n\n{}\n", table(&rows)));
     for cut in &figures.standings.cuts {
-        out.push_str(&format!("- {}\n", inline(&cut.sentence(view.name()))));
+        out.push_str(&format!("- {}\n", inline(&cut.sentence())));
     }
     out.push('\n');
 }
