@@ -367,6 +367,7 @@ fn init_writes_what_the_program_reads_and_replaces_nothing() {
     }
     let workflow = place.read(".github/workflows/kto-eval.yml");
     assert!(!workflow.contains("@BRANCH@") && workflow.contains("gate measure"), "{workflow}");
+    assert!(wrote.out.contains("no trainer found") && workflow.contains("--baseline-plan"), "{workflow}");
     let shown = place.run(&["plan", "show", "kto-eval.toml"]);
     assert!(shown.succeeds().contains("source = \"data\""), "{}", shown.out);
     place.run(&["init"]).fails(2, &["kto-eval.toml is there already", "--force", "nothing was written"]);

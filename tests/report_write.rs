@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use kto_eval::record::{EventFile, RunRow, ScoreRow, Status, StepRow, Verdict, masked_crc};
+use kto_eval::record::{EventFile, Family, RunRow, ScoreRow, Status, StepRow, Verdict, masked_crc};
 use kto_eval::report::{self, Input};
 
 /// Set `KTO_EVAL_REPORT_OUT` to keep the fixture's reports for looking at, each in a folder of that one.
@@ -49,7 +49,7 @@ fn shown(name: &str, input: &Input) -> [String; 3] {
     let paths = report::write(input, &dir).expect("every record makes a report");
     assert_eq!(report::check_input(input, &dir).expect("the check runs"), Vec::new());
     let read = |path: &Path| fs::read_to_string(path).unwrap();
-    [read(&paths.markdown), read(&paths.html), report::terminal_summary(input)]
+    [read(&paths.markdown), read(&paths.html), report::terminal_summary(input, None)]
 }
 
 #[test]
@@ -76,6 +76,50 @@ fn a_comparison_whose_verdicts_are_all_invalid_says_so_first() {
     for text in shown("invalid", &input) {
         assert!(text.contains("INVALID comparison: every verdict below names the reason."));
     }
+}
+
+#[test]
+fn a_plan_whose_question_nothing_measures_is_called_exploratory() {
+    let mut input = report_fixture::input(7);
+    for text in shown("asked", &input) {
+        assert!(!text.contains("Exploratory"), "{text}");
+    }
+    input.plan["verdict"]["primary"] = serde_json::json!(["win_rate_judged"]);
+    input.comparisons.iter_mut().for_each(|c| c.family = Family::Secondary);
+    let texts = shown("exploratory", &input);
+    for text in &texts {
+        let says = "Exploratory: the suites measure none of the plan's primary metrics (";
+        assert!(text.contains(says), "{text}");
+        assert!(
+            !text.contains("The plan's primary metrics by arm")
+                && !text.contains("comparisons on the plan's")
+        );
+    }
+    let [markdown, html, _] = texts;
+    for text in [markdown, html] {
+        assert!(text.contains("primary metrics is measured; "), "{text}");
+    }
+}
+
+#[test]
+fn intervals_say_no_more_than_the_rows_do() {
+    let mut input = report_fixture::input(7);
+    let of = |input: &mut Input, metric: &str, low: f64, high: f64| {
+        for c in input.comparisons.iter_mut().filter(|c| c.metric == metric) {
+            (c.low, c.difference, c.high) = (low, 0.5 * (low + high), high);
+        }
+    };
+    of(&mut input, "reward_accuracy", -3.9, 4.5);
+    of(&mut input, "logp_accuracy", 0.5, 0.5);
+    of(&mut input, "margin", -3.9, 4.5);
+    let [markdown, html, _] = shown("intervals", &input);
+    for text in [&markdown, &html] {
+        assert!(text.contains("−100.0 to +100.0") && !text.contains("−390.0"), "{text}");
+    }
+    assert!(
+        html.contains("none: all alike") && html.contains("[none]") && html.contains("−3.900 to +4.500"),
+        "{html}"
+    );
 }
 
 #[test]

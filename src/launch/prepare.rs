@@ -8,6 +8,7 @@ use candle_core::Device;
 
 use super::device;
 use super::external::check_trainer;
+use super::fits::{check_counts, check_tokens};
 use super::heldout::{heldout, pairs_for};
 use super::judges::Judges;
 use super::metrics::{check_primary, validation_suite};
@@ -155,6 +156,10 @@ pub(super) fn ready(plan: &Plan, device: Device, observer: &mut dyn Observer) ->
             None => check_arm(arm, prepared.data.of(&arm.data), context)
                 .with_context(|| format!("arm {}", arm.name))?,
         }
+    }
+    check_counts(plan)?;
+    for note in check_tokens(plan, &|arm| prepared.data.of(&arm.data))? {
+        observer.note(&note);
     }
     // Last: what is wrong with an arm is better said before.
     prepared.unread.take().map_or(Ok(prepared), Err)

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::charts::{Drawing, Section};
 use super::content::{
-    Cell, against_base, banner, base_lines, headlines, ledger_table, ledger_words, lost_arms, metric_table,
-    sentinels, standings_table, verdict_table,
+    Cell, against_base, banner, base_lines, exploratory, headlines, ledger_table, ledger_words, lost_arms,
+    metric_table, sentinels, standings_table, verdict_table,
 };
 use super::currencies::LEGEND;
 use super::figures::Figures;
@@ -23,6 +23,9 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         out.push_str(&format!("> **{}**\n\n", inline(&banner)));
     }
     out.push_str("## Verdicts\n\n");
+    if let Some(exploratory) = exploratory(view, figures) {
+        out.push_str(&format!("> {}\n\n", inline(&exploratory)));
+    }
     for claim in super::sweep::found(view.input) {
         out.push_str(&format!("- **{}**: {}\n", claim.finding.word(), inline(&claim.words)));
     }

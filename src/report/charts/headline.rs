@@ -1,4 +1,5 @@
-//! The first picture: the plan's primary metrics by arm, with intervals.
+//! The first picture: the plan's primary metrics by arm (of a suite that has none, the metric that stands for it), with
+//! intervals.
 
 use super::{Chart, Drawing, Section, key, scores};
 use crate::base::error::Result;
@@ -37,17 +38,35 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         &content::headline_rows(view, view.input.comparisons.iter()),
     ));
     let left = all.len() - metrics.len();
-    let more = if left > 0 {
-        format!(" {left} further primary metrics stand with their suites.")
-    } else {
-        String::new()
-    };
+    let more =
+        if left > 0 { format!(" {left} further metrics stand with their suites.") } else { String::new() };
     let caption = format!(
-        "The plan's primary metrics by arm: mean over {seeds}{budget}, {n} examples a seed. The 95 % interval joins \
+        "{} by arm: mean over {seeds}{budget}, {n} examples a seed. The 95 % interval joins \
          the spread over seeds (Student's t) and the sampling of prompts (clustered). All arms answer the same \
          prompts, so overlapping intervals do not mean \"no difference\": the verdicts come from paired \
-         differences. Dashed line: even (50 %).{more}"
+         differences. Dashed line: even (50 %).{more}",
+        drawn(view, &metrics)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "headline".to_owned(), title, caption, section: Section::Head, svg, marks }])
+}
+
+/// What the panels are.
+fn drawn(view: &View<'_>, metrics: &[Metric]) -> String {
+    if !view.asks() {
+        return "The metric that stands for each suite".to_owned();
+    }
+    let (asked, other): (Vec<&Metric>, Vec<&Metric>) = metrics.iter().partition(|m| view.is_primary(&m.name));
+    let named = |m: &&Metric| format!("{} of {}", m.label(), m.suite);
+    let other: Vec<String> = other.iter().map(named).collect();
+    match (asked.is_empty(), other.as_slice()) {
+        (_, []) => "The plan's primary metrics".to_owned(),
+        (false, other) => {
+            format!(
+                "The plan's primary metrics, and for suites that measure none of them {},",
+                other.join(", ")
+            )
+        }
+        (true, other) => format!("None of the plan's primary metrics is measured; {}", other.join(", ")),
+    }
 }
