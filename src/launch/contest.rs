@@ -121,7 +121,7 @@ fn win_rates(
         let raw = win_rate(&preferences, &clusters);
         let differences: Vec<f64> =
             valid.iter().map(|j| j.baseline_length as f64 - j.candidate_length as f64).collect();
-        // A sentinel's length is its trick: the question is put for those that answer.
+        // Some sentinels win by length alone; the control for length is meant for real answers.
         let answers = !candidate.starts_with(SENTINEL);
         WinRateRow {
             suite: suite.to_owned(),

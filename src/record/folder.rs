@@ -111,7 +111,7 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
             None => Ok(()),
         };
     }
-    // A plan alone is what a command left that found something wrong before it made a row.
+    // A plan without rows was left by a command that failed before it made any.
     let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
     if !rows.iter().any(|f| holds(dir, f)) {
         return Ok(());

@@ -114,7 +114,7 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|c| c.weight).sum();
     let order = |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
-    // A nucleus is small as a rule, so the most probable few are sorted, and more only if they do not reach.
+    // A nucleus is usually small: the most probable few are sorted, and more only where these fall short of top_p.
     let mut most = 32;
     loop {
         most = most.min(candidates.len());
