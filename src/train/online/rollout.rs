@@ -13,7 +13,7 @@ use crate::base::seed;
 use crate::data::Sequence;
 use crate::model::generate::{Decoding, Finish, Generated, Generation, Request, generate};
 use crate::model::{Decoder, Packed};
-use crate::plan::Method;
+use crate::plan::{Method, OnlineSpec};
 use crate::train::units::{TrainData, Unit};
 
 /// Sequences sampled at once.
@@ -114,20 +114,22 @@ pub fn prompts(
     Ok(prompts)
 }
 
-/// Draws `samples` completions of each prompt from the policy as it stands, and rewards them.
+/// Draws completions of each prompt from the policy as it stands, as many and as long as `online` says, and rewards
+/// them.
 ///
 /// # Errors
 /// The policy's logits are NaN, or a forward pass fails.
 pub fn draw(
     job: &OnlineJob<'_>,
+    online: &OnlineSpec,
     policy: &Decoder,
     source: &RewardSource,
     prompts: &[&Prompt],
     rollout: u64,
     phases: &mut Phases,
 ) -> Result<Drawn> {
-    let of_each = job.online()?.samples;
-    let (sequences, generated) = sample(job, policy, prompts, rollout, phases)?;
+    let of_each = online.samples;
+    let (sequences, generated) = sample(job, online, policy, prompts, rollout, phases)?;
     let scoring = Instant::now();
     let generations = generated.generations.iter().zip(&sequences).enumerate();
     let samples: Vec<Sample<'_>> = generations
@@ -167,12 +169,13 @@ pub fn draw(
 /// The samples as sequences, those of a prompt side by side, and what generating them took.
 fn sample(
     job: &OnlineJob<'_>,
+    online: &OnlineSpec,
     policy: &Decoder,
     prompts: &[&Prompt],
     rollout: u64,
     phases: &mut Phases,
 ) -> Result<(Vec<Sequence>, Generated)> {
-    let (started, online) = (Instant::now(), job.online()?);
+    let started = Instant::now();
     let request = |(place, prompt): (usize, &&Prompt)| {
         let ids = prompt.ids.clone();
         let id = move |j| format!("{place}/{}#{j}", prompt.id);
