@@ -95,7 +95,7 @@ pub fn compare(
     for (index, run) in runs.iter().enumerate() {
         if let Some(row) = writer.finished(&run.id) {
             finished.count(row.status);
-            // A process that was killed after its last row.
+            // Left by a process that was killed after the run's last row.
             if row.status != Status::Failed {
                 forget(out, &run.id)?;
             }
@@ -221,7 +221,7 @@ fn one(
     // The weights of a run that diverged say nothing.
     if row.status == Status::Done {
         let started = Instant::now();
-        // Without a checkpoint the training would be lost: then the run is brought to its end.
+        // Without checkpoints, stopping here would lose the training: the run is brought to its end.
         let abort = checkpoints.map(|_| abort);
         if !score_run(prepared, plan, run, &trained.policy, base, writer, abort, observer)? {
             return Ok(None);
@@ -281,6 +281,6 @@ fn write(writer: &mut RecordWriter, owner: &Owner, suite: &Suite, result: &Score
     writer.examples(&rows::examples(owner, suite, result))?;
     writer.samples(&rows::samples(owner, suite, result))?;
     writer.judgments(&rows::judgments(owner, suite, result))?;
-    // The last: they say that the others are there.
+    // Last: a suite's scores say that its other rows are complete.
     writer.scores(&rows::scores(owner, suite, result))
 }

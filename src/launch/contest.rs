@@ -9,6 +9,7 @@ use crate::record::{
     JudgmentRow, Records, SENTINEL, SampleRow, StrengthRow, WinRateRow, counted, replace_contests,
 };
 use crate::stats::winrate::{Judgment, Strength, bradley_terry, length_controlled, win_rate};
+use crate::suite::judge::by_reward;
 
 /// Resamples of the intervals of strengths.
 const RESAMPLES: usize = 1000;
@@ -78,13 +79,6 @@ fn arms_by_reward(samples: &[&SampleRow]) -> Vec<JudgmentRow> {
         players.sort_by(|a, b| a.0.arm.cmp(&b.0.arm));
         for (i, (a, ra)) in players.iter().enumerate() {
             for (b, rb) in &players[i + 1..] {
-                let preference = if ra > rb {
-                    1.0
-                } else if ra < rb {
-                    0.0
-                } else {
-                    0.5
-                };
                 rows.push(JudgmentRow {
                     run: a.run.clone(),
                     arm: a.arm.clone(),
@@ -93,7 +87,7 @@ fn arms_by_reward(samples: &[&SampleRow]) -> Vec<JudgmentRow> {
                     id: a.example.clone(),
                     candidate: a.arm.clone(),
                     baseline: b.arm.clone(),
-                    preference: Some(preference),
+                    preference: Some(by_reward(*ra, *rb)),
                     flipped: None,
                     candidate_length: a.completion.chars().count() as u64,
                     baseline_length: b.completion.chars().count() as u64,
@@ -121,7 +115,7 @@ fn win_rates(
         let raw = win_rate(&preferences, &clusters);
         let differences: Vec<f64> =
             valid.iter().map(|j| j.baseline_length as f64 - j.candidate_length as f64).collect();
-        // A sentinel's length is its trick: the question is put for those that answer.
+        // Some sentinels win by length alone; the control for length is meant for real answers.
         let answers = !candidate.starts_with(SENTINEL);
         WinRateRow {
             suite: suite.to_owned(),

@@ -55,7 +55,7 @@ fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
 fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
     let counted = counted(&records.runs);
     let scores: Vec<ScoreRow> = records.scores.iter().filter(|s| counted(&s.run)).cloned().collect();
-    // By far the longest file: copied only where a run is left out.
+    // By far the largest table: copied only where a run is left out.
     let examples: Cow<'_, [ExampleRow]> = match records.examples.iter().all(|e| counted(&e.run)) {
         true => Cow::Borrowed(&records.examples),
         false => records.examples.iter().filter(|e| counted(&e.run)).cloned().collect(),

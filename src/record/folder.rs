@@ -105,7 +105,7 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     check_ours(dir)?;
     let path = dir.join(files::PLAN);
     let remedy = "name another folder with --out, or give --force to delete what is there";
-    // A plan alone is what a command left that found something wrong before it made a row.
+    // A plan without rows was left by a command that failed before it made any.
     let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
     if !path.exists() || !rows.iter().any(|f| holds(dir, f)) {
         return Ok(());

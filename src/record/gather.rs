@@ -37,7 +37,7 @@ const ROWS: [&str; 8] = [
     files::TRAINERS,
     files::ROLLOUTS,
     files::PHASES,
-    // After the rows that they speak for, as everywhere.
+    // Last, as everywhere: a suite's scores say that its other rows are complete.
     files::SCORES,
 ];
 

@@ -149,7 +149,7 @@ impl RowFile {
 
     /// The file up to the end of its last row; `None`: no file, or nothing in it.
     fn text(&self) -> Result<Option<String>> {
-        // Every row of ours ends its line, and whoever writes here takes the lock.
+        // Our writer ends every line and takes the lock: where there is a lock file, a line without end is half a row.
         let ours = self.path.with_file_name(files::LOCK).exists();
         self.text_up_to(if ours { whole_rows } else { all_rows })
     }
@@ -300,7 +300,7 @@ pub(super) fn merge(
     if !unchanged {
         write_held(to, &bytes)?;
     }
-    // What was packed is in the file now, or is not wanted.
+    // Rows that were packed are in the file now, or were left out.
     remove(&packed(to))
 }
 

@@ -207,7 +207,7 @@ impl RecordWriter {
         paths: &[PathBuf],
         rank: &mut dyn FnMut(usize, RowOf<'_>) -> Option<Rank>,
     ) -> Result<()> {
-        // Files are opened again at the next row, so that nothing is appended to a file that is gone.
+        // The next row opens its file again: nothing is appended to a file that has been replaced.
         self.files().into_iter().for_each(RowFile::close);
         merge(&self.dir.join(name), paths, rank)
     }

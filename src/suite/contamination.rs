@@ -168,7 +168,7 @@ mod tests {
         // Words that the questions of a suite share are part of them.
         let suite = ["What is love", "What is war"];
         assert_eq!(contamination(&["what is love?", "name a river"], &suite, WORDS).identical, 1);
-        // A prompt that is the others' beginning is nothing without it, and nothing is no prompt.
+        // A prompt that is only the shared beginning is empty without it, and an empty text is no prompt.
         assert_eq!(contamination(&["say hi", "say hi to me"], &["go on", "go on then"], WORDS).identical, 0);
     }
 
