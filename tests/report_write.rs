@@ -117,7 +117,7 @@ fn intervals_say_no_more_than_the_rows_do() {
         assert!(text.contains("−100.0 to +100.0") && !text.contains("−390.0"), "{text}");
     }
     assert!(
-        html.contains("none: all alike") && html.contains("[none]") && html.contains("−3.900 to +4.500"),
+        html.contains("none: all alike") && html.contains("[none]") && html.contains("−3.90 to +4.50"),
         "{html}"
     );
 }
