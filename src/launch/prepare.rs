@@ -7,12 +7,14 @@ use std::sync::Mutex;
 
 use candle_core::{DType, Device};
 
+use super::context::within_context;
 use super::device;
 use super::heldout::{heldout, pairs_for};
 use super::judges::Judges;
+use super::keep::cache_folder;
 use super::metrics::{check_primary, validation_suite};
 use super::observer::Observer;
-use super::source::{Opened, open_dir};
+use super::source::{Opened, open_dir, writes};
 use super::training_sets::TrainingSets;
 use super::world_base;
 use crate::base::error::{Context, Error, HintExt, Result, anyhow, ensure};
@@ -174,11 +176,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         .hint("merge it first (kto-eval merge), and name the merged model; or leave `quantize` out");
     }
     let start = whole(decoder)?;
-    ensure!(
-        start.config().scalar.is_none(),
-        "{} is a reward model: it gives scores and writes nothing, so no policy can start from it",
-        plan.model.source
-    );
+    writes(&start, &plan.model.source)?;
     no_control(&start, &plan.model.source)?;
     // Control tokens that cannot be written are found now too.
     let mut control_tokens = 0;
@@ -203,6 +201,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         }
     };
     if let Some(reference) = &reference {
+        writes(reference, &plan.model.reference)?;
         no_control(reference, &plan.model.reference)?;
         let theirs = reference.config().vocab;
         ensure!(
@@ -220,6 +219,10 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
     validation.iter().try_for_each(|suite| pairs_for(suite, &data.validation)).context("tune.suite")?;
     environment.data_hash = data.hash.clone();
+    for arm in &plan.arms {
+        within_context(start.config(), data.of(&arm.data), observer)
+            .with_context(|| format!("arm {}", arm.name))?;
+    }
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
@@ -230,7 +233,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
         true => format!("{weights}-{}-threads", rayon::current_num_threads()),
         false => format!("{weights}-gpu"),
     };
-    let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
+    let cache = ReferenceCache::open(&address, cache_folder(observer).as_deref());
     let scored = Mutex::default();
     Ok(Prepared {
         device,
