@@ -5,7 +5,7 @@
 use rand::{Rng, RngExt};
 
 use super::decoding::Decoding;
-use crate::base::error::{Result, bail, ensure};
+use crate::base::error::{Error, Result, anyhow};
 use crate::kernels::draw;
 
 /// The token drawn, and log π of it: π as the model has it, at temperature 1 with nothing filtered or penalised.
@@ -101,12 +101,19 @@ fn penalise(logits: &mut [f32], seen: &[u32], penalty: f64) {
 }
 
 fn argmax(logits: &[f32]) -> Result<u32> {
-    let Some((best, max)) = draw::argmax(logits) else {
-        let token = logits.iter().position(|l| l.is_nan()).unwrap_or(0);
-        bail!("the logit of token {token} is NaN: the model's weights are broken");
-    };
-    ensure!(max.is_finite(), "no finite logit among {}", logits.len());
-    Ok(best as u32)
+    match draw::argmax(logits) {
+        Some((best, max)) if max.is_finite() => Ok(best as u32),
+        Some(_) => Err(nothing_finite(logits.len())),
+        None => Err(nan(logits.iter().position(|l| l.is_nan()).unwrap_or(0))),
+    }
+}
+
+pub(super) fn nan(token: usize) -> Error {
+    anyhow!("the logit of token {token} is NaN: the model's weights are broken")
+}
+
+pub(super) fn nothing_finite(logits: usize) -> Error {
+    anyhow!("no finite logit among {logits}")
 }
 
 /// The k-th largest logit; −∞ where k is 0 or reaches the vocabulary.

@@ -13,6 +13,7 @@ use crate::base::seed;
 use crate::data::Sequence;
 use crate::model::generate::{Decoding, Finish, Request, generate};
 use crate::model::{Decoder, Packed};
+use crate::plan::OnlineSpec;
 use crate::train::units::{TrainData, Unit};
 
 /// Sequences sampled at once.
@@ -113,12 +114,14 @@ pub fn prompts(
     Ok(prompts)
 }
 
-/// Draws `samples` completions of each prompt from the policy as it stands, and rewards them.
+/// Draws completions of each prompt from the policy as it stands, as many and as long as `online` says, and rewards
+/// them.
 ///
 /// # Errors
 /// The policy's logits are NaN, or a forward pass fails.
 pub fn draw(
     job: &OnlineJob<'_>,
+    online: &OnlineSpec,
     policy: &Decoder,
     source: &RewardSource,
     prompts: &[&Prompt],
@@ -126,7 +129,6 @@ pub fn draw(
     phases: &mut Phases,
 ) -> Result<Drawn> {
     let started = Instant::now();
-    let online = job.online()?;
     let request = |(place, prompt): (usize, &&Prompt)| {
         let ids = prompt.ids.clone();
         let id = move |j| format!("{place}/{}#{j}", prompt.id);
