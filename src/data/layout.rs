@@ -250,7 +250,8 @@ pub(super) fn not_saved_to_disk(folder: &Path) -> Result<()> {
         files.any(|file| file.path().extension().is_some_and(|ending| ending == "arrow"))
     };
     let several = folder.join("dataset_dict.json").is_file();
-    if !several && !(folder.join("state.json").is_file() && arrow()) {
+    let one = folder.join("state.json").is_file() && arrow();
+    if !several && !one {
         return Ok(());
     }
     let shown = folder.display();

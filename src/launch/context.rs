@@ -1,7 +1,7 @@
 //! Training data against the context that a model was made for.
 
 use super::observer::Observer;
-use super::prepare::TrainingSet;
+use super::training_set::TrainingSet;
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::model::DecoderConfig;
 

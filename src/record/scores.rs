@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::{self, files};
 use super::schema::*;
 use super::table::{RowFile, row_file};
+use crate::base::atomic::{self, remove};
 use crate::base::error::{HintExt, Result, anyhow};
 
 /// `logps.csv`: a row per completion of a preference suite.
@@ -67,10 +68,10 @@ impl ScoreFolder {
                     .hint("name another folder with --out, or give --force to delete what is there");
             }
             if !goes_on || file != files::JUDGE {
-                folder::remove(&path)?;
+                remove(&path)?;
             }
         }
-        folder::replace(&mark, asked.as_bytes())?;
+        atomic::write(&mark, asked.as_bytes())?;
         let file = |name| row_file(dir, name);
         Ok(Self {
             dir: dir.to_owned(),
@@ -90,7 +91,7 @@ impl ScoreFolder {
 
     /// All that was asked is there.
     pub fn finish(&self) -> Result<()> {
-        folder::remove(&self.mark)
+        remove(&self.mark)
     }
     pub fn scores(&mut self, rows: &[ScoreRow]) -> Result<()> {
         self.scores.append(rows)

@@ -148,7 +148,7 @@ pub fn train_from(
             None => Ended::Done,
         };
     }
-    // What comes after training (scoring) may be cut short too.
+    // Scoring, which follows, may be interrupted too: training must not be lost with it.
     if ended == Ended::Done
         && run.ledger.steps > saved_step
         && let Some(checkpoints) = checkpoints

@@ -19,7 +19,7 @@ impl Advance for Decoder {
     }
 
     fn step(&self, cache: &mut KvCache, inputs: &[(usize, &[u32])]) -> Result<Tensor> {
-        // On a thread of the pool, so that each of a step's many small products need not wake it.
+        // On a thread of the pool: from outside, each of a step's many small products would have to wake the pool.
         cpu::on_pool(|| Decoder::step(self, cache, inputs))
     }
 

@@ -145,23 +145,15 @@ pub fn generate<M: Advance>(
     loop {
         while let Some(slot) = free.pop() {
             let Some(&i) = waiting.next() else { break };
-            let prompt = &requests[i].prompt;
-            running.push(Running {
-                request: i,
-                slot,
-                ids: prompt.clone(),
-                prompt_len: prompt.len(),
-                limit: limit(&i),
-                logp: 0.0,
-                rng: seed::rng(seed, &format!("generate/{}", requests[i].id)),
-                // A newcomer has no token yet; neighbours are the ones that may share.
-                shares: match running.last() {
-                    Some(last) if last.ids == *prompt && last.is_new() => {
-                        last.shares.or(Some(running.len() - 1))
-                    }
-                    _ => None,
-                },
-            });
+            let newcomer = Running::new(&requests[i], i, slot, limit(&i), seed);
+            // A newcomer has no token yet; neighbours are the ones that may share.
+            let shares = match running.last() {
+                Some(last) if last.ids == newcomer.ids && last.is_new() => {
+                    last.shares.or(Some(running.len() - 1))
+                }
+                _ => None,
+            };
+            running.push(Running { shares, ..newcomer });
         }
         if running.is_empty() {
             break;
@@ -215,6 +207,20 @@ fn split(requests: &[Request], context: usize) -> (Vec<usize>, Vec<Refused>) {
 }
 
 impl Running {
+    /// `place` is the request's among all; `limit` bounds prompt and completion together.
+    fn new(request: &Request, place: usize, slot: usize, limit: usize, seed: u64) -> Self {
+        Self {
+            request: place,
+            slot,
+            ids: request.prompt.clone(),
+            prompt_len: request.prompt.len(),
+            limit,
+            logp: 0.0,
+            rng: seed::rng(seed, &format!("generate/{}", request.id)),
+            shares: None,
+        }
+    }
+
     fn is_new(&self) -> bool {
         self.ids.len() == self.prompt_len
     }

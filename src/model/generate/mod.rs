@@ -10,4 +10,4 @@ mod stop;
 pub use choice::{Chooser, choose};
 pub use decoding::Decoding;
 pub use engine::{Advance, Finish, Generated, Generation, Refused, Request, Text, generate};
-pub use sampler::{Candidate, filter, sample, sample_with_logp};
+pub use sampler::{Candidate, filter, sample_with_logp};

@@ -31,14 +31,6 @@ pub fn sample_with_logp(
     Ok((token, logp))
 }
 
-/// Draws the next token, as [`sample_with_logp`] does.
-///
-/// # Errors
-/// Where the logits hold a NaN or nothing finite: the model is broken, and any token would be made up.
-pub fn sample(logits: &mut [f32], seen: &[u32], decoding: &Decoding, rng: &mut impl Rng) -> Result<u32> {
-    Ok(drawn(logits, seen, decoding, rng)?.0)
-}
-
 /// The token, with the sums of [`draw::weigh`] where the model's own distribution was weighed for the draw.
 fn drawn(
     logits: &mut [f32],
@@ -129,7 +121,7 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|c| c.weight).sum();
     let order = |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
-    // A nucleus is small as a rule, so the most probable few are sorted, and more only if they do not reach.
+    // A nucleus is usually small: the most probable few are sorted, and more only where these fall short of top_p.
     let mut most = 32;
     loop {
         most = most.min(candidates.len());
@@ -171,6 +163,10 @@ fn choose(candidates: &[Candidate], u: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sample(logits: &mut [f32], seen: &[u32], decoding: &Decoding, rng: &mut impl Rng) -> Result<u32> {
+        Ok(sample_with_logp(logits, seen, decoding, rng)?.0)
+    }
     use crate::base::seed::rng;
 
     // log of 0.5, 0.25, 0.125, 0.0625, 0.0625 in an order that is not theirs.

@@ -89,7 +89,7 @@ pub fn points(
         let (low, high) = (metric.unit.value(dot.y.low), metric.unit.value(dot.y.high));
         let label = format!("{}: {value} ({low} to {high}) at {}", dot.arm.name, amount(dot.x));
         canvas.mark(&label, &dot.rows, |c| {
-            // Where a point had to step aside, the axis keeps its true amount.
+            // A point that was moved aside is still read on the axis at its true amount.
             let (at, bottom) = (panel.x.at(dot.x), panel.frame.bottom);
             c.line(&[(at, bottom), (at, bottom + 5.0)], dot.arm.style.color, 2.0);
             panel.interval_up(c, (dot.y.low, dot.y.high), *px, dot.arm.style.color);

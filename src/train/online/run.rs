@@ -78,7 +78,7 @@ pub fn train_online_in(
         }
     }
     if !matches!(ended, Ended::Diverged(_)) {
-        // What comes after training (scoring) may be cut short too.
+        // Scoring, which follows, may be interrupted too: training must not be lost with it.
         saver.save(&run, policy, true)?;
     }
     if critic {

@@ -134,8 +134,11 @@ impl<'a> Client<'a> {
     /// The error of an endpoint that answers nothing more.
     pub fn down(&self, Trouble { reason, remedy }: Trouble, attempts: u32) -> anyhow::Error {
         let error = anyhow!("the judge at {} failed after {attempts} attempts: {reason}", self.endpoint.url);
-        let hinted = remedy.into_iter().fold(Err::<(), _>(error), |failed, remedy| failed.hint(remedy));
-        hinted.hint(GOES_ON).expect_err("built from an error")
+        let failed: Result<()> = match remedy {
+            Some(remedy) => Err(error).hint(remedy),
+            None => Err(error),
+        };
+        failed.hint(GOES_ON).expect_err("built from an error")
     }
 
     /// What to do about a status that no repetition mends.

@@ -35,13 +35,6 @@ pub struct Tally {
     pub down: bool,
 }
 
-impl Tally {
-    /// Share of the valid matches in which the order decided: how little the judge can be trusted.
-    pub fn flip_rate(&self) -> f64 {
-        self.flipped as f64 / (self.matches - self.invalid).max(1) as f64
-    }
-}
-
 /// Replies without a verdict, and none with one, after which the judge is given up: both orders of eight matches.
 const UNREAD: u64 = 16;
 
