@@ -199,6 +199,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The data set, when all of `files` have been read.
+    ///
+    /// # Errors
+    /// No row, or none that can be used; pairs that do not fit together.
     pub fn finish(mut self, files: &[PathBuf]) -> Result<Loaded> {
         let shown = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
         self.take_pairs(&shown)?;

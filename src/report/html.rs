@@ -118,6 +118,10 @@ impl Table {
     }
 }
 
+/// `report.html`: one file, with its styles, scripts and drawings in it.
+///
+/// # Errors
+/// The template fails, which is a fault of this program.
 pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);

@@ -28,6 +28,10 @@ pub struct JudgeTemplate {
 }
 
 impl JudgeTemplate {
+    /// The shipped template, which asks for the better one of two completions.
+    ///
+    /// # Errors
+    /// See [`Self::parse`].
     pub fn pairwise() -> Result<Self> {
         Self::parse(PAIRWISE, "suites/judges/pairwise.toml")
     }
