@@ -4,6 +4,7 @@
 mod bench;
 mod compare;
 mod contest;
+mod context;
 mod device;
 mod estimate;
 mod external;

@@ -70,7 +70,8 @@ pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
                 }
             };
             let arms: Vec<_> = rows.iter().map(arm).collect();
-            let points = if unit == Unit::Share { " points" } else { "" };
+            let said = rows.iter().any(|c| c.verdict != Verdict::Invalid);
+            let points = if unit == Unit::Share && said { " points" } else { "" };
             let name = super::format::metric(&rows[0].metric);
             format!("{} ({name}): {}{points}", rows[0].suite, arms.join(", "))
         })
