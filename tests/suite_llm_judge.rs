@@ -126,7 +126,8 @@ fn a_judge_of_whose_replies_none_can_be_read_is_given_up_with_one_of_them() {
     );
     let many = judge();
     let text = render(&compare(&many, &tasks(60)).unwrap_err());
-    for part in ["none of its 16 replies holds a verdict", "I cannot decide.", "judge.template"] {
+    // Sixteen, and what was under way.
+    for part in ["replies holds a verdict", "I cannot decide.", "judge.template"] {
         assert!(text.contains(part), "{text}");
     }
     assert!(many.tally().down && server.requests.load(Ordering::SeqCst) < 24, "no more was asked");
