@@ -102,7 +102,7 @@ fn metrics_that_nothing_measures_are_refused_before_anything_is_trained() {
 }
 
 #[test]
-fn labels_have_no_preference_suite() {
+fn labels_have_a_suite_of_their_own_and_none_of_pairs() {
     let place = Place::new();
     for split in ["train", "test"] {
         let rows: Vec<serde_json::Value> = place
@@ -118,9 +118,12 @@ fn labels_have_no_preference_suite() {
         place.write(&format!("data/{split}.jsonl"), &rows.iter().enumerate().map(row).collect::<String>());
     }
     place.write("plan.toml", &cli::PLAN.replace("[[arm]]\nmethod = \"dpo\"\n", ""));
-    let says = "suite `heldout` holds single completions, and a preference suite asks about pairs";
+    let says = "suite `heldout` holds single completions, and asks about pairs";
     for verb in ["verify", "compare"] {
-        place.run(&[verb, "plan.toml"]).fails(2, &[says, "suites.generation = [\"heldout-prompts\"]"]);
+        place.run(&[verb, "plan.toml"]).fails(
+            2,
+            &[says, "suites.preference = [\"heldout-labels\"]", "suites.generation = [\"heldout-prompts\"]"],
+        );
     }
     let set = ["--set", "suites.preference=[]", "--set", "suites.generation=[\"heldout-prompts\"]"];
     let ran = place.run(&[&["verify", "plan.toml"][..], &set].concat());
@@ -128,6 +131,36 @@ fn labels_have_no_preference_suite() {
     for part in ["every comparison would be exploratory", "heldout-judged", "heldout-rewarded"] {
         assert!(ran.err.contains(part), "lacks: {part}\n{}", ran.err);
     }
+    labels_are_measured(&place);
+}
+
+/// They have a suite of their own, whose metric is what the comparison is about.
+fn labels_are_measured(place: &Place) {
+    let labels = ["--set", "suites.preference=[\"heldout-labels\"]"];
+    let ran = place.run(&[&["compare", "plan.toml", "--out", "labels"][..], &labels].concat());
+    ran.succeeds();
+    assert!(!ran.err.contains("exploratory"), "{}", ran.err);
+    let records = kto_eval::record::Records::read(&place.path("labels")).unwrap();
+    let of = |arm: &str| {
+        let mut scores = records.scores.iter().filter(|s| s.arm == arm && s.metric == "label_auc");
+        scores.next().map(|s| (s.value, s.n)).unwrap()
+    };
+    assert_eq!(of("base"), (0.5, 24), "the base is its own reference");
+    assert!(of("kto").0 != 0.5 && (0.0..=1.0).contains(&of("kto").0), "{:?}", of("kto"));
+    let judged = records.comparisons.iter().find(|c| c.metric == "label_auc" && c.arm_b != "base").unwrap();
+    assert_eq!(judged.family, kto_eval::record::Family::Primary);
+    place.run(&["report", "labels", "--check"]).succeeds();
+    // The same figures from the model alone; both log-probs of each completion beside them.
+    let asked = "score --model model --reference model --suite heldout-labels --data data --max-length 64 --out scored";
+    place.line(asked).succeeds();
+    let logps = place.read("scored/logps.csv");
+    assert_eq!(logps.matches(",desirable,").count(), 12, "{logps}");
+    // Nothing is told apart where all have one label.
+    place.write(
+        "data/test.jsonl",
+        &place.read("data/test.jsonl").replace("\"label\":false", "\"label\":true"),
+    );
+    place.run(&[&["verify", "plan.toml"][..], &labels].concat()).fails(2, &["there are 24 and 0"]);
 }
 
 #[test]

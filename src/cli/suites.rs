@@ -91,6 +91,7 @@ fn list(common: &Common) -> Result<()> {
     let row = |s: &Suite| {
         let kind = match s.kind {
             Kind::Preference => "preference",
+            Kind::Labels => "labels",
             Kind::Generation => "generation",
         };
         let metrics: Vec<&str> = s.metrics.iter().map(|m| m.name()).collect();

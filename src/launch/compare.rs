@@ -151,11 +151,7 @@ impl Finished {
 
 /// `scoring kto-s1-… on world (generation)`.
 fn scoring(who: &str, suite: &Suite) -> String {
-    let kind = match suite.kind {
-        Kind::Preference => "preference",
-        Kind::Generation => "generation",
-    };
-    format!("scoring {who} on {} ({kind})", suite.name)
+    format!("scoring {who} on {} ({})", suite.name, suite.kind.folder())
 }
 
 /// Scores the starting checkpoint, once for each seed where it writes samples. `None`: aborted.
@@ -174,8 +170,8 @@ fn score_base(
                 return Ok(None);
             }
             observer.stage(&format!("{}, seed {seed}", scoring(BASE_ARM, suite)));
-            // Nothing is drawn for a preference suite: the first seed's result is every seed's.
-            let first = base.get(&(index, seeds[0])).filter(|_| suite.kind == Kind::Preference);
+            // Only samples are drawn: else the first seed's result is every seed's.
+            let first = base.get(&(index, seeds[0])).filter(|_| suite.kind != Kind::Generation);
             let result = match first {
                 Some(first) => first.clone(),
                 None => counted(prepared, plan, writer, observer, || {

@@ -7,6 +7,7 @@ use super::observer::Observer;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::data::{Dataset, Tokenizer, carves, load_heldout, locate};
 use crate::plan::{DataSpec, Plan, WORLD};
+use crate::suite::labels::check_both;
 use crate::suite::{Kind, Suite};
 
 /// The held-out split of the plan's data; empty where no suite asks for it.
@@ -29,7 +30,7 @@ pub(super) fn heldout(
     let split = &plan.data.heldout_split;
     let what = || format!("the held-out split `{split}` of the plan's data");
     let loaded = load_heldout(&plan.data, &tokenizer.template()).with_context(what)?;
-    suites.iter().try_for_each(|suite| pairs_for(suite, &loaded.dataset)).with_context(what)?;
+    suites.iter().try_for_each(|suite| check_kind(suite, &loaded.dataset)).with_context(what)?;
     not_trained_on(plan).with_context(what)?;
     for note in &loaded.notes {
         observer.note(&format!("held-out: {note}"));
@@ -38,16 +39,20 @@ pub(super) fn heldout(
 }
 
 /// # Errors
-/// A preference suite on the plan's data, where these are single completions.
-pub(super) fn pairs_for(suite: &Suite, dataset: &Dataset) -> Result<()> {
-    if suite.source != "plan" || suite.kind != Kind::Preference || matches!(dataset, Dataset::Paired(_)) {
-        return Ok(());
+/// A suite of pairs on the plan's data, where these are single completions; one of labels, where all have one label.
+pub(super) fn check_kind(suite: &Suite, dataset: &Dataset) -> Result<()> {
+    match (suite.kind, dataset) {
+        _ if suite.source != "plan" => Ok(()),
+        (Kind::Labels, Dataset::Unpaired(examples)) => check_both(examples, &suite.name),
+        (Kind::Preference, Dataset::Unpaired(_)) => {
+            let what = "holds single completions, and asks about pairs";
+            Err(anyhow!("suite `{}` {what}", suite.name)).hint(
+                "suites.preference = [\"heldout-labels\"] asks how well the implicit reward tells desirable from undesirable \
+                 completions; generation suites (suites.generation = [\"heldout-prompts\"]) ask what the model writes",
+            )
+        }
+        _ => Ok(()),
     }
-    let what = "holds single completions, and a preference suite asks about pairs";
-    Err(anyhow!("suite `{}` {what}", suite.name)).hint(
-        "take a generation suite (suites.preference = [] and suites.generation = [\"heldout-prompts\"]), or a preference \
-         suite with data of its own",
-    )
 }
 
 /// # Errors

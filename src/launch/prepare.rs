@@ -10,7 +10,7 @@ use super::context::within_context;
 use super::device;
 use super::external::check_trainer;
 use super::fits::{check_counts, check_tokens};
-use super::heldout::{heldout, pairs_for};
+use super::heldout::{check_kind, heldout};
 use super::judges::Judges;
 use super::keep::cache_folder;
 use super::metrics::{check_primary, validation_suite};
@@ -117,7 +117,7 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let mut environment = environment(plan, &device, &start.decoder, reference.as_ref())?;
     let Start { decoder: start, tokenizer, dir: start_dir, adapted } = start;
     let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
-    validation.iter().try_for_each(|suite| pairs_for(suite, &data.validation)).context("tune.suite")?;
+    validation.iter().try_for_each(|suite| check_kind(suite, &data.validation)).context("tune.suite")?;
     environment.data_hash = data.hash.clone();
     for (place, arm) in plan.arms.iter().enumerate() {
         // Of arms that share their data the first.

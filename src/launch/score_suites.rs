@@ -19,7 +19,6 @@ use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
 use crate::record::{JudgeUsage, LogpRow, ScoreFolder, ScoreRow};
 use crate::suite::logps::{control_ids, policy_logps};
-use crate::suite::preference::PairLogps;
 use crate::suite::{JudgeKind, Kind, Metric, OpponentKind, ScoreContext, ScoredSuite, Suite, score_with};
 
 /// What to score, and on what.
@@ -90,8 +89,8 @@ pub fn score_suites(
     let mut found = SuiteScores::default();
     for suite in &suites {
         for (i, &seed) in request.seeds.iter().enumerate() {
-            // Nothing is drawn for a preference suite.
-            if i > 0 && suite.kind == Kind::Preference {
+            // Only samples are drawn.
+            if i > 0 && suite.kind != Kind::Generation {
                 continue;
             }
             observer.stage(&format!("scoring {} on {} (seed {seed})", request.model, suite.name));
@@ -157,6 +156,9 @@ fn without_reference(suite: &mut Suite, has_reference: bool) -> Result<()> {
         Metric::RewardRejected,
         Metric::Brier,
         Metric::CalibrationError,
+        Metric::LabelAuc,
+        Metric::RewardDesirable,
+        Metric::RewardUndesirable,
         Metric::KlSequence,
         Metric::KlPerToken,
         Metric::WinRateBase,
@@ -201,6 +203,9 @@ fn heldout(
     }
     Ok(loaded.dataset)
 }
+
+/// Of a completion: example, subset, side, tokens, log-prob under the model and under the reference.
+type Side<'a> = (&'a String, &'a String, &'static str, usize, f64, f64);
 
 /// One suite under one seed.
 struct Job<'a> {
@@ -282,17 +287,23 @@ impl Job<'_> {
                 (p, "rejected", p.rejected_tokens, p.rejected, p.reference_rejected),
             ]
         });
-        let row = |(pair, side, tokens, logp, reference): (&PairLogps, &str, usize, f64, f64)| LogpRow {
+        let sides = sides
+            .map(|(p, side, tokens, logp, reference)| (&p.example, &p.subset, side, tokens, logp, reference));
+        let labelled = result.labels.iter().map(|e| {
+            let side = if e.desirable { "desirable" } else { "undesirable" };
+            (&e.example, &e.subset, side, e.tokens, e.logp, e.reference)
+        });
+        let row = |(example, subset, side, tokens, logp, reference): Side<'_>| LogpRow {
             run: owner.run.clone(),
             suite: self.suite.name.clone(),
-            subset: pair.subset.clone(),
-            example: pair.example.clone(),
+            subset: subset.clone(),
+            example: example.clone(),
             side: side.to_owned(),
             completion_tokens: tokens as u64,
             logp,
             reference_logp: known.then_some(reference),
             reward: known.then_some(SCORE_BETA * (logp - reference)),
         };
-        sides.map(row).collect()
+        sides.chain(labelled).map(row).collect()
     }
 }

@@ -117,16 +117,18 @@ impl Default for JudgeSpec {
 }
 
 /// What a comparison is about where its plan does not say: those of them that its suites measure.
-const PRIMARY: [&str; 4] = ["reward_accuracy", "win_rate_base", "exact_match", "prompt_strict"];
+const PRIMARY: [&str; 5] = ["reward_accuracy", "label_auc", "win_rate_base", "exact_match", "prompt_strict"];
 
-/// The same as an earlier version wrote it out, with a name that no metric has.
-const PRIMARY_BEFORE: [&str; 5] =
-    ["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"];
+/// The same as earlier versions wrote it out: before there was a measure of labels, and with a name that no metric has.
+const PRIMARY_BEFORE: [&[&str]; 2] = [
+    &["reward_accuracy", "win_rate_base", "exact_match", "prompt_strict"],
+    &["reward_accuracy", "win_rate_base", "win_rate", "exact_match", "prompt_strict"],
+];
 
 impl VerdictSpec {
     /// With an earlier version's default as it is now: a folder of that version is gone on with.
     pub fn renewed(&self) -> Self {
-        match self.primary == PRIMARY_BEFORE {
+        match PRIMARY_BEFORE.iter().any(|before| self.primary == *before) {
             true => Self { primary: Self::default().primary, ..self.clone() },
             false => self.clone(),
         }

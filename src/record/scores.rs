@@ -12,14 +12,14 @@ use super::table::{RowFile, row_file};
 use crate::base::atomic::{self, remove};
 use crate::base::error::{HintExt, Result, anyhow};
 
-/// `logps.csv`: a row per completion of a preference suite.
+/// `logps.csv`: a row per completion of a preference or a label suite.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LogpRow {
     pub run: String,
     pub suite: String,
     pub subset: String,
     pub example: String,
-    /// `chosen` or `rejected`.
+    /// `chosen` or `rejected`; `desirable` or `undesirable`.
     pub side: String,
     pub completion_tokens: u64,
     /// Σ log π over the completion, EOS included, nats.

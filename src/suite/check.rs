@@ -34,6 +34,7 @@ impl Suite {
         }
         match self.kind {
             Kind::Preference => self.check_preference(),
+            Kind::Labels => self.check_labels(),
             Kind::Generation => self.check_generation(),
         }
     }
@@ -59,6 +60,14 @@ impl Suite {
             ensure!(positive, "section `{section}` has a weight that is not positive");
         }
         Ok(())
+    }
+
+    fn check_labels(&self) -> Result<()> {
+        ensure!(
+            self.sections.is_empty() && self.pair.is_none(),
+            "sections and pair belong to preference suites"
+        );
+        self.check_preference()
     }
 
     fn check_generation(&self) -> Result<()> {

@@ -13,8 +13,10 @@ use crate::plan::DataFormat;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Kind {
-    /// Log-probs of given completions.
+    /// Log-probs of given completions, two of a prompt.
     Preference,
+    /// Log-probs of given completions with labels.
+    Labels,
     /// Samples, judged.
     Generation,
 }
@@ -23,7 +25,7 @@ impl Kind {
     /// The folder of the shipped suites of this kind.
     pub fn folder(self) -> &'static str {
         match self {
-            Kind::Preference => "preference",
+            Kind::Preference | Kind::Labels => "preference",
             Kind::Generation => "generation",
         }
     }

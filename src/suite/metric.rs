@@ -27,6 +27,9 @@ pub enum Metric {
     CalibrationError,
     ChosenPerplexity,
     ChosenBitsPerByte,
+    LabelAuc,
+    RewardDesirable,
+    RewardUndesirable,
     GoldReward,
     JudgeReward,
     WinRateBase,
@@ -123,6 +126,12 @@ metrics! {
         "exp of the mean negative log-prob per token of the chosen completions";
     ChosenBitsPerByte "chosen_bits_per_byte" Preference "bits/byte" Lower Whole
         "negative log-prob of the chosen completions in bits per UTF-8 byte of their text (of a cut one: of what is left)";
+    LabelAuc "label_auc" Labels "share" Higher Mean
+        "share of all pairs of a desirable and an undesirable completion in which log π/π_ref is higher for the desirable one (area under the ROC curve; tie: one half)";
+    RewardDesirable "reward_desirable" Labels "reward" Neutral Mean
+        "implicit reward β log π/π_ref of the desirable completions, summed over their tokens";
+    RewardUndesirable "reward_undesirable" Labels "reward" Neutral Mean
+        "the same of the undesirable completions";
     GoldReward "gold_reward" Generation "reward" Higher Mean
         "the world's gold reward of the sample";
     JudgeReward "judge_reward" Generation "reward" Higher Mean

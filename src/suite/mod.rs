@@ -16,6 +16,7 @@ pub mod definition;
 pub mod estimate;
 mod generation;
 pub mod judge;
+pub mod labels;
 pub mod logps;
 mod lots;
 pub mod metric;

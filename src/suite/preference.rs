@@ -27,7 +27,7 @@ pub struct PairLogps {
 
 /// What two computations of one log-prob sum in fp32 differ by, in nats: a policy that equals its reference
 /// has margins of this size where the two were batched differently, and they are ties.
-const NOISE: f64 = 2e-4;
+pub(super) const NOISE: f64 = 2e-4;
 
 impl PairLogps {
     /// r(chosen) − r(rejected) with r = β log π/π_ref (arXiv 2305.18290, eq. 5).

@@ -3,13 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::definition::{Kind, Suite};
-use super::generation;
 use super::judge::{Judge, Task};
 use super::logps::{Policy, policy_logps};
 use super::lots::draw;
 use super::preference::{PairLogps, incomplete, score_pairs};
 use super::rows;
 use super::scored::{Exclusion, ScoredSuite};
+use super::{generation, labels};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::data::world::World;
 use crate::data::{Dataset, PreferencePair, Sequence, Tokenizer, load_with, tokenize_pairs};
@@ -69,6 +69,7 @@ impl SuiteData<'_> {
     pub fn prompts(&self, suite: &Suite) -> Result<Vec<String>> {
         let read: Result<Vec<String>> = match suite.kind {
             Kind::Preference => pairs(self, suite).map(|p| p.into_iter().map(|p| p.prompt).collect()),
+            Kind::Labels => labels::examples(self, suite).map(|e| e.into_iter().map(|e| e.prompt).collect()),
             Kind::Generation => {
                 tasks(self, suite).map(|t| t.iter().map(|t| t.request().to_owned()).collect())
             }
@@ -76,7 +77,7 @@ impl SuiteData<'_> {
         read.with_context(|| format!("reading suite `{}`", suite.name))
     }
 
-    fn spec(&self, suite: &Suite) -> DataSpec {
+    pub(super) fn spec(&self, suite: &Suite) -> DataSpec {
         DataSpec {
             source: suite.source.clone(),
             revision: suite.revision.clone(),
@@ -106,6 +107,7 @@ pub fn score_with<P: Policy>(
 ) -> Result<ScoredSuite> {
     let scored = match suite.kind {
         Kind::Preference => preference(ctx, suite),
+        Kind::Labels => labels::score(ctx, suite),
         Kind::Generation => generation::score(ctx, suite, outside),
     };
     scored.with_context(|| format!("scoring suite `{}`", suite.name))
@@ -193,7 +195,7 @@ fn pairs(from: &SuiteData, suite: &Suite) -> Result<Vec<PreferencePair>> {
         return Err(anyhow!(
             "the data holds single completions with labels, and a preference suite needs pairs"
         ))
-        .hint("take a generation suite, or name a preference suite with data of its own");
+        .hint("take a label suite (heldout-labels) or a generation suite, or name a preference suite with data of its own");
     };
     Ok(draw(pairs, from.max_examples, |p| &p.id))
 }
@@ -253,7 +255,7 @@ fn prompts(dataset: &Dataset) -> Vec<Task> {
     tasks
 }
 
-fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
+pub(super) fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = BTreeSet::new();
     for id in ids {
         ensure!(seen.insert(id), "the id `{id}` occurs twice: scores are kept by id");

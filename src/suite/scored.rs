@@ -2,6 +2,7 @@
 
 use super::definition::OpponentKind;
 use super::judge::{Match, Outcome};
+use super::labels::LabelLogps;
 use super::metric::Metric;
 use super::preference::PairLogps;
 
@@ -14,6 +15,8 @@ pub struct ScoredSuite {
     pub metrics: Vec<MetricScore>,
     /// What the models say of each pair (preference suites).
     pub pairs: Vec<PairLogps>,
+    /// What they say of each completion with a label (label suites).
+    pub labels: Vec<LabelLogps>,
     /// What the policy wrote (generation suites).
     pub samples: Vec<Sample>,
     /// Contestants that ought to lose (generation suites with a judge that compares).

@@ -24,6 +24,7 @@ macro_rules! shipped {
 
 shipped![
     "suites/preference/heldout.toml",
+    "suites/preference/heldout-labels.toml",
     "suites/preference/hh-harmless.toml",
     "suites/preference/hh-helpful.toml",
     "suites/preference/rewardbench.toml",
@@ -133,17 +134,16 @@ mod tests {
     use super::*;
     use crate::base::error::render;
     use crate::data::pick;
-    use crate::suite::definition::Kind;
 
     #[test]
     fn every_file_of_the_folders_is_shipped_and_named_after_itself() {
         let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-        for (folder, kind) in [("preference", Kind::Preference), ("generation", Kind::Generation)] {
+        for folder in ["preference", "generation"] {
             for entry in std::fs::read_dir(root.join("suites").join(folder)).unwrap() {
                 let file = entry.unwrap().file_name().into_string().unwrap();
                 let name = file.strip_suffix(".toml").unwrap();
                 let suite = find(name, folder).unwrap();
-                assert_eq!((suite.name.as_str(), suite.kind), (name, kind), "{folder}/{file}");
+                assert_eq!((suite.name.as_str(), suite.kind.folder()), (name, folder), "{folder}/{file}");
             }
         }
         assert_eq!(shipped().unwrap().len(), SHIPPED.len());
