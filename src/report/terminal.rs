@@ -13,7 +13,8 @@ pub fn terminal_summary(input: &Input) -> String {
     let mut out = String::new();
     for suite in view.suites() {
         let table = content::metric_table(&view, &figures, &suite);
-        out.push_str(&format!("{suite}\n{}\n", aligned(&table)));
+        let note = content::base_note(&view, &suite).map(|n| format!("  {n}\n")).unwrap_or_default();
+        out.push_str(&format!("{suite}\n{}{note}\n", aligned(&table)));
     }
     out.push_str(&format!("cost\n{}", aligned(&content::ledger_table(&figures))));
     out.push_str(&format!("  {}\n\n", content::ledger_words(&figures)));

@@ -1,9 +1,9 @@
-//! The first picture: the plan's primary metrics by arm, with intervals.
+//! The first picture: the plan's primary metrics by arm, with intervals; without any, what stands for each suite.
 
 use super::{Chart, Drawing, Section, key, scores};
 use crate::base::error::Result;
 use crate::report::content;
-use crate::report::format::capitalised;
+use crate::report::format::{capitalised, metric as in_words};
 use crate::report::view::{ALL, Metric, View};
 
 pub const CHART: Chart = Chart { name: "headline", draw };
@@ -12,7 +12,15 @@ pub const CHART: Chart = Chart { name: "headline", draw };
 const PANELS: usize = 6;
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
-    let all = view.primary();
+    let primary = view.primary();
+    let stand_ins = || view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
+    let (all, what) = match primary.is_empty() {
+        false => (primary, "The plan's primary metrics"),
+        true => (
+            stand_ins(),
+            "No metric of these suites is primary in the plan; exploratory, one that stands for each suite,",
+        ),
+    };
     let metrics: Vec<Metric> = all.iter().take(PANELS).cloned().collect();
     let arms: Vec<_> = view.arms.iter().filter(|a| scores::scored(view, &metrics, a)).collect();
     if metrics.is_empty() || arms.is_empty() {
@@ -30,7 +38,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let n = key::examples(found.iter());
     let subtitle =
         format!("Held-out scores{budget}: mean over {seeds} with 95 % interval; rings are single seeds.");
-    let of = |m: &Metric| format!("{} · {}", capitalised(&m.label()), m.suite);
+    let of = |m: &Metric| format!("{} · {}", capitalised(&in_words(&m.name)), m.suite);
     let mut canvas = scores::grid(view, (&title, &subtitle), &metrics, &arms, of);
     canvas.says(&content::verdicts_in_words(
         view,
@@ -38,12 +46,12 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     ));
     let left = all.len() - metrics.len();
     let more = if left > 0 {
-        format!(" {left} further primary metrics stand with their suites.")
+        format!(" {left} further such metrics stand with their suites.")
     } else {
         String::new()
     };
     let caption = format!(
-        "The plan's primary metrics by arm: mean over {seeds}{budget}, {n} examples a seed. The 95 % interval joins \
+        "{what} by arm: mean over {seeds}{budget}, {n} examples a seed. The 95 % interval joins \
          the spread over seeds (Student's t) and the sampling of prompts (clustered). All arms answer the same \
          prompts, so overlapping intervals do not mean \"no difference\": the verdicts come from paired \
          differences. Dashed line: even (50 %).{more}"
