@@ -1,5 +1,5 @@
 //! Speed on an NVIDIA GPU at the shape of a 1 B Llama (Llama 3.2 1B), sequences of 1024, bf16: training steps with
-//! their share of the card's peak (model FLOP utilisation), and each kernel's time and rate.
+//! their share of the card's peak (model FLOP utilisation), sampling, and each kernel's time and rate.
 //!
 //! `cargo bench --features cuda --bench gpu`; prints Markdown. The peak is that of a product of 8192 × 8192 in bf16,
 //! measured here, and beside it the data sheet's for an H100 or H200 (989 TFLOP/s dense).
@@ -24,6 +24,7 @@ mod gpu {
     use kto_eval::kernels::cuda::device::portable as portably;
     use kto_eval::kernels::norm::{self, Kind, Norm, NormGrads};
     use kto_eval::kernels::{activation, head, linear};
+    use kto_eval::model::generate::{Chooser, Decoding, Request, Text, choose, generate};
     use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed, Size};
     use kto_eval::plan::TrainSpec;
     use kto_eval::train::AdamW;
@@ -139,7 +140,8 @@ mod gpu {
                 losses.last().copied().unwrap_or(f64::NAN)
             );
         }
-        Ok(())
+        drop((grads, optimizer));
+        generation(&policy)
     }
 
     /// One kernel: what it does, its seconds, and its work in FLOPs or bytes.
@@ -222,7 +224,59 @@ mod gpu {
         })?;
         finite("the head's gradient", &dw)?;
         row("vocabulary head, forward and backward", time, 3.0 * flops, 0.0);
+        drop((dw, weight));
+        draws(device)?;
         println!();
+        Ok(())
+    }
+
+    const SEQUENCES: usize = 64;
+
+    fn decodings() -> [(&'static str, Decoding); 3] {
+        let plain = || Decoding { max_new_tokens: 65, temperature: 1.0, ..Decoding::default() };
+        [
+            ("greedy", Decoding { temperature: 0.0, ..plain() }),
+            ("temperature 1", plain()),
+            ("top-k 50, top-p 0.9", Decoding { top_k: 50, top_p: 0.9, ..plain() }),
+        ]
+    }
+
+    /// A token for each of some sequences.
+    fn draws(device: &Device) -> Result<()> {
+        let logits = Tensor::randn(0f32, 3.0, (SEQUENCES, LLAMA.vocab), device)?;
+        let mut rngs: Vec<_> = (0..SEQUENCES as u64).map(|i| seed::rng(i, "gpu bench")).collect();
+        for (name, decoding) in decodings() {
+            let time = seconds(device, || {
+                let chooser = |(row, rng)| Chooser { row, seen: &[], rng };
+                let mut choosers: Vec<Chooser<'_>> = rngs.iter_mut().enumerate().map(chooser).collect();
+                choose(&logits, &mut choosers, &decoding).map(drop)
+            })?;
+            let bytes = (4 * SEQUENCES * LLAMA.vocab) as f64;
+            row(&format!("drawing {SEQUENCES} tokens from f32 logits, {name}"), time, 0.0, bytes);
+        }
+        Ok(())
+    }
+
+    /// Samples of 64 tokens after one each; the prompts' pass is that of the first, and left out.
+    fn generation(policy: &Decoder) -> Result<()> {
+        println!("\n| 64 sequences, prompts of 128 | ms a step | tokens/s |\n| --- | --- | --- |");
+        let prompt = |i: u32| (0..128).map(|j| (i * 7919 + j * 104_729) % LLAMA.vocab as u32).collect();
+        let request = |i| Request { id: format!("{i}"), prompt: prompt(i) };
+        let requests: Vec<Request> = (0..SEQUENCES as u32).map(request).collect();
+        let text = Text { decode: &|_| Ok(String::new()), eos: &[] };
+        for (name, decoding) in decodings() {
+            let run = |tokens: usize| -> Result<f64> {
+                let decoding = Decoding { max_new_tokens: tokens, ..decoding.clone() };
+                let start = Instant::now();
+                let made = generate(policy, text, &requests, &decoding, 1, SEQUENCES)?;
+                ensure!(made.steps == tokens, "{} steps for {tokens} tokens", made.steps);
+                Ok(start.elapsed().as_secs_f64())
+            };
+            let tokens = decoding.max_new_tokens;
+            run(2)?;
+            let step = (run(tokens)? - run(1)?) / (tokens - 1) as f64;
+            println!("| {name} | {:.2} | {:.0} |", step * 1e3, SEQUENCES as f64 / step);
+        }
         Ok(())
     }
 }

@@ -3,66 +3,30 @@
 mod cli;
 mod engine;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device};
 use cli::Place;
-use engine::{families, floats, ids, json, largest_difference, sequence, transformers_logps};
+use engine::adapters::{self, FAMILIES, batch};
+use engine::{
+    assert_gradients, families, flat, floats, ids, json, largest_difference, numbers, sequence,
+    transformers_logps,
+};
 use kto_eval::base::error::render;
-use kto_eval::base::seed;
+use kto_eval::model::peft::is_adapter;
 use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
 use kto_eval::plan::{LoraSpec, Quantize};
-use rand_chacha::rand_core::Rng;
 use serde_json::{Value, json};
 
-/// Each way that a projection can lie in a checkpoint: apart, fused by head (GPT-NeoX), transposed (GPT-2).
-const FAMILIES: [&str; 4] = ["llama", "gpt_neox", "gpt2", "gemma2"];
-
 fn decoder(family: &str) -> Decoder {
-    let config = json!({
-        "model_type": family, "vocab_size": 29, "hidden_size": 12, "num_hidden_layers": 2,
-        "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 4, "intermediate_size": 20,
-        "max_position_embeddings": 64, "initializer_range": 0.3, "tie_word_embeddings": false,
-        "n_embd": 12, "n_head": 3, "n_layer": 2, "n_positions": 64, "query_pre_attn_scalar": 4,
-    });
-    Decoder::random(DecoderConfig::from_json(&config).unwrap(), 7, DType::F64, &Device::Cpu).unwrap()
+    adapters::decoder(family, 12, 3, 0.3, DType::F64)
 }
 
 fn lora(dropout: f64) -> LoraSpec {
     LoraSpec { rank: 3, alpha: 5.0, dropout, target_modules: vec!["all-linear".into()], use_rslora: false }
 }
 
-/// Numbers between -1 and 1.
-fn numbers(name: &str, count: usize) -> Vec<f64> {
-    let mut rng = seed::rng(17, name);
-    (0..count).map(|_| rng.next_u32() as f64 / 2f64.powi(31) - 1.0).collect()
-}
-
 /// With every B away from 0.
 fn moved(family: &str, spec: &LoraSpec) -> Decoder {
-    let mut decoder = decoder(family).with_adapter(spec, 3).unwrap();
-    for param in decoder.trained_mut() {
-        let name = param.pieces[0].name.clone();
-        let noise =
-            Tensor::from_vec(numbers(&name, param.tensor.elem_count()), param.tensor.shape(), &Device::Cpu);
-        param.tensor = (&param.tensor + (noise.unwrap() * 0.3).unwrap()).unwrap();
-    }
-    decoder
-}
-
-fn batch() -> Packed {
-    let row = |name: &str, n: usize| {
-        let mut rng = seed::rng(19, name);
-        (0..n).map(|_| rng.next_u32() % 29).collect::<Vec<u32>>()
-    };
-    let prompt = row("prompt", 4);
-    let whole = |name: &str, n: usize| sequence(&[prompt.clone(), row(name, n)].concat(), 4);
-    let mut packed = Packed::default();
-    packed.push_group(&[&whole("a", 5), &whole("b", 3)]);
-    packed.push_group(&[&sequence(&row("c", 9), 2)]);
-    packed
-}
-
-fn flat(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+    adapters::moved(&decoder(family), spec, 0.3)
 }
 
 #[test]
@@ -107,24 +71,7 @@ fn gradients_of_adapters_are_those_of_finite_differences_with_and_without_dropou
                 let logps = d.forward_training(&packed, draws).unwrap().0;
                 logps.iter().zip(&dlogps).map(|(l, w)| l * w).sum::<f64>()
             };
-            for index in 0..decoder.trained().len() {
-                let param = &decoder.trained()[index];
-                let (grad, at) = (flat(&grads.tensors()[index]), flat(&param.tensor));
-                let name = &param.pieces[0].name;
-                assert!(grad.iter().any(|g| g.abs() > 1e-8), "{family} {name} has no gradient");
-                let direction = numbers(&format!("direction {name}"), at.len());
-                let shifted = |step: f64| {
-                    let mut copy = decoder.duplicate().unwrap();
-                    let values: Vec<f64> = at.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
-                    copy.trained_mut()[index].tensor =
-                        Tensor::from_vec(values, param.tensor.shape(), &Device::Cpu).unwrap();
-                    loss(&copy)
-                };
-                let numeric = (shifted(1e-5) - shifted(-1e-5)) / 2e-5;
-                let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
-                let error = (numeric - exact).abs() / (1.0 + exact.abs());
-                assert!(error < 2e-6, "{family} {name} p {p}: {exact} against {numeric}");
-            }
+            assert_gradients(&decoder, &grads, &loss, &format!("{family} p {p}"));
         }
     }
 }
@@ -153,16 +100,22 @@ fn merging_changes_no_log_prob_and_an_adapter_comes_back_from_its_file() {
 
 #[test]
 fn steps_through_the_cache_go_through_the_adapter() {
-    let decoder = moved("llama", &lora(0.2));
-    let row = [3u32, 7, 1, 20, 5, 9];
-    let mut cache = decoder.new_cache(1, 8).unwrap();
-    decoder.step(&mut cache, &[(0, &row[..4])]).unwrap();
-    let logits = decoder.step(&mut cache, &[(0, &row[4..5])]).unwrap();
-    let logits: Vec<f64> =
-        logits.get(0).unwrap().to_vec1::<f32>().unwrap().iter().map(|x| f64::from(*x)).collect();
-    let total = logits.iter().map(|x| x.exp()).sum::<f64>().ln();
-    let wanted = decoder.logps(&Packed::of([&sequence(&row, 5)])).unwrap()[0];
-    assert!((logits[row[5] as usize] - total - wanted).abs() < 1e-5);
+    adapters::assert_cached_step(&moved("llama", &lora(0.2)), 1e-5);
+}
+
+#[test]
+fn a_save_that_is_cut_short_leaves_no_adapter_and_the_next_one_nothing_of_it() {
+    let (adapted, dir) = (moved("llama", &lora(0.0)), tempfile::tempdir().unwrap());
+    adapted.save_adapter(dir.path(), "x").unwrap();
+    let weights = dir.path().join("adapter_model.safetensors");
+    std::fs::remove_file(&weights).unwrap();
+    std::fs::create_dir(&weights).unwrap();
+    adapted.save_adapter(dir.path(), "x").unwrap_err();
+    assert!(!is_adapter(dir.path()), "an old configuration beside new weights is a third adapter");
+    std::fs::remove_dir(&weights).unwrap();
+    std::fs::write(dir.path().join("adapter_model.safetensors.part"), "half").unwrap();
+    adapted.save_adapter(dir.path(), "x").unwrap();
+    assert!(is_adapter(dir.path()) && dir.path().read_dir().unwrap().count() == 2);
 }
 
 #[test]
@@ -296,11 +249,8 @@ lora = { target_modules = ["q_proj", "v_proj"], use_rslora = true }
 fn arms_with_and_without_adapters_run_side_by_side_from_one_base() {
     let place = Place::new();
     place.write("lora.toml", PLAN);
-    let shown = place.run(&["plan", "show", "lora.toml"]).succeeds().to_owned();
-    place.write("again.toml", &shown);
-    assert_eq!(place.run(&["plan", "show", "again.toml"]).succeeds(), shown, "a resolved plan is a plan");
-    place.run(&["compare", "lora.toml", "--out", "a"]).succeeds();
-    place.run(&["compare", "lora.toml", "--out", "b"]).succeeds();
+    // Same seed, same bits, dropout included.
+    place.runs_the_same_twice("lora.toml");
     let runs = place.read("a/runs.csv");
     let mut reader = csv::Reader::from_reader(runs.as_bytes());
     let header = reader.headers().unwrap().clone();
@@ -323,13 +273,6 @@ fn arms_with_and_without_adapters_run_side_by_side_from_one_base() {
     for row in &rows {
         assert_eq!(&row[at("status")], "done");
     }
-    let weights = |runs: &str| -> Vec<String> {
-        csv::Reader::from_reader(runs.as_bytes())
-            .records()
-            .map(|r| r.unwrap()[at("weights")].to_owned())
-            .collect()
-    };
-    assert_eq!(weights(&runs), weights(&place.read("b/runs.csv")), "same seed, same bits, dropout included");
     let verified = place.run(&["verify", "lora.toml"]);
     assert!(verified.succeeds().matches("step-0 identity").count() == 3, "{}", verified.out);
 }
@@ -391,16 +334,9 @@ fn real_peft_opens_our_adapters_and_gives_the_same_log_probs() {
     let families = families();
     for family in ["llama", "gpt_neox", "gpt2", "qwen3", "gemma2", "olmo2"] {
         let base_dir = families.join(family);
-        let mut adapted = Decoder::load(&base_dir, DType::F32, &Device::Cpu)
-            .unwrap()
-            .with_adapter(&LoraSpec { use_rslora: family == "qwen3", ..lora(0.1) }, 5)
-            .unwrap();
-        for param in adapted.trained_mut() {
-            let noise = numbers(&param.pieces[0].name, param.tensor.elem_count());
-            let noise =
-                Tensor::from_vec(noise, param.tensor.shape(), &Device::Cpu).unwrap().to_dtype(DType::F32);
-            param.tensor = (&param.tensor + (noise.unwrap() * 0.05).unwrap()).unwrap();
-        }
+        let base = Decoder::load(&base_dir, DType::F32, &Device::Cpu).unwrap();
+        let spec = LoraSpec { use_rslora: family == "qwen3", ..lora(0.1) };
+        let adapted = adapters::moved(&base, &spec, 0.05);
         let dir = tempfile::tempdir().unwrap();
         adapted.save_adapter(dir.path(), &base_dir.display().to_string()).unwrap();
         let row: Vec<u32> = (0..40).map(|i| (i * 37 + 11) % 200).collect();

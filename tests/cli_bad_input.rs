@@ -125,7 +125,9 @@ fn labels_have_no_preference_suite() {
     let set = ["--set", "suites.preference=[]", "--set", "suites.generation=[\"heldout-prompts\"]"];
     let ran = place.run(&[&["verify", "plan.toml"][..], &set].concat());
     ran.succeeds();
-    assert!(ran.err.contains("every comparison would be exploratory"), "{}", ran.err);
+    for part in ["every comparison would be exploratory", "heldout-judged", "heldout-rewarded"] {
+        assert!(ran.err.contains(part), "lacks: {part}\n{}", ran.err);
+    }
 }
 
 #[test]

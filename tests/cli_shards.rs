@@ -127,6 +127,32 @@ fn processes_side_by_side_give_the_records_of_one() {
     place.run(&bad("model.source=/nowhere/model")).fails(2, &nowhere);
 }
 
+/// As without a launcher (`records_stay_until_others_can_be_made`).
+#[test]
+fn records_stay_until_it_is_known_that_shards_can_make_others() {
+    let place = place();
+    pretended_slurm(&place);
+    place.line("compare plan.toml --out out --set seeds=[1]").succeeds();
+    let rows = || ["runs.csv", "steps.csv", "report.md"].map(|name| place.read(&format!("out/{name}")));
+    let before = rows();
+    let forced = |launcher: &str, set: &str| {
+        let line = "compare plan.toml --out out --force --set seeds=[1] --jobs 1 --threads 1";
+        let arguments = format!("{line} --launcher {launcher} --set {set}");
+        with_slurm(place.command(&arguments.split(' ').collect::<Vec<_>>()), &place)
+    };
+    for launcher in ["local", "slurm"] {
+        let refused = forced(launcher, "model.source=/nowhere");
+        refused.fails(2, &["no such model directory: /nowhere", "the records in out stay as they are"]);
+        forced(launcher, "data.source=gone").fails(2, &["gone", "stay as they are"]);
+        assert_eq!(rows(), before, "{launcher}");
+    }
+    // What the plan names is in the container's sight, and this machine's says nothing of it.
+    forced("slurm", "model.source=/nowhere --set slurm.container=contain").fails(2, &["still missing"]);
+    assert!(!place.path("out/runs.csv").exists());
+    forced("local", "train.batch_size=4").succeeds();
+    assert_ne!(rows()[0], before[0]);
+}
+
 fn signal(pid: u32, signal: libc::c_int) {
     // SAFETY: kill has no effect on this process's memory; the process is one that this test started.
     unsafe { libc::kill(pid.try_into().unwrap(), signal) };
@@ -161,6 +187,12 @@ echo 7"#;
     }
 }
 
+/// Runs a command that finds [`pretended_slurm`].
+fn with_slurm(mut command: Command, place: &Place) -> Ran {
+    let path = std::env::var("PATH").unwrap();
+    ran(command.env("PATH", format!("{}:{path}", place.path("bin").display())).output().unwrap())
+}
+
 #[test]
 fn an_array_sets_up_its_environment_and_does_not_try_again_what_failed() {
     let place = place();
@@ -174,9 +206,7 @@ fn an_array_sets_up_its_environment_and_does_not_try_again_what_failed() {
     let command = |out: &str| {
         let arguments =
             ["compare", "plan.toml", "--launcher", "slurm", "--jobs", "2", "--threads", "1", "--out", out];
-        let mut command = place.command(&arguments);
-        let path = std::env::var("PATH").unwrap();
-        ran(command.env("PATH", format!("{}:{path}", place.path("bin").display())).output().unwrap())
+        with_slurm(place.command(&arguments), &place)
     };
     let first = command("array");
     first.fails(1, &["submitted job 7: shards 1-2"]);

@@ -4,7 +4,7 @@
 mod engine;
 
 use candle_core::{DType, Device, Tensor};
-use engine::{FAMILIES, largest_difference, sequence, tiny};
+use engine::{FAMILIES, assert_gradients, flat, largest_difference, numbers, sequence, tiny};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
 use kto_eval::model::{Decoder, DecoderConfig, Gradients, Packed, Size};
@@ -20,12 +20,6 @@ fn decoder(family: &str) -> Decoder {
         param.tensor = (&param.tensor + (noise * 0.3).unwrap()).unwrap();
     }
     decoder
-}
-
-/// Numbers between -1 and 1.
-fn numbers(name: &str, count: usize) -> Vec<f64> {
-    let mut rng = seed::rng(11, name);
-    (0..count).map(|_| rng.next_u32() as f64 / 2f64.powi(31) - 1.0).collect()
 }
 
 fn tokens(name: &str, count: usize) -> Vec<u32> {
@@ -58,10 +52,6 @@ fn gradients(decoder: &Decoder, packed: &Packed, dlogps: &[f64]) -> Gradients {
     grads
 }
 
-fn flat(tensor: &Tensor) -> Vec<f64> {
-    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
-}
-
 #[test]
 fn gradients_of_every_family_are_those_of_finite_differences() {
     let packed = shared_prompts();
@@ -71,36 +61,8 @@ fn gradients_of_every_family_are_those_of_finite_differences() {
         let grads = gradients(&decoder, &packed, &dlogps);
         let loss =
             |d: &Decoder| d.logps(&packed).unwrap().iter().zip(&dlogps).map(|(l, w)| l * w).sum::<f64>();
-        for (index, (param, grad)) in grads.with_params(decoder.params()).enumerate() {
-            let (grad, at) = (flat(grad), flat(&param.tensor));
-            let name = &param.pieces[0].name;
-            // Key biases move all scores of a query alike (no rotation) or nearly so; everything else must show.
-            assert!(grad.iter().all(|g| g.is_finite()), "{family} {name}");
-            assert!(grad.iter().any(|g| g.abs() > 1e-8), "{family} {name} has no gradient");
-            // Along two random directions, and one coordinate.
-            for probe in 0..3 {
-                let direction = if probe == 0 {
-                    let mut one = vec![0.0; at.len()];
-                    let strongest = (0..at.len()).max_by(|&a, &b| grad[a].abs().total_cmp(&grad[b].abs()));
-                    one[strongest.unwrap()] = 1.0;
-                    one
-                } else {
-                    numbers(&format!("{name} {probe}"), at.len())
-                };
-                let moved = |step: f64| {
-                    let mut moved = decoder.duplicate().unwrap();
-                    let values: Vec<f64> = at.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
-                    let tensor = Tensor::from_vec(values, param.tensor.shape(), &Device::Cpu).unwrap();
-                    moved.params_mut()[index].tensor = tensor;
-                    loss(&moved)
-                };
-                let step = 1e-5;
-                let numeric = (moved(step) - moved(-step)) / (2.0 * step);
-                let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
-                let error = (numeric - exact).abs() / (1.0 + exact.abs());
-                assert!(error < 2e-6, "{family} {name}: {exact} against {numeric}");
-            }
-        }
+        // Key biases move all scores of a query alike (no rotation) or nearly so; everything else must show.
+        assert_gradients(&decoder, &grads, &loss, family);
     }
 }
 

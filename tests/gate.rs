@@ -247,7 +247,7 @@ fn side(
         assert_eq!(done.row.status, Status::Done, "{}", done.row.note);
         records.runs.push(done.row);
     }
-    Side { dir: place.dir().to_owned(), records, session: None, repeats: vec![] }
+    Side { records, session: None, repeats: vec![] }
 }
 
 fn sequences(set: &mut TrainingSet, change: impl Fn(&Sequence) -> Sequence) {

@@ -93,7 +93,7 @@ fn tensors_agree(fixture: &Fixture, gradients: &Gradients, want: &Value) {
         close(&name, norm, norms[&name].as_f64().unwrap(), 1e-4);
     }
     let mut heads = 0;
-    for (param, gradient) in gradients.with_params(fixture.policy.params()) {
+    for (param, gradient) in fixture.policy.params().iter().zip(gradients.tensors()) {
         for piece in &param.pieces {
             let Some(head) = want["grad_head"].get(&piece.name) else { continue };
             let rows = gradient.narrow(0, piece.rows.start, piece.rows.len()).unwrap().flatten_all().unwrap();

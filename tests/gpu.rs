@@ -63,6 +63,7 @@ cases!(
     attention_of_width_128,
     attention_of_widths_that_pack_less,
     cached_attention,
+    drawn_tokens,
     attention_of_width_256,
 );
 

@@ -108,6 +108,11 @@ fn cached_attention() {
 }
 
 #[test]
+fn drawn_tokens() {
+    on_both(gpu_cases::drawn_tokens);
+}
+
+#[test]
 fn adamw() {
     on_both(gpu_cases::adamw);
 }

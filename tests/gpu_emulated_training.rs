@@ -11,7 +11,7 @@ use engine::{largest_difference, tiny};
 use kto_eval::kernels::cuda::Emulation;
 use kto_eval::model::{Decoder, DecoderConfig, Dropout, Gradients, Packed};
 use kto_eval::plan::{LoraSpec, Method, TrainSpec};
-use kto_eval::train::{AdamW, Unit, warm_up};
+use kto_eval::train::{AdamW, Reads, Unit, warm_up};
 use std::rc::Rc;
 
 fn emulator() -> Option<Rc<Emulator>> {
@@ -171,7 +171,8 @@ fn a_warm_up_loads_what_a_step_launches_and_leaves_no_trace() {
         let mut optimizer = AdamW::new(&TrainSpec::default(), &policy).unwrap();
         let before = policy.weights_hash().unwrap();
         emulator.launched.borrow_mut().clear();
-        warm_up(&policy, objective.as_ref(), std::slice::from_ref(&unit), &optimizer, &mut grads).unwrap();
+        let reads = Reads::of(objective.as_ref());
+        warm_up(&policy, reads, std::slice::from_ref(&unit), &optimizer, &mut grads).unwrap();
         assert_eq!(grads.global_norm().unwrap(), 0.0);
         assert_eq!(policy.weights_hash().unwrap(), before);
         let loaded: Vec<&str> = emulator.launched.borrow().keys().copied().collect();

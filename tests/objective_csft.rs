@@ -201,18 +201,12 @@ fn a_conditioned_policy_is_trained_saved_and_asked_as_it_was_trained() {
     assert_eq!(config["kto_eval_control"]["desirable"], "nice");
     assert_eq!(config["kto_eval_control"]["undesirable"], "stupid duh");
 
-    let logps = |model: &str| -> Vec<f64> {
-        let ran = place.run(&["score", "--model", model, "--data", "data", "--max-length", "64"]);
-        let mut reader = csv::Reader::from_reader(ran.succeeds().as_bytes());
-        let at = reader.headers().unwrap().iter().position(|c| c == "logp").unwrap();
-        reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
-    };
     // Read without its control tokens by whoever does not know of them, it is another distribution.
-    let asked = logps("trained");
+    let asked = place.logps("trained", "");
     let mut plain = config.clone();
     plain.as_object_mut().unwrap().remove("kto_eval_control");
     place.write("trained/config.json", &plain.to_string());
-    let unasked = logps("trained");
+    let unasked = place.logps("trained", "");
     assert!(largest_difference(&asked, &unasked) > 1e-2);
     // What was learned: after the desirable token the chosen completions are likelier than after the other one.
     let decoder = Decoder::load(&place.path("trained"), DType::F32, &Device::Cpu).unwrap();
@@ -283,14 +277,9 @@ method = "sft"
 fn plans_hold_arms_of_both_new_methods_and_their_control_tokens_are_checked() {
     let place = Place::new();
     place.write("c.toml", PLAN);
-    let shown = place.run(&["plan", "show", "c.toml"]).succeeds().to_owned();
-    assert!(shown.contains("desirable_token = \"nice\"") && shown.contains("alpha = 0.5"), "{shown}");
-    place.write("again.toml", &shown);
-    assert_eq!(place.run(&["plan", "show", "again.toml"]).succeeds(), shown);
     place.run(&["verify", "c.toml"]).succeeds();
-    place.run(&["compare", "c.toml", "--out", "a"]).succeeds();
-    place.run(&["compare", "c.toml", "--out", "b"]).succeeds();
-    place.assert_same_rows("a", "b");
+    let shown = place.runs_the_same_twice("c.toml");
+    assert!(shown.contains("desirable_token = \"nice\"") && shown.contains("alpha = 0.5"), "{shown}");
     place.refuses(
         PLAN,
         &[

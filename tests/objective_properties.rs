@@ -1,57 +1,15 @@
 //! What must hold of every objective whatever the numbers: gradients, symmetries, limits, extremes, and
 //! independence of how a step is split.
 
+mod methods;
+
 use kto_eval::base::seed;
 use kto_eval::objective::{
-    ClassCounts, Evaluation, Feedback, LogProbs, MethodInfo, Objective, StepContext, build, evaluate, info,
-    methods,
+    ClassCounts, Evaluation, Feedback, LogProbs, Objective, StepContext, build, evaluate, info,
 };
 use kto_eval::plan::*;
+use methods::every_method;
 use rand::RngExt;
-
-/// Every method, some with two settings.
-fn every_method() -> Vec<Method> {
-    let beta = BetaSpec { beta: 0.3 };
-    let smoothed = SmoothedSpec { beta: 0.3, label_smoothing: 0.1 };
-    let likelihood = LikelihoodSpec { beta: 0.3, alpha: 0.5 };
-    let all = vec![
-        Method::Sft,
-        kto(0.3, Lambda::Auto),
-        kto(0.3, Lambda::Fixed { desirable: 1.0, undesirable: 1.33 }),
-        Method::Dpo(DpoSpec { beta: 0.3 }),
-        Method::Ipo(IpoSpec { beta: 0.3, length_normalised: true }),
-        Method::Ipo(IpoSpec { beta: 0.3, length_normalised: false }),
-        Method::Cdpo(smoothed.clone()),
-        Method::RobustDpo(smoothed),
-        Method::Hinge(beta.clone()),
-        Method::Simpo(SimpoSpec { beta: 2.0, gamma: 0.5 }),
-        Method::Orpo(OrpoSpec { beta: 0.3, likelihood: Likelihood::Sequence }),
-        Method::Orpo(OrpoSpec { beta: 0.3, likelihood: Likelihood::Completion }),
-        Method::Cpo(likelihood.clone()),
-        Method::Slic(likelihood),
-        Method::ApoZero(beta.clone()),
-        Method::ApoDown(beta.clone()),
-        Method::SigmoidNorm(beta.clone()),
-        Method::SppoHard(beta.clone()),
-        Method::Nca(beta.clone()),
-        Method::Bco(beta),
-        csft(),
-        Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.7 }),
-        // Its "log-probs" are scores.
-        Method::Reward,
-    ];
-    let built: Vec<&str> = all.iter().map(|m| build(m).unwrap().name()).collect();
-    // Those that learn from rollouts have properties and tests of their own (tests/rlhf.rs).
-    let rollouts = |m: &MethodInfo| m.feedback == Feedback::Prompts || m.name == "ppo-offline";
-    for method in methods().iter().filter(|m| !rollouts(m)) {
-        assert!(built.contains(&method.name), "{} is listed but not tested", method.name);
-    }
-    all
-}
-
-fn csft() -> Method {
-    Method::Csft(ControlSpec { desirable_token: "<|good|>".into(), undesirable_token: "<|bad|>".into() })
-}
 
 fn kto(beta: f64, lambda: Lambda) -> Method {
     Method::Kto(KtoSpec { beta, lambda, z0: Z0::Next })

@@ -81,10 +81,11 @@ fn draw(world: World, rng: &mut impl Rng) -> Paired {
 fn simulate(world: World, trials: u64) -> (f64, f64, f64) {
     let (mut covered, mut rejected, mut width) = (0u64, 0u64, 0.0);
     for trial in 0..trials {
-        let law = Components::law(&draw(world, &mut rng_at(7, "stats/coverage", trial)));
+        let design = draw(world, &mut rng_at(7, "stats/coverage", trial));
+        let law = Components::law(&design);
         let interval = law.interval(0.05);
         covered += u64::from(interval.contains(0.0));
-        rejected += u64::from(law.p() <= 0.05);
+        rejected += u64::from(law.p_skewed(Components::of(&design).skewness) <= 0.05);
         width += 0.5 * (interval.high - interval.low);
     }
     let n = trials as f64;
@@ -133,6 +134,127 @@ fn a_handful_of_answers_is_no_certainty_at_any_level() {
             rejected(0.05),
             rejected(0.001)
         );
+    }
+}
+
+/// No true difference; the prompts' differences are log-normal (σ 1.5): most a little below the mean, a few far above it.
+fn skewed(seeds: usize, prompts: usize, rng: &mut impl Rng) -> Paired {
+    let sigma: f64 = 1.5;
+    let mean = (0.5 * sigma * sigma).exp();
+    let spread = mean * (sigma * sigma).exp_m1().sqrt();
+    let prompt: Vec<f64> = (0..prompts).map(|_| (sigma * normal(rng)).exp() - mean).collect();
+    let noisy = |rng: &mut _| prompt.iter().map(|p| p + 0.2 * spread * normal(rng)).collect();
+    let a: Vec<Vec<f64>> = (0..seeds).map(|_| noisy(rng)).collect();
+    Paired::new(&a, &vec![vec![0.0; prompts]; seeds], &(0..prompts).collect::<Vec<_>>()).unwrap()
+}
+
+/// Shares of `trials` with p ≤ 0.05: of the law alone, and of verdicts.
+fn winners(seeds: usize, prompts: usize, trials: u64) -> (f64, f64) {
+    let (mut law, mut verdict) = (0u64, 0u64);
+    for trial in 0..trials {
+        let design = skewed(seeds, prompts, &mut rng_at(12, "stats/skewed", trial));
+        let (found, parts) = (Components::law(&design), Components::of(&design));
+        law += u64::from(found.p() <= 0.05);
+        verdict += u64::from(found.p_skewed(parts.skewness) <= 0.05);
+    }
+    (law as f64 / trials as f64, verdict as f64 / trials as f64)
+}
+
+#[test]
+fn skewed_prompts_make_few_winners() {
+    let (law, verdict) = winners(3, 100, 1000);
+    assert!(law > 0.09 && verdict < 0.08, "{law} {verdict}");
+}
+
+#[test]
+#[ignore = "prints the table of skewed prompts in reports/METHODOLOGY.md"]
+fn skewness() {
+    println!("| seeds | prompts | p ≤ 0.05 without the correction | with it |");
+    println!("| ---: | ---: | ---: | ---: |");
+    for seeds in [2, 3, 5] {
+        for prompts in [20, 100, 500] {
+            let (law, verdict) = winners(seeds, prompts, 4000);
+            println!("| {seeds} | {prompts} | {:.1} % | {:.1} % |", 100.0 * law, 100.0 * verdict);
+        }
+    }
+}
+
+/// Right and wrong where arm a is right on `more` prompts that b is wrong on beyond the `turned` that either is wrong on
+/// alone: the same prompts under all seeds, or other ones under each.
+#[derive(Clone, Copy, Debug)]
+struct Turned {
+    seeds: usize,
+    prompts: usize,
+    same: bool,
+    more: f64,
+    turned: f64,
+}
+
+fn turn(world: Turned, rng: &mut impl Rng) -> Paired {
+    let mut cells: Vec<f64> = (0..world.seeds * world.prompts).map(|_| rng.random()).collect();
+    if world.same {
+        (world.prompts..cells.len()).for_each(|k| cells[k] = cells[k - world.prompts]);
+    }
+    let arm = |right: &dyn Fn(f64) -> bool| -> Vec<Vec<f64>> {
+        let rows = cells.chunks(world.prompts);
+        rows.map(|row| row.iter().map(|u| f64::from(u8::from(right(*u)))).collect()).collect()
+    };
+    let (a, b) = (world.turned, 2.0 * world.turned + world.more);
+    let prompts: Vec<usize> = (0..world.prompts).collect();
+    Paired::new(&arm(&|u| u >= a), &arm(&|u| u < a || u >= b), &prompts).expect("a simulated design is whole")
+}
+
+/// Share of `trials` that are called equivalent within ± `margin` at 5 %.
+fn equivalent(world: Turned, margin: f64, trials: u64) -> f64 {
+    let shown = |trial: &u64| {
+        let design = turn(world, &mut rng_at(11, "stats/equivalent", *trial));
+        let events = Components::of(&design).events;
+        events.p_equivalence(&Components::law(&design), margin, world.prompts) <= 0.05
+    };
+    (0..trials).filter(shown).count() as f64 / trials as f64
+}
+
+/// At the margin itself: a difference of few answers, where a variance estimated from them would say "equivalent" of one
+/// study in five.
+#[test]
+fn few_answers_that_differ_are_not_called_equivalent_too_often() {
+    for (seeds, same) in [(1, true), (3, true), (3, false)] {
+        for (prompts, margin) in [(100, 0.05), (150, 0.02), (240, 0.02), (500, 0.02)] {
+            for turned in [0.0, 0.01] {
+                let world = Turned { seeds, prompts, same, more: margin, turned };
+                let found = equivalent(world, margin, 1000);
+                // 1,000 trials at 5 %: two standard errors are 1.4 points.
+                assert!(found <= 0.064, "{world:?}: {found}");
+            }
+        }
+    }
+}
+
+#[test]
+#[ignore = "minutes; prints the table of equivalence in reports/METHODOLOGY.md"]
+fn equivalence() {
+    println!(
+        "| seeds | prompts | margin | other answers that turn | turned under | equivalent, true difference = margin | equivalent, no difference |"
+    );
+    println!("| ---: | ---: | ---: | ---: | --- | ---: | ---: |");
+    for (seeds, same) in [(2, true), (2, false), (3, true), (3, false), (5, true), (5, false)] {
+        for (prompts, margin) in [(100, 0.05), (150, 0.02), (500, 0.02)] {
+            for turned in [0.0, 0.01, 0.05] {
+                let world = Turned { seeds, prompts, same, more: margin, turned };
+                let (wrong, right) = (
+                    equivalent(world, margin, 4000),
+                    equivalent(Turned { more: 0.0, ..world }, margin, 4000),
+                );
+                println!(
+                    "| {seeds} | {prompts} | {margin} | {:.0} % | {} | {:.1} % | {:.1} % |",
+                    200.0 * turned,
+                    if same { "all seeds" } else { "one seed" },
+                    100.0 * wrong,
+                    100.0 * right
+                );
+                assert!(wrong <= 0.0605, "{world:?}: {wrong}");
+            }
+        }
     }
 }
 

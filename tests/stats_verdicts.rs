@@ -327,8 +327,8 @@ fn seeds_that_each_lose_another_answer_decide_nothing() {
     let row = &verdicts(&examples, &scores, &SPEC, None)[0];
     assert!((row.difference + 0.01).abs() < 1e-12 && (0.05..0.15).contains(&row.p), "{row:?}");
     assert!(row.low < 0.0 && row.high > 0.0 && row.detectable.is_some(), "{row:?}");
-    // 0.98^100: a hundred answers that all agree do not show equivalence within two points.
-    assert!((row.p_equivalence - 0.98f64.powi(100)).abs() < 1e-12, "{row:?}");
+    // Three events of a third of an answer where two points were six of them: P(N ≤ 3) = e⁻⁶ (1 + 6 + 18 + 36).
+    assert!((row.p_equivalence - 61.0 * (-6.0f64).exp()).abs() < 1e-9, "{row:?}");
     assert_eq!(row.verdict, Verdict::Undecided, "{}", row.words);
 }
 
@@ -339,7 +339,7 @@ fn arms_that_agree_everywhere_are_told_how_many_prompts_would_do() {
     let row = &verdicts(&examples, &scores, &SPEC, None)[0];
     assert_eq!(row.verdict, Verdict::Undecided);
     assert!(
-        row.words.contains("about 149 prompts would settle it (more seeds alone do not)"),
+        row.words.contains("about 150 prompts would settle it (more seeds alone do not)"),
         "{}",
         row.words
     );

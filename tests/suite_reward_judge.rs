@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use candle_core::{DType, Device};
 use cli::Place;
-use kto_eval::data::{Tokenizer, tokenizer_files};
+use kto_eval::data::{Sequence, Tokenizer, tokenizer_files};
 use kto_eval::model::{Decoder, DecoderConfig, RewardModel, Size};
 use serde_json::{Value, json};
 
@@ -25,19 +25,25 @@ fn judged_place(context: usize) -> Place {
     };
     let start = Decoder::random(DecoderConfig::llama(size).unwrap(), 9, DType::F32, &Device::Cpu).unwrap();
     let model = RewardModel::from_start(&start, tokenizer.pad(), 5).unwrap();
-    model.save(&place.path("rm")).unwrap();
+    model.decoder().save(&place.path("rm")).unwrap();
     for file in tokenizer_files(&place.path("model")) {
         std::fs::copy(&file, place.path("rm").join(file.file_name().unwrap())).unwrap();
     }
     place
 }
 
-/// Scores a text by itself, as `RewardModel::score_texts` does.
+/// Scores a prompt and its completion by themselves, tokenized together and closed with EOS.
 fn scorer(place: &Place) -> impl Fn(&str, &str) -> f64 {
     let dir = place.path("rm");
     let (model, tokenizer) =
         (RewardModel::load(&dir, DType::F32, &Device::Cpu).unwrap(), Tokenizer::load(&dir).unwrap());
-    move |prompt, said| model.score_texts(&tokenizer, &[(prompt, said)]).unwrap()[0]
+    move |prompt, said| {
+        let mut ids = tokenizer.encode(&format!("{prompt}{said}")).unwrap();
+        if ids.last() != Some(&tokenizer.eos()) {
+            ids.push(tokenizer.eos());
+        }
+        model.scores(&[&Sequence { ids: ids.into(), prompt_len: 1 }]).unwrap()[0]
+    }
 }
 
 fn beats(a: f64, b: f64) -> f64 {

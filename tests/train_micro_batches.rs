@@ -1,53 +1,18 @@
 //! A step's loss and gradient do not depend on how it is split into micro-batches, for any method.
 
+mod methods;
+
 use candle_core::{DType, Device};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
 use kto_eval::model::{Decoder, DecoderConfig, Gradients, RewardModel, Size};
-use kto_eval::objective::{ClassCounts, Feedback, MethodInfo, build, methods};
+use kto_eval::objective::{ClassCounts, Feedback, build};
 use kto_eval::plan::*;
 use kto_eval::train::{
     Reference, ReferenceCache, StepInput, StepResult, Unit, compute_step, mismatched_sequences,
 };
+use methods::every_method;
 use rand::RngExt;
-
-fn every_method() -> Vec<Method> {
-    let beta = BetaSpec { beta: 0.3 };
-    let smoothed = SmoothedSpec { beta: 0.3, label_smoothing: 0.1 };
-    let likelihood = LikelihoodSpec { beta: 0.3, alpha: 0.5 };
-    let kto = |z0| Method::Kto(KtoSpec { beta: 0.3, lambda: Lambda::Auto, z0 });
-    let all = vec![
-        Method::Sft,
-        kto(Z0::Next),
-        kto(Z0::Previous),
-        kto(Z0::Zero),
-        Method::Dpo(DpoSpec { beta: 0.3 }),
-        Method::Ipo(IpoSpec { beta: 0.3, length_normalised: true }),
-        Method::Cdpo(smoothed.clone()),
-        Method::RobustDpo(smoothed),
-        Method::Hinge(beta.clone()),
-        Method::Simpo(SimpoSpec { beta: 2.0, gamma: 0.5 }),
-        Method::Orpo(OrpoSpec { beta: 0.3, likelihood: Likelihood::Sequence }),
-        Method::Orpo(OrpoSpec { beta: 0.3, likelihood: Likelihood::Completion }),
-        Method::Cpo(likelihood.clone()),
-        Method::Slic(likelihood),
-        Method::ApoZero(beta.clone()),
-        Method::ApoDown(beta.clone()),
-        Method::SigmoidNorm(beta.clone()),
-        Method::SppoHard(beta.clone()),
-        Method::Nca(beta.clone()),
-        Method::Bco(beta),
-        Method::Csft(ControlSpec { desirable_token: "+".into(), undesirable_token: "-".into() }),
-        Method::Unlikelihood(UnlikelihoodSpec { alpha: 0.7 }),
-        Method::Reward,
-    ];
-    let names: Vec<&str> = all.iter().map(|m| build(m).unwrap().name()).collect();
-    // Those that learn from rollouts are tested in tests/rlhf.rs.
-    let rollouts = |m: &MethodInfo| m.feedback == Feedback::Prompts || m.name == "ppo-offline";
-    let listed = || methods().iter().filter(|m| !rollouts(m));
-    assert!(listed().all(|m| names.contains(&m.name)), "every method of the list is tested");
-    all
-}
 
 fn decoder(seed: u64, dtype: DType) -> Decoder {
     let size =

@@ -1,28 +1,53 @@
 //! Files that are the old ones or the new ones, never half of either.
 
-use std::io::Write;
+use std::io::ErrorKind;
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::error::{Context, Result};
 
-/// Written beside (`<name>.<pid>.part`), flushed to the disk, then renamed: readers see the old file or the new one, after a
-/// power cut too. The folder is made where it is missing.
+/// Written beside under a name that no other writer takes, flushed to the disk, then renamed: readers see the old file or
+/// the new one, after a power cut too. Threads, processes and machines may write one file at the same time. The folder is
+/// made where it is missing.
 ///
 /// # Errors
 /// A folder that cannot be written, a full disk; nothing stays behind then.
 pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
+    static WRITTEN: AtomicU64 = AtomicU64::new(0);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos());
+    let writer = format!("{}-{}-{now}", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed));
+    by_way_of(&format!(".{writer}.part"), path, |aside| Ok(std::fs::write(aside, bytes)?))
+}
+
+/// [`write`] for a folder that this process alone writes to: the name beside is always the same, so that what a killed
+/// process left there is written over.
+///
+/// # Errors
+/// See [`write`].
+pub fn write_held(path: &Path, bytes: &[u8]) -> Result<()> {
+    write_held_by(path, |aside| Ok(std::fs::write(aside, bytes)?))
+}
+
+/// [`write_held`] of a file that `fill` writes to the path that it is given.
+///
+/// # Errors
+/// See [`write`]; what `fill` returns.
+pub fn write_held_by(path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
+    by_way_of(".part", path, fill)
+}
+
+fn by_way_of(ending: &str, path: &Path, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     let folder = path.parent().context("a file path has a folder")?;
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     // Of the whole name: two files of one stem do not share it.
     let mut aside = path.as_os_str().to_owned();
-    aside.push(format!(".{}.part", std::process::id()));
+    aside.push(ending);
     let aside = Path::new(&aside);
-    let written = (|| -> std::io::Result<()> {
-        let mut file = std::fs::File::create(aside)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        std::fs::rename(aside, path)
-    })();
+    let written = fill(aside).and_then(|()| {
+        std::fs::OpenOptions::new().write(true).open(aside)?.sync_all()?;
+        Ok(std::fs::rename(aside, path)?)
+    });
     if written.is_err() {
         // Nothing of ours stays behind on a full disk.
         let _ = std::fs::remove_file(aside);
@@ -31,6 +56,31 @@ pub fn write(path: &Path, bytes: &[u8]) -> Result<()> {
         let _ = folder.sync_all();
     }
     written.with_context(|| format!("writing {}", path.display()))
+}
+
+/// Deletes a file; one that is not there is no error.
+///
+/// # Errors
+/// A file that stays.
+pub fn remove(path: &Path) -> Result<()> {
+    unless_missing(std::fs::remove_file(path), path)
+}
+
+/// Deletes a folder with all in it; one that is not there is no error.
+///
+/// # Errors
+/// A folder of which something stays.
+pub fn remove_folder(path: &Path) -> Result<()> {
+    unless_missing(std::fs::remove_dir_all(path), path)
+}
+
+fn unless_missing(removed: std::io::Result<()>, path: &Path) -> Result<()> {
+    match removed {
+        Err(e) if e.kind() != ErrorKind::NotFound => {
+            Err(e).with_context(|| format!("deleting {}", path.display()))
+        }
+        _ => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -45,15 +95,52 @@ mod tests {
         write(&path, b"new").unwrap();
         assert_eq!(std::fs::read(&path).unwrap(), b"new");
         assert_eq!(std::fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
-        // Two files of one stem, written at once, are two.
-        std::fs::create_dir(folder.path().join(format!("m.json.{}.part", std::process::id()))).unwrap();
-        write(&folder.path().join("m.safetensors"), b"weights").unwrap();
-        assert!(write(&folder.path().join("m.json"), b"{}").is_err(), "its own part is taken");
         // A folder where the file should go: the rename fails.
         let taken = folder.path().join("taken");
         std::fs::create_dir(&taken).unwrap();
-        let error = format!("{:#}", write(&taken, b"x").unwrap_err());
-        assert!(error.contains("taken"), "{error}");
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 4, "deep, m and taken");
+        for write in [write, write_held] {
+            let error = format!("{:#}", write(&taken, b"x").unwrap_err());
+            assert!(error.contains("taken"), "{error}");
+        }
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "deep and taken");
+    }
+
+    #[test]
+    fn writers_of_one_file_do_not_meet() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("reply.json");
+        std::thread::scope(|threads| {
+            for byte in b'a'..=b'h' {
+                let path = &path;
+                threads.spawn(move || (0..20).for_each(|_| write(path, &[byte; 5000]).unwrap()));
+            }
+        });
+        let bytes = std::fs::read(&path).unwrap();
+        assert!(bytes.len() == 5000 && bytes.iter().all(|b| *b == bytes[0]));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_written_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("m.csv");
+        std::fs::write(folder.path().join("m.csv.part"), "half").unwrap();
+        write_held(&path, b"rows").unwrap();
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        // Two files of one stem are written by way of two names.
+        std::fs::create_dir(folder.path().join("m.json.part")).unwrap();
+        write_held(&path, b"other rows").unwrap();
+        assert!(write_held(&folder.path().join("m.json"), b"{}").is_err(), "its own part is taken");
+    }
+
+    #[test]
+    fn what_is_not_there_is_deleted_already() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a/b.csv");
+        write(&path, b"x").unwrap();
+        assert!(format!("{:#}", remove(path.parent().unwrap()).unwrap_err()).contains("deleting "));
+        (0..2).for_each(|_| remove(&path).unwrap());
+        (0..2).for_each(|_| remove_folder(path.parent().unwrap()).unwrap());
+        assert!(!path.parent().unwrap().exists());
     }
 }

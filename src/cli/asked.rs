@@ -78,7 +78,7 @@ pub fn asked(
     set.extend(common.set.clone());
     let overrides = Overrides { set, seeds: common.seed.clone(), ..Overrides::default() };
     let mut plan = Plan::parse(PLAN, verb, &judge.over(overrides))?;
-    // Not by the plan's keys: messages would name those, and its split is the one that is trained on.
+    // Not through the plan's keys: messages would name keys that nobody wrote, and `data.split` is the training split.
     let named = plan.data;
     plan.data = DataSpec {
         source: data.source.clone(),

@@ -45,7 +45,7 @@ impl LauncherOptions {
         let jobs = self.jobs.map_or(default, usize::from).clamp(1, runs.max(1));
         let threads = match shared {
             true => (common.cores() / jobs).max(1),
-            // A node is not this machine.
+            // Nothing is known of a node's cores.
             false => common.threads.map_or(1, usize::from),
         };
         let (program, device) = (this_program()?, common.device.clone());

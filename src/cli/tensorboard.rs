@@ -84,7 +84,7 @@ impl Events {
     /// # Errors
     /// A folder that cannot be written to, a disk that is full.
     pub fn scored(&mut self, rows: &[ScoreRow]) -> Result<()> {
-        // Without a step of this process training was at its end before.
+        // No step came from this process: training had ended in an earlier one.
         self.file(u64::MAX)?;
         let step = self.step;
         let Some(run) = &mut self.run else { return Ok(()) };

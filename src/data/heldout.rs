@@ -17,7 +17,7 @@ use crate::plan::DataSpec;
 /// Whether training and held-out split are the same rows, so that a share of the prompts is held out.
 pub fn carves(spec: &DataSpec) -> bool {
     let path = Path::new(&spec.source);
-    // A file may call itself the split that is trained on; another one is not there beside it.
+    // A file named after the training split is still one file: it has no held-out split beside it.
     let one_file = path.is_file() && layout::split_of(path).is_none_or(|own| own == spec.split);
     one_file || layout::is_rows(&spec.config) || spec.split == spec.heldout_split
 }

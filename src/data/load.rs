@@ -44,7 +44,7 @@ pub fn load_with(spec: &DataSpec, split: &str, template: &Template) -> Result<Lo
     if spec.source == "world" {
         return load_world(spec, split);
     }
-    let (files, note) = find(spec, split)?;
+    let (files, note) = locate(spec, split)?;
     let mut reader = Reader::new(spec, template);
     reader.notes.extend(note);
     let names = layout::names(&files);
@@ -84,7 +84,7 @@ fn load_world(spec: &DataSpec, split: &str) -> Result<Loaded> {
 ///
 /// # Errors
 /// Missing source, unknown split or configuration (those that there are listed).
-pub fn find(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String>)> {
+pub fn locate(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String>)> {
     let path = Path::new(&spec.source);
     if path.is_file() {
         return Ok((vec![path.to_owned()], Some(single_file(path, split)?)));

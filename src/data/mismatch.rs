@@ -13,7 +13,7 @@ pub fn mismatched(n: usize, z0: Z0) -> Vec<usize> {
     let shift = match z0 {
         Z0::Next => 1,
         Z0::Previous => n.saturating_sub(1),
-        // Its partners are those of the whole data set, not of a step: see [`reversed`].
+        // It pairs within the whole data set, not within a step: see [`reversed`].
         Z0::Zero | Z0::Reversed => return Vec::new(),
     };
     assert!(n >= 2, "mismatched completions need a step of at least 2 examples, not {n}");

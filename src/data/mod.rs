@@ -3,7 +3,7 @@
 
 mod bomb;
 pub mod control;
-mod convert;
+mod dataset;
 mod detect;
 mod feedback;
 mod heldout;
@@ -32,7 +32,7 @@ pub use heldout::{carves, load_heldout, load_training, prompts};
 pub use hub::{hide_progress, resolve_dataset, resolve_model};
 pub use inspect::{Finding, Inspection, Others, Quantiles, inspect};
 pub use layout::{names, pick};
-pub use load::{Loaded, find as locate, load, load_with, split_or};
+pub use load::{Loaded, load, load_with, locate, split_or};
 pub use mismatch::{mismatched, reversed};
 pub use parquet::write_rows;
 pub use recipe::{Recipe, recipes};

@@ -190,7 +190,7 @@ impl Tree {
                 by_id.get(id).with_context(|| format!("message `{id}` is answered and not there"))?;
             let role = if self.string(message, &self.role)? == self.assistant { "assistant" } else { "user" };
             messages.push(json!({"role": role, "content": self.string(message, &self.text)?}));
-            // A tree has no message twice; a circle would never end.
+            // In a tree no message comes twice; a cycle would never end.
             if messages.len() > by_id.len() {
                 bail!("message `{id}` answers itself");
             }

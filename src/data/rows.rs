@@ -142,7 +142,7 @@ fn implicit(row: &Map<String, Value>, template: &Template) -> Result<[String; 3]
 fn shared_text(a: &str, b: &str) -> usize {
     let mut parts = a.char_indices().zip(b.chars()).find(|((_, x), y)| x != y).map(|((i, _), _)| i);
     if parts.is_none() {
-        // One is the beginning of the other: the last character that they share starts the completions.
+        // One is a prefix of the other: the completions begin with the last shared character, so that neither is empty.
         let shorter = if a.len() <= b.len() { a } else { b };
         parts = shorter.char_indices().next_back().map(|(i, _)| i);
     }

@@ -32,6 +32,11 @@ impl Kind {
             Kind::Memory => "memory",
         }
     }
+
+    /// Changes are shares of the baseline, not differences in the unit.
+    fn is_relative(self) -> bool {
+        matches!(self, Kind::FinalLoss | Kind::Throughput | Kind::Memory)
+    }
 }
 
 /// The verdict on one metric.
@@ -58,6 +63,30 @@ pub struct Finding {
     pub degrees_of_freedom: usize,
     /// One sentence.
     pub words: String,
+}
+
+impl Finding {
+    /// On one metric of an arm, before anything is known of it.
+    pub(super) fn undecided(kind: Kind, arm: &str, unit: &str, direction: Direction) -> Self {
+        Self {
+            id: format!("{}/{arm}", kind.name()),
+            kind,
+            arm: arm.to_owned(),
+            unit: unit.to_owned(),
+            direction,
+            baseline: None,
+            candidate: None,
+            change: None,
+            low: None,
+            high: None,
+            relative: kind.is_relative(),
+            tolerance: 0.0,
+            verdict: Change::Inconclusive,
+            spread: None,
+            degrees_of_freedom: 0,
+            words: String::new(),
+        }
+    }
 }
 
 /// Everything a gate has to say: `gate.json`.

@@ -148,22 +148,12 @@ fn completion(bench: &Bench) -> Vec<Finding> {
             (Change::Pass, format!("arm {}: {now} of {now_of} runs ended well, as before", arm.name))
         };
         findings.push(Finding {
-            id: format!("completion/{}", arm.name),
-            kind: Kind::Completion,
-            arm: arm.name.clone(),
-            unit: "share".to_owned(),
-            direction: Direction::Higher,
             baseline: Some(shares.0),
             candidate: (now_of > 0).then_some(shares.1),
             change: (now_of > 0).then_some(shares.1 - shares.0),
-            low: None,
-            high: None,
-            relative: false,
-            tolerance: 0.0,
             verdict,
-            spread: None,
-            degrees_of_freedom: 0,
             words,
+            ..Finding::undecided(Kind::Completion, &arm.name, "share", Direction::Higher)
         });
     }
     findings

@@ -32,28 +32,16 @@ fn run_to_run(bench: &Bench, arm: &str) -> f64 {
 }
 
 fn one(bench: &Bench, arm: &str) -> Finding {
-    let id = format!("final-loss/{arm}");
     let tolerance = bench.config.final_loss.tolerance;
     let pairs = pairs(bench, arm);
     let n = pairs.len().max(1) as f64;
     let (b, c) = (pairs.iter().map(|p| p.0).sum::<f64>() / n, pairs.iter().map(|p| p.1).sum::<f64>() / n);
     let mut finding = Finding {
-        id: id.clone(),
-        kind: Kind::FinalLoss,
-        arm: arm.to_owned(),
-        unit: "loss".to_owned(),
-        direction: Direction::Lower,
         baseline: Some(b).filter(|x| x.is_finite()),
         candidate: Some(c).filter(|x| x.is_finite()),
-        change: None,
-        low: None,
-        high: None,
-        relative: true,
         tolerance,
-        verdict: Change::Inconclusive,
-        spread: None,
-        degrees_of_freedom: 0,
         words: format!("final loss of {arm}: fewer than two seeds ended well on both sides"),
+        ..Finding::undecided(Kind::FinalLoss, arm, "loss", Direction::Lower)
     };
     if pairs.is_empty() {
         finding.words = format!("final loss of {arm}: under no seed did it end well on both sides");
@@ -76,7 +64,7 @@ fn one(bench: &Bench, arm: &str) -> Finding {
         finding.words = format!("final loss of {arm}: {}, bit for bit as before", short(b));
         return finding;
     }
-    let floor = bench.history.noise(&id).within.max(run_to_run(bench, arm) / size);
+    let floor = bench.history.noise(&finding.id).within.max(run_to_run(bench, arm) / size);
     let Some(m) = mean(&shares, floor, bench.tail) else { return finding };
     finding.verdict = change(-m.interval.high, -m.interval.low, tolerance);
     (finding.change, finding.low, finding.high) = (Some(m.mean), Some(m.interval.low), Some(m.interval.high));

@@ -1,6 +1,6 @@
 //! One side of a gate: a record folder, and its repeats where it was measured side by side.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -24,7 +24,6 @@ pub struct Session {
 /// Records of one side.
 #[derive(Clone, Debug)]
 pub struct Side {
-    pub dir: PathBuf,
     pub records: Records,
     pub session: Option<Session>,
     /// By round; the k-th of both sides were measured next to each other.
@@ -49,7 +48,7 @@ impl Side {
         let records = Records::read(dir)?;
         complete(dir, &records)?;
         let (session, repeats) = repeats(&dir.join(REPEATS))?;
-        Ok(Self { dir: dir.to_owned(), records, session, repeats })
+        Ok(Self { records, session, repeats })
     }
 
     /// The run of an arm under a seed.

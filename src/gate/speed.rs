@@ -19,67 +19,80 @@ pub(super) fn judge(bench: &Bench, kind: Kind, tolerance: f64) -> Vec<Finding> {
     bench.arms().into_iter().map(|arm| one(bench, kind, arm, tolerance)).collect()
 }
 
+/// What is measured of an arm.
+struct Gauge<'a> {
+    arm: &'a str,
+    /// Else peak memory.
+    throughput: bool,
+    /// Both sides say how many tokens they saw.
+    counted: bool,
+}
+
+impl Gauge<'_> {
+    fn name(&self) -> &'static str {
+        if self.throughput { "throughput" } else { "peak memory" }
+    }
+
+    fn unit(&self) -> &'static str {
+        match (self.throughput, self.counted) {
+            (true, true) => "tokens/s",
+            // A trainer that does not say how many tokens it saw (on one side): budgets are the same, so runs per time are,
+            // unless the budget is the time.
+            (true, false) => "runs/s",
+            (false, _) => "MiB",
+        }
+    }
+
+    fn direction(&self) -> Direction {
+        if self.throughput { Direction::Higher } else { Direction::Lower }
+    }
+
+    /// Why the sides cannot be compared; `None`: they can.
+    fn refusal(&self, bench: &Bench) -> Option<&'static str> {
+        if !measured(bench) {
+            return Some(
+                "the sides were not measured turn about (`kto-eval gate measure` does), and times of different hours do \
+                 not compare",
+            );
+        }
+        let seconds = matches!(bench.baseline.records.plan.budget, Budget::Seconds(_));
+        (self.throughput && !self.counted && seconds)
+            .then_some("the budget is in seconds, and the trainer does not say how many tokens it saw")
+    }
+
+    /// Geometric mean over the round's runs that ended well.
+    fn value(&self, round: &Repeat) -> Option<f64> {
+        let runs = round.runs.iter().filter(|r| r.arm == self.arm && r.status == Status::Done);
+        let of = |r: &RunRow| if self.throughput { speed(r, self.counted) } else { memory(r) };
+        geometric_mean(&runs.map(of).collect::<Vec<_>>())
+    }
+}
+
+fn geometric_mean(values: &[f64]) -> Option<f64> {
+    let logs = values.iter().map(|v| v.ln()).sum::<f64>();
+    (!values.is_empty()).then(|| (logs / values.len() as f64).exp())
+}
+
 fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
-    let throughput = kind == Kind::Throughput;
-    let told = |side: &Side| side.records.runs.iter().any(|r| r.arm == arm && r.policy_tokens > 0);
-    let counted = told(bench.baseline) && told(bench.candidate);
-    let unit = match (throughput, counted) {
-        (true, true) => "tokens/s",
-        // A trainer that does not say how many tokens it saw (on one side): budgets are the same, so runs per time are,
-        // unless the budget is the time.
-        (true, false) => "runs/s",
-        (false, _) => "MiB",
-    };
-    let id = format!("{}/{arm}", kind.name());
-    let mut finding = Finding {
-        id: id.clone(),
-        kind,
-        arm: arm.to_owned(),
-        unit: unit.to_owned(),
-        direction: if throughput { Direction::Higher } else { Direction::Lower },
-        baseline: None,
-        candidate: None,
-        change: None,
-        low: None,
-        high: None,
-        relative: true,
-        tolerance,
-        verdict: Change::Inconclusive,
-        spread: None,
-        degrees_of_freedom: 0,
-        words: String::new(),
-    };
-    let what = if throughput { "throughput" } else { "peak memory" };
     let (b, c) = (bench.baseline, bench.candidate);
-    if !measured(bench) {
-        finding.words = format!(
-            "{what} of {arm}: the sides were not measured turn about (`kto-eval gate measure` does), and times of \
-             different hours do not compare"
-        );
+    let told = |side: &Side| side.records.runs.iter().any(|r| r.arm == arm && r.policy_tokens > 0);
+    let gauge = Gauge { arm, throughput: kind == Kind::Throughput, counted: told(b) && told(c) };
+    let what = format!("{} of {arm}", gauge.name());
+    let mut finding = Finding { tolerance, ..Finding::undecided(kind, arm, gauge.unit(), gauge.direction()) };
+    if let Some(why) = gauge.refusal(bench) {
+        finding.words = format!("{what}: {why}");
         return finding;
     }
-    if throughput && !counted && matches!(b.records.plan.budget, Budget::Seconds(_)) {
-        finding.words = format!(
-            "{what} of {arm}: the budget is in seconds, and the trainer does not say how many tokens it saw"
-        );
-        return finding;
-    }
-    let value = |repeat: &Repeat| -> Option<f64> {
-        let runs = repeat.runs.iter().filter(|r| r.arm == arm && r.status == Status::Done);
-        let values: Vec<f64> = runs.map(|r| if throughput { speed(r, counted) } else { memory(r) }).collect();
-        let n = values.len() as f64;
-        (!values.is_empty()).then(|| (values.iter().map(|v| v.ln()).sum::<f64>() / n).exp())
-    };
+    let rounds = b.repeats.iter().zip(&c.repeats);
     let pairs: Vec<(f64, f64)> =
-        b.repeats.iter().zip(&c.repeats).filter_map(|(b, c)| Some((value(b)?, value(c)?))).collect();
-    let noise = bench.history.noise(&id);
-    let Some(r) = ratio(&pairs, throughput, tolerance, noise, bench.tail) else {
-        finding.words = format!("{what} of {arm}: fewer than two rounds measured it on both sides");
+        rounds.filter_map(|(b, c)| Some((gauge.value(b)?, gauge.value(c)?))).collect();
+    let noise = bench.history.noise(&finding.id);
+    let Some(r) = ratio(&pairs, gauge.throughput, tolerance, noise, bench.tail) else {
+        finding.words = format!("{what}: fewer than two rounds measured it on both sides");
         return finding;
     };
-    let n = pairs.len() as f64;
-    let mean = |of: fn(&(f64, f64)) -> f64| (pairs.iter().map(|p| of(p).ln()).sum::<f64>() / n).exp();
-    (finding.baseline, finding.candidate) = (Some(mean(|p| p.0)), Some(mean(|p| p.1)));
+    let (before, after): (Vec<f64>, Vec<f64>) = pairs.iter().copied().unzip();
+    (finding.baseline, finding.candidate) = (geometric_mean(&before), geometric_mean(&after));
     finding.change = Some(r.ratio - 1.0);
     // JSON has no infinity.
     if r.interval.high.is_finite() {
@@ -93,27 +106,29 @@ fn one(bench: &Bench, kind: Kind, arm: &str, tolerance: f64) -> Finding {
         }
         (Change::Inconclusive, _) => {
             let floor = t_quantile(bench.tail, f64::INFINITY) * noise.between;
-            more_rounds(&r, throughput, tolerance, pairs.len(), floor)
+            more_rounds(&r, gauge.throughput, tolerance, pairs.len(), floor)
         }
         _ => String::new(),
     };
-    let interval = match r.interval.high.is_finite() {
-        true => format!(
-            "{} to {}; ",
-            amount(r.interval.low - 1.0, true, ""),
-            amount(r.interval.high - 1.0, true, "")
-        ),
-        false => String::new(),
-    };
-    finding.words = format!(
-        "{what} of {arm}: {} {unit} after {}, {} ({interval}{} rounds turn about), tolerance {:.1} %{hint}",
-        short(mean(|p| p.1)),
-        short(mean(|p| p.0)),
-        amount(r.ratio - 1.0, true, ""),
-        pairs.len(),
-        100.0 * tolerance
-    );
+    finding.words = format!("{what}: {}{hint}", words(&finding, pairs.len()));
     finding
+}
+
+/// `51 tokens/s after 50, +2.0 % (+1.0 % to +3.0 %; 8 rounds turn about), tolerance 5.0 %`.
+fn words(finding: &Finding, rounds: usize) -> String {
+    let share = |x: f64| amount(x, true, "");
+    let interval = match (finding.low, finding.high) {
+        (Some(low), Some(high)) => format!("{} to {}; ", share(low), share(high)),
+        _ => String::new(),
+    };
+    format!(
+        "{} {} after {}, {} ({interval}{rounds} rounds turn about), tolerance {:.1} %",
+        short(finding.candidate.unwrap_or(f64::NAN)),
+        finding.unit,
+        short(finding.baseline.unwrap_or(f64::NAN)),
+        share(finding.change.unwrap_or(f64::NAN)),
+        100.0 * finding.tolerance
+    )
 }
 
 /// How many rounds would decide a change of the size seen: the interval narrows with their root, down to `floor` (of

@@ -224,7 +224,7 @@ fn projected(bench: &Bench, arm: &str, beyond: &[&Seen], b: &Repeat, c: &Repeat)
     let rows = [full_b, full_c, b, c];
     let share = |signal: &Signal| {
         let [full_b, full_c, b, c] = [0, 1, 2, 3].map(|i| series(&rows[i], signal));
-        // A signal that is lost, or not finite, on one side is a difference of that kind alone.
+        // A signal that only one side lost (or has no finite values of) is compared by that alone.
         let lost = |x: &[Option<f64>], y: &[Option<f64>]| {
             let worse = |own: &[Option<f64>], other: &[Option<f64>]| {
                 f64::from(u8::from(broken(own) || lacks(own, other)))
@@ -313,21 +313,7 @@ fn finding(arm: &str, seen: &Seen, again: &Again, verdict: Change) -> Finding {
 
 fn absent(arm: &str) -> Finding {
     Finding {
-        id: format!("trajectory/{arm}"),
-        kind: Kind::Trajectory,
-        arm: arm.to_owned(),
-        unit: "sd".to_owned(),
-        direction: Direction::Lower,
-        baseline: None,
-        candidate: None,
-        change: None,
-        low: None,
-        high: None,
-        relative: false,
-        tolerance: 0.0,
-        verdict: Change::Inconclusive,
-        spread: None,
-        degrees_of_freedom: 0,
         words: format!("trajectory of {arm}: there are no steps of it on both sides"),
+        ..Finding::undecided(Kind::Trajectory, arm, "sd", Direction::Lower)
     }
 }

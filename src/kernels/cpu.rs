@@ -69,11 +69,6 @@ pub fn applies(tensor: &Tensor) -> bool {
     tensor.device().is_cpu() && matches!(tensor.dtype(), candle_core::DType::F32 | candle_core::DType::F64)
 }
 
-/// Whether the CPU kernels are what computes with it: they apply, and no emulated GPU stands before them.
-pub fn computes(tensor: &Tensor) -> bool {
-    applies(tensor) && cuda::of(tensor).is_none()
-}
-
 /// Calls a generic function for the dtype of a CPU tensor: `dispatch!(x.dtype(), f(x, y))` calls
 /// `f::<f32>(x, y)` or `f::<f64>(x, y)`.
 macro_rules! dispatch {

@@ -88,9 +88,12 @@ pub fn backward(
     Ok(d.swap_remove(0))
 }
 
-/// All logits of hidden (m, c) → (m, v); for decoding, where every row is one that is read.
+/// All logits of hidden (m, c) → (m, v), on a GPU in f32; for decoding, where every row is one that is read.
 pub fn logits(hidden: &Tensor, head: Head<'_>) -> Result<Tensor> {
-    let logits = linear::forward_as(Products::Rowwise, None, hidden, head.weight, None)?;
+    let logits = match cuda::of(hidden) {
+        Some(gpu) => cuda::head::logits(&*gpu, hidden, head, &(0..hidden.dim(0)?))?,
+        None => linear::forward_as(Products::Rowwise, None, hidden, head.weight, None)?,
+    };
     Ok(match head.softcap {
         Some(cap) => ((logits / cap)?.tanh()? * cap)?,
         None => logits,

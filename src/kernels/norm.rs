@@ -204,7 +204,7 @@ fn backward_row<T: Real>(
     let (mean, scale) = moments(x, kind, eps);
     let offset = if kind == Kind::RmsPlusOne { T::ONE } else { T::ZERO };
     let n = T::of(x.len() as f64);
-    // `dx` is the base that the gradient is added to, so g has no place of its own: it is made twice.
+    // `dx` holds the base that the gradient is added to, so there is no room to keep g: it is computed twice.
     let (mut along, mut level) = ([T::ZERO; LANES], [T::ZERO; LANES]);
     let whole = x.len() - x.len() % LANES;
     for start in (0..whole).step_by(LANES) {

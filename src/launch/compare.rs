@@ -12,12 +12,11 @@ use super::items::done_elsewhere;
 use super::keep::{forget, is_out_of_room};
 use super::llm::usage;
 use super::observer::Observer;
-use super::online::check_arm;
-use super::prepare::{Prepared, prepare};
+use super::prepare::{Prepared, measures_something, ready};
 use super::rows::{self, Owner};
 use super::run::{scored, trained_in};
 use super::tune::tune;
-use crate::base::error::{Context, HintExt, Result, anyhow, render};
+use crate::base::error::{Result, render};
 use crate::model::Decoder;
 use crate::plan::{Arm, BASE_ARM, Plan, RunSpec, Shard};
 use crate::record::{RecordHold, RecordWriter, RunRow, Status};
@@ -75,23 +74,11 @@ pub fn compare(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
-    if plan.suites.preference.is_empty() && plan.suites.generation.is_empty() {
-        return Err(anyhow!("plan `{}` names no suite: nothing would be measured", plan.name))
-            .hint("`kto-eval suites list` lists the suites");
-    }
+    measures_something(plan)?;
     // The folder first: nothing is spent before it is known that rows can be kept, and none is dropped before it is known
     // that others can be made.
     let folder = RecordHold::take(out, plan, conduct.force)?.leave_failed(conduct.leave_failed);
-    let mut prepared = prepare(plan, device, observer)?;
-    for arm in &plan.arms {
-        if let Some(trainer) = &arm.trainer {
-            external::check_trainer(&prepared, &arm.name, trainer)?;
-            continue;
-        }
-        check_arm(arm, prepared.data.of(&arm.data), prepared.start.config().max_positions)
-            .with_context(|| format!("arm {}", arm.name))?;
-    }
-    prepared.suites_read()?;
+    let prepared = ready(plan, device, observer)?;
     let mut writer = folder.open()?;
     writer.environment(&prepared.environment)?;
     let elsewhere = done_elsewhere(out, conduct.shard)?;
@@ -108,7 +95,7 @@ pub fn compare(
     for (index, run) in runs.iter().enumerate() {
         if let Some(row) = writer.finished(&run.id) {
             finished.count(row.status);
-            // A process that was killed after its last row.
+            // Left by a process that was killed after the run's last row.
             if row.status != Status::Failed {
                 forget(out, &run.id)?;
             }
@@ -234,7 +221,7 @@ fn one(
     // The weights of a run that diverged say nothing.
     if row.status == Status::Done {
         let started = Instant::now();
-        // Without a checkpoint the training would be lost: then the run is brought to its end.
+        // Without checkpoints, stopping here would lose the training: the run is brought to its end.
         let abort = checkpoints.map(|_| abort);
         if !score_run(prepared, plan, run, &trained.policy, base, writer, abort, observer)? {
             return Ok(None);
@@ -294,6 +281,6 @@ fn write(writer: &mut RecordWriter, owner: &Owner, suite: &Suite, result: &Score
     writer.examples(&rows::examples(owner, suite, result))?;
     writer.samples(&rows::samples(owner, suite, result))?;
     writer.judgments(&rows::judgments(owner, suite, result))?;
-    // The last: they say that the others are there.
+    // Last: a suite's scores say that its other rows are complete.
     writer.scores(&rows::scores(owner, suite, result))
 }

@@ -4,11 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use crate::base::error::Result;
-use crate::plan::BASE_ARM;
+use crate::plan::{BASE_ARM, VerdictSpec};
 use crate::record::{
     JudgmentRow, Records, SENTINEL, SampleRow, StrengthRow, WinRateRow, counted, replace_contests,
 };
-use crate::stats::winrate::{Judgment, bradley_terry, length_controlled, win_rate};
+use crate::stats::winrate::{Judgment, Strength, bradley_terry, length_controlled, win_rate};
+use crate::suite::judge::by_reward;
 
 /// Resamples of the intervals of strengths.
 const RESAMPLES: usize = 1000;
@@ -36,18 +37,22 @@ pub(super) fn write(dir: &Path, records: &Records) -> Result<()> {
         let prompt = |j: &JudgmentRow| prompts.get(j.id.as_str()).copied().unwrap_or(&j.id).to_owned();
         rates.extend(win_rates(suite, &judged, &prompt));
         let valid: Vec<Judgment> = judged.iter().filter_map(|j| judgment(j, prompt(j))).collect();
-        let verdict = &records.plan.verdict;
-        strengths.extend(bradley_terry(&valid, RESAMPLES, verdict.alpha, verdict.seed).into_iter().map(
-            |s| StrengthRow {
-                suite: suite.to_owned(),
-                contestant: s.name,
-                strength: s.strength,
-                low: s.interval.low,
-                high: s.interval.high,
-            },
-        ));
+        let VerdictSpec { alpha, seed, .. } = records.plan.verdict;
+        strengths.extend(strengths_of(suite, &valid, alpha, seed));
     }
     replace_contests(dir, &rates, &strengths)
+}
+
+fn strengths_of(suite: &str, judged: &[Judgment], alpha: f64, seed: u64) -> Vec<StrengthRow> {
+    let row = |s: Strength| StrengthRow {
+        suite: suite.to_owned(),
+        contestant: s.name,
+        strength: s.strength,
+        low: s.interval.low,
+        high: s.interval.high,
+        island: s.island as u64,
+    };
+    bradley_terry(judged, RESAMPLES, alpha, seed).into_iter().map(row).collect()
 }
 
 fn judgment(row: &JudgmentRow, prompt: String) -> Option<Judgment> {
@@ -74,13 +79,6 @@ fn arms_by_reward(samples: &[&SampleRow]) -> Vec<JudgmentRow> {
         players.sort_by(|a, b| a.0.arm.cmp(&b.0.arm));
         for (i, (a, ra)) in players.iter().enumerate() {
             for (b, rb) in &players[i + 1..] {
-                let preference = if ra > rb {
-                    1.0
-                } else if ra < rb {
-                    0.0
-                } else {
-                    0.5
-                };
                 rows.push(JudgmentRow {
                     run: a.run.clone(),
                     arm: a.arm.clone(),
@@ -89,7 +87,7 @@ fn arms_by_reward(samples: &[&SampleRow]) -> Vec<JudgmentRow> {
                     id: a.example.clone(),
                     candidate: a.arm.clone(),
                     baseline: b.arm.clone(),
-                    preference: Some(preference),
+                    preference: Some(by_reward(*ra, *rb)),
                     flipped: None,
                     candidate_length: a.completion.chars().count() as u64,
                     baseline_length: b.completion.chars().count() as u64,
@@ -117,7 +115,7 @@ fn win_rates(
         let raw = win_rate(&preferences, &clusters);
         let differences: Vec<f64> =
             valid.iter().map(|j| j.baseline_length as f64 - j.candidate_length as f64).collect();
-        // A sentinel's length is its trick: the question is put for those that answer.
+        // Some sentinels win by length alone; the control for length is meant for real answers.
         let answers = !candidate.starts_with(SENTINEL);
         WinRateRow {
             suite: suite.to_owned(),
@@ -187,5 +185,24 @@ mod tests {
         assert!((rate.win_rate - 1.0 / 6.0).abs() < 1e-12);
         // ψ: a: −1/18 + 1/9, b: −1/18; Var = 2·((1/18)² + (1/18)²).
         assert!((rate.standard_error - (4.0f64 / 324.0).sqrt()).abs() < 1e-12, "{}", rate.standard_error);
+    }
+
+    #[test]
+    fn strengths_say_whose_they_compare_with() {
+        let won = |candidate: &str, baseline: &str| Judgment {
+            id: "p".to_owned(),
+            candidate: candidate.to_owned(),
+            baseline: baseline.to_owned(),
+            preference: 1.0,
+            candidate_length: None,
+            baseline_length: None,
+        };
+        let rows = strengths_of("s", &[won("a", "d"), won("c", "b")], 0.05, 1);
+        let islands: Vec<(&str, u64)> = rows.iter().map(|r| (r.contestant.as_str(), r.island)).collect();
+        assert_eq!(islands, [("a", 0), ("b", 1), ("c", 1), ("d", 0)]);
+        // As earlier versions wrote them.
+        let mut row = serde_json::to_value(&rows[1]).unwrap();
+        row.as_object_mut().unwrap().remove("island");
+        assert_eq!(serde_json::from_value::<StrengthRow>(row).unwrap().island, 0);
     }
 }

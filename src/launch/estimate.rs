@@ -3,7 +3,7 @@
 
 use super::observer::Silent;
 use super::pace::Paces;
-use super::prepare::{TrainingSet, read_training_set};
+use super::training_set::{TrainingSet, read_training_set};
 use super::world_base;
 use crate::base::error::Result;
 use crate::data::world::World;

@@ -65,7 +65,7 @@ fn not_trained_on(plan: &Plan) -> Result<()> {
     let mut looked = BTreeSet::new();
     for arm in plan.arms.iter().filter(|arm| arm.data.source != WORLD && !(parted && carves(&arm.data))) {
         let DataSpec { source, revision, config, split, .. } = &arm.data;
-        // Each is a listing of the hub.
+        // Each look costs a request to the hub.
         if !looked.insert((source, revision, config, split)) {
             continue;
         }

@@ -4,11 +4,14 @@ use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use candle_core::Device;
+
 use super::compare::Finished;
 use super::observer::Observer;
-use crate::base::error::{Context, Result};
-use crate::plan::{Plan, Shard};
-use crate::record::{Gathered, RecordWriter, files, finished_runs, recorded_runs};
+use super::prepare::{measures_something, ready};
+use crate::base::error::{Context, HintExt, Result};
+use crate::plan::{Dtype, Plan, Shard};
+use crate::record::{Gathered, RecordHold, RecordWriter, files, finished_runs, recorded_runs};
 
 /// How items are run; results depend on the number of threads alone.
 #[derive(Clone, Debug)]
@@ -25,6 +28,16 @@ pub struct Items {
     pub checkpoint_every: String,
 }
 
+/// Whether the records that are there go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Force {
+    No,
+    /// Once it is known that others can be made.
+    Checked,
+    /// Unread: this machine may not see what the plan names.
+    Blind,
+}
+
 /// An output folder with the shards of its plan, held for this process.
 pub(super) struct Board<'a> {
     plan: &'a Plan,
@@ -34,8 +47,23 @@ pub(super) struct Board<'a> {
 
 impl<'a> Board<'a> {
     /// Takes the folder, gathers what earlier shards left, and writes the plan that the items read.
-    pub fn open(plan: &'a Plan, out: &Path, force: bool, observer: &mut dyn Observer) -> Result<Self> {
-        let mut board = Self { plan, out: absolute(out)?, writer: RecordWriter::open(out, plan, force)? };
+    ///
+    /// With [`Force::Checked`], and where there is something to delete, all that the plan names is read here first, as
+    /// each item will read it.
+    ///
+    /// # Errors
+    /// See [`RecordHold::take`]; input that cannot be used, where it is read here.
+    pub fn open(plan: &'a Plan, out: &Path, force: Force, observer: &mut dyn Observer) -> Result<Self> {
+        measures_something(plan)?;
+        let folder = RecordHold::take(out, plan, force != Force::No)?;
+        if force == Force::Checked && folder.holds_records() {
+            // The items compute, perhaps on cards that are not here: what is read is the same in f32 on the CPU.
+            let mut here = plan.clone();
+            here.model.dtype = Dtype::F32;
+            ready(&here, Device::Cpu, observer)
+                .hint(format!("the records in {} stay as they are", out.display()))?;
+        }
+        let mut board = Self { plan, out: absolute(out)?, writer: folder.open()? };
         board.gather(observer)?;
         let path = board.plan_file();
         let write = || -> Result<()> {

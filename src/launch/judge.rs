@@ -54,7 +54,7 @@ fn notes(dir: &Path, records: &Records) -> Result<Vec<String>> {
 fn comparisons(records: &Records) -> (Vec<ComparisonRow>, Option<String>) {
     let counted = counted(&records.runs);
     let scores: Vec<ScoreRow> = records.scores.iter().filter(|s| counted(&s.run)).cloned().collect();
-    // By far the longest file: copied only where a run is left out.
+    // By far the largest table: copied only where a run is left out.
     let examples: Cow<'_, [ExampleRow]> = match records.examples.iter().all(|e| counted(&e.run)) {
         true => Cow::Borrowed(&records.examples),
         false => records.examples.iter().filter(|e| counted(&e.run)).cloned().collect(),
@@ -183,5 +183,27 @@ mod tests {
         let said = spent([10_000, 10_000], [10_101, 10_102]).unwrap();
         assert!(said.contains("kto spent 10000 tokens a run, dpo 10102, 1.0 % apart"), "{said}");
         assert_eq!(spent([10_000, 10_000], [0, 0]), None, "an arm that does not say is held to nothing");
+    }
+
+    #[test]
+    fn a_sentinel_must_not_beat_every_arm() {
+        let score = |arm: &str, value: f64| -> ScoreRow {
+            let row = serde_json::json!({
+                "run": arm, "arm": arm, "method": "", "seed": 1, "suite": "s", "metric": "win_rate_base", "subset": "all",
+                "value": value, "n": 3, "standard_error": 0.1, "direction": "higher", "unit": "share"
+            });
+            serde_json::from_value(row).unwrap()
+        };
+        let with = |rows: &[(&str, f64)]| {
+            sentinel_won(&rows.iter().map(|(arm, value)| score(arm, *value)).collect::<Vec<_>>())
+        };
+        let said = with(&[("sentinel-longest", 0.83), ("kto", 0.5), ("dpo", 0.4), ("base", 0.9)]).unwrap();
+        assert!(
+            said.contains("sentinel-longest has a win_rate_base of 0.830, more than every arm"),
+            "{said}"
+        );
+        let one_beats_it = [("sentinel-longest", 0.83), ("kto", 0.5), ("dpo", 0.9)];
+        assert_eq!(with(&one_beats_it), None);
+        assert_eq!(with(&[("sentinel-longest", 0.83)]), None, "no arm was scored");
     }
 }

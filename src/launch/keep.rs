@@ -4,7 +4,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::observer::Observer;
-use crate::base::error::{Context, Result, ensure};
+use crate::base::atomic::remove_folder;
+use crate::base::error::{Result, ensure};
 use crate::plan::RunSpec;
 use crate::record::{RecordWriter, StepRow, files};
 use crate::train::{Checkpoints, Interval, NotKept, Saved};
@@ -125,13 +126,7 @@ impl Keeper for InFolder<'_> {
 
 /// Removes what a run that has its row needs no longer.
 pub(super) fn forget(out: &Path, run: &str) -> Result<()> {
-    let folder = folder(out, run);
-    match std::fs::remove_dir_all(&folder) {
-        Err(e) if e.kind() != ErrorKind::NotFound => {
-            return Err(e).with_context(|| format!("removing {}", folder.display()));
-        }
-        _ => {}
-    }
+    remove_folder(&folder(out, run))?;
     // The last run takes the folder of all along; another's checkpoints keep it.
     let _ = std::fs::remove_dir(out.join(files::CHECKPOINTS));
     Ok(())

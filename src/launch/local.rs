@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::compare::Finished;
-use super::items::{Board, Items, last_words};
+use super::items::{Board, Force, Items, last_words};
 use super::observer::Observer;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
@@ -35,6 +35,7 @@ pub fn compare_local(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
+    let force = if force { Force::Checked } else { Force::No };
     let mut board = Board::open(plan, out, force, observer)?;
     board.forget_failed()?;
     let of = items.jobs.clamp(1, plan.runs().len());

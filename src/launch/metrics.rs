@@ -5,6 +5,10 @@ use crate::base::error::{Context, HintExt, Result, anyhow, unknown};
 use crate::plan::{Plan, TuneSpec, VerdictSpec};
 use crate::suite::{self, Direction, METRICS, Suite};
 
+/// Suites on the plan's own data that measure something of the default `verdict.primary`.
+const MEASURE_IT: &str = "what suites heldout (where the data are pairs), heldout-judged (with a language model as judge) and \
+                          heldout-rewarded (with a reward model) measure is there";
+
 /// Whether the metrics of `verdict.primary` are there to be judged.
 ///
 /// # Errors
@@ -26,7 +30,7 @@ pub(super) fn check_primary(plan: &Plan, suites: &[Suite], observer: &mut dyn Ob
         primary.join(", ")
     );
     if primary == VerdictSpec::default().primary {
-        observer.note(&message);
+        observer.note(&format!("{message}; {MEASURE_IT}"));
         return Ok(());
     }
     Err(anyhow!(message)).hint(format!("its suites measure {}", measured.join(", ")))

@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use candle_core::{DType, Device};
 
 use super::memory::PeakMemory;
-use super::prepare::TrainingSet;
+use super::training_set::TrainingSet;
 use crate::base::error::{Context, Result};
 use crate::model::{Decoder, DecoderConfig};
 use crate::plan::{Arm, Budget, KtoSpec, LoraSpec, Method, Plan, Quantize, TrainSpec, Z0};

@@ -1,66 +1,29 @@
 //! What all runs of a plan share: model, tokenizer, reference, data, suites.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Mutex;
 
-use candle_core::{DType, Device};
+use candle_core::Device;
 
 use super::device;
+use super::external::check_trainer;
 use super::heldout::{heldout, pairs_for};
 use super::judges::Judges;
 use super::metrics::{check_primary, validation_suite};
+use super::models::{Start, check_arms, open_reference, open_start};
 use super::observer::Observer;
-use super::source::{Opened, open_dir};
+use super::online::check_arm;
 use super::training_sets::TrainingSets;
-use super::world_base;
 use crate::base::error::{Context, Error, HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
-use crate::data::{
-    Control, Dataset, Sequence, TokenizeStats, TokenizedExample, TokenizedPair, Tokenizer, load_with,
-    resolve_model, tokenize_pairs, tokenize_unpaired,
-};
+use crate::data::{Dataset, Sequence, Tokenizer};
 use crate::model::Decoder;
-use crate::plan::{DataFormat, DataSpec, Dtype, Method, Plan, WORLD};
+use crate::plan::Plan;
 use crate::record::{Environment, Overlap};
 use crate::suite::logps::sequence_logps;
 use crate::suite::{self, Kind, Suite, SuiteData};
-use crate::train::{ReferenceCache, TrainData};
-
-/// Tokenized training data.
-#[derive(Clone)]
-pub enum TrainingSet {
-    Paired(Vec<TokenizedPair>),
-    Unpaired(Vec<TokenizedExample>),
-}
-
-impl TrainingSet {
-    /// The set as an arm learns from it: after control tokens, where its method has any.
-    ///
-    /// # Errors
-    /// Control tokens that the tokenizer cannot write or tell apart.
-    pub fn conditioned(
-        &self,
-        method: &Method,
-        tokenizer: &Tokenizer,
-        max_length: usize,
-    ) -> Result<Cow<'_, Self>> {
-        let Method::Csft(spec) = method else { return Ok(Cow::Borrowed(self)) };
-        let control = Control::new(tokenizer, &spec.desirable_token, &spec.undesirable_token)?;
-        Ok(Cow::Owned(match self {
-            Self::Paired(pairs) => Self::Paired(control.pairs(pairs, max_length)),
-            Self::Unpaired(examples) => Self::Unpaired(control.examples(examples, max_length)),
-        }))
-    }
-
-    pub fn as_data(&self) -> TrainData<'_> {
-        match self {
-            Self::Paired(pairs) => TrainData::Paired(pairs),
-            Self::Unpaired(examples) => TrainData::Unpaired(examples),
-        }
-    }
-}
+use crate::train::ReferenceCache;
 
 /// Everything that the runs of a plan have in common, loaded once.
 pub struct Prepared {
@@ -91,19 +54,11 @@ pub struct Prepared {
     pub control_tokens: usize,
     /// With its hashes filled in.
     pub environment: Environment,
-    /// Why the first suite that cannot be read cannot be.
+    /// What is wrong with the first suite whose examples cannot be read: see [`ready`].
     unread: Option<Error>,
 }
 
 impl Prepared {
-    /// Says once whether every suite's examples were read. What is wrong with an arm is better said before.
-    ///
-    /// # Errors
-    /// A suite whose data are missing, or are not what it needs.
-    pub fn suites_read(&mut self) -> Result<()> {
-        self.unread.take().map_or(Ok(()), Err)
-    }
-
     pub fn reference(&self) -> &Decoder {
         self.reference.as_ref().unwrap_or(&self.start)
     }
@@ -153,70 +108,11 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let validation = plan.tune.as_ref().map(validation_suite).transpose()?;
     let asked: Vec<Suite> = suites.iter().chain(&validation).cloned().collect();
     let judges = Judges::of_suites(&asked, &plan.judge, &device)?;
-    let dir = directory(&plan.model.source, &plan.model.revision, plan, observer)?;
-    let dtype = dtype(plan.model.dtype, &device)?;
-    if device.is_cuda()
-        && let Some(better) = super::device::cpu_settings(plan)
-    {
-        observer.note(&better);
-    }
-    observer.stage(&format!("loading {}", plan.model.source));
-    let quantize = plan.model.quantize;
-    let Opened { decoder, tokenizer_dir, weights_dir: start_dir } = open_dir(&dir, dtype, &device, quantize)?;
-    let tokenizer = Tokenizer::load(&tokenizer_dir)?;
-    let adapted = decoder.adapter().is_some();
-    if adapted && quantize.is_on() {
-        return Err(anyhow!(
-            "{} is an adapter, and model.quantize = \"{}\" asks for a frozen base",
-            plan.model.source,
-            quantize.name()
-        ))
-        .hint("merge it first (kto-eval merge), and name the merged model; or leave `quantize` out");
-    }
-    let start = whole(decoder)?;
-    ensure!(
-        start.config().scalar.is_none(),
-        "{} is a reward model: it gives scores and writes nothing, so no policy can start from it",
-        plan.model.source
-    );
-    no_control(&start, &plan.model.source)?;
-    // Control tokens that cannot be written are found now too.
-    let mut control_tokens = 0;
-    for arm in &plan.arms {
-        if let Method::Csft(spec) = &arm.method {
-            let control = Control::new(&tokenizer, &spec.desirable_token, &spec.undesirable_token)
-                .with_context(|| format!("arm {}", arm.name))?;
-            control_tokens = control_tokens.max(control.desirable.len());
-        }
-    }
-    // A target module that is not there is found now, not when its arm's turn comes.
-    for arm in plan.arms.iter().filter(|arm| arm.train.lora.is_on()) {
-        start.with_adapter(&arm.train.lora, 0).with_context(|| format!("arm {}", arm.name))?;
-    }
-    let vocabulary = start.config().vocab;
-    tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", start_dir.display()))?;
-    let reference = match plan.model.reference.as_str() {
-        "" => None,
-        source => {
-            let dir = directory(source, &plan.model.reference_revision, plan, observer)?;
-            Some(whole(open_dir(&dir, dtype, &device, quantize)?.decoder)?)
-        }
-    };
-    if let Some(reference) = &reference {
-        no_control(reference, &plan.model.reference)?;
-        let theirs = reference.config().vocab;
-        ensure!(
-            theirs == vocabulary,
-            "reference {}: its vocabulary has {theirs} tokens, the model's {vocabulary}; log-probs cannot be compared",
-            plan.model.reference
-        );
-    }
-    let weights = reference.as_ref().unwrap_or(&start).weights_hash()?;
-    let mut environment = Environment::here(&device::name(&device), rayon::current_num_threads());
-    environment.plan = plan.name.clone();
-    environment.plan_hash = plan.hash();
-    environment.model_hash = start.weights_hash()?;
-    environment.reference_hash = weights.clone();
+    let start = open_start(plan, &device, observer)?;
+    let control_tokens = check_arms(plan, &start)?;
+    let reference = open_reference(plan, &start.decoder, observer)?;
+    let mut environment = environment(plan, &device, &start.decoder, reference.as_ref())?;
+    let Start { decoder: start, tokenizer, dir: start_dir, adapted } = start;
     let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
     validation.iter().try_for_each(|suite| pairs_for(suite, &data.validation)).context("tune.suite")?;
     environment.data_hash = data.hash.clone();
@@ -225,23 +121,16 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
     let unread;
     (environment.contamination, unread) = overlaps(&data.take_prompts(), &from, &suites);
-    // The last bits of a product depend on the number of threads.
-    let address = match device.is_cpu() {
-        true => format!("{weights}-{}-threads", rayon::current_num_threads()),
-        false => format!("{weights}-gpu"),
-    };
-    let cache = ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref());
-    let scored = Mutex::default();
     Ok(Prepared {
+        cache: reference_cache(&environment.reference_hash, &device),
+        scored: Mutex::default(),
+        spare_start: false,
         device,
         tokenizer,
         start,
-        spare_start: false,
         start_dir,
         adapted,
         reference,
-        cache,
-        scored,
         data,
         heldout,
         suites,
@@ -252,39 +141,59 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     })
 }
 
-/// The model without an adapter: merged, where it has one.
-fn whole(decoder: Decoder) -> Result<Decoder> {
-    if decoder.adapter().is_some() { decoder.merged() } else { Ok(decoder) }
-}
-
-/// Other methods would train, and references be asked, without what the model was trained to expect.
-fn no_control(decoder: &Decoder, source: &str) -> Result<()> {
-    let Some(control) = decoder.control() else { return Ok(()) };
-    Err(anyhow!(
-        "{source} was trained by csft: it is asked after `{control}`, and a comparison cannot start from it"
-    ))
-    .hint("start from a model without control tokens; `kto-eval score` asks this one as it was trained")
-}
-
-/// What a model is computed in.
+/// [`prepare`], and each arm and suite held against what was read: a comparison can be begun.
 ///
 /// # Errors
-/// bf16 on the CPU.
-pub(super) fn dtype(dtype: Dtype, device: &Device) -> Result<DType> {
-    match dtype {
-        Dtype::F32 => Ok(DType::F32),
-        Dtype::Bf16 if device.is_cuda() => Ok(DType::BF16),
-        Dtype::Bf16 => Err(anyhow!("model.dtype = \"bf16\": the CPU computes in f32 only"))
-            .hint("take model.dtype = \"f32\", or a GPU (--device cuda)"),
+/// Whatever is missing or does not fit; the message names it.
+pub(super) fn ready(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Result<Prepared> {
+    let mut prepared = prepare(plan, device, observer)?;
+    let context = prepared.start.config().max_positions;
+    for arm in &plan.arms {
+        // What an external trainer can use of the data is its own affair.
+        match &arm.trainer {
+            Some(trainer) => check_trainer(&prepared, &arm.name, trainer)?,
+            None => check_arm(arm, prepared.data.of(&arm.data), context)
+                .with_context(|| format!("arm {}", arm.name))?,
+        }
     }
+    // Last: what is wrong with an arm is better said before.
+    prepared.unread.take().map_or(Ok(prepared), Err)
 }
 
-fn directory(source: &str, revision: &str, plan: &Plan, observer: &mut dyn Observer) -> Result<PathBuf> {
-    if source == WORLD {
-        return world_base::checkpoint(&plan.data.world, observer);
+/// # Errors
+/// A plan without a suite.
+pub(super) fn measures_something(plan: &Plan) -> Result<()> {
+    if !plan.suites.preference.is_empty() || !plan.suites.generation.is_empty() {
+        return Ok(());
     }
-    observer.stage(&format!("resolving model {source}"));
-    resolve_model(source, revision)
+    Err(anyhow!("plan `{}` names no suite: nothing would be measured", plan.name))
+        .hint("`kto-eval suites list` lists the suites")
+}
+
+/// Where and on what the plan is run; the data's hash is not known yet.
+fn environment(
+    plan: &Plan,
+    device: &Device,
+    start: &Decoder,
+    reference: Option<&Decoder>,
+) -> Result<Environment> {
+    Ok(Environment {
+        plan: plan.name.clone(),
+        plan_hash: plan.hash(),
+        model_hash: start.weights_hash()?,
+        reference_hash: reference.unwrap_or(start).weights_hash()?,
+        ..Environment::here(&device::name(device), rayon::current_num_threads())
+    })
+}
+
+/// The user's cache of log-probs under the reference with these weights.
+fn reference_cache(weights: &str, device: &Device) -> ReferenceCache {
+    // The last bits of a product depend on the number of threads.
+    let address = match device.is_cpu() {
+        true => format!("{weights}-{}-threads", rayon::current_num_threads()),
+        false => format!("{weights}-gpu"),
+    };
+    ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref())
 }
 
 /// The suites that a plan names, and not the one that its tuning asks.
@@ -343,56 +252,4 @@ fn overlaps(
         }
     }
     (overlaps, unread)
-}
-
-/// Reads and tokenizes a split.
-pub(super) fn read_training_set(
-    spec: &DataSpec,
-    tokenizer: &Tokenizer,
-    observer: &mut dyn Observer,
-) -> Result<TrainingSet> {
-    observer.stage(&format!("reading {}", spec.source));
-    let loaded = load_with(spec, &spec.split, &tokenizer.template())?;
-    for note in &loaded.notes {
-        observer.note(note);
-    }
-    tokenized(spec, &loaded.dataset, loaded.format, tokenizer, observer)
-}
-
-/// Tokenizes a data set, and tells what that kept.
-pub(super) fn tokenized(
-    spec: &DataSpec,
-    dataset: &Dataset,
-    format: DataFormat,
-    tokenizer: &Tokenizer,
-    observer: &mut dyn Observer,
-) -> Result<TrainingSet> {
-    let (set, stats) = match dataset {
-        Dataset::Paired(pairs) => {
-            let (pairs, stats) = tokenize_pairs(pairs, tokenizer, spec.max_length)?;
-            (TrainingSet::Paired(pairs), stats)
-        }
-        Dataset::Unpaired(examples) => {
-            let (examples, stats) = tokenize_unpaired(examples, tokenizer, spec.max_length)?;
-            (TrainingSet::Unpaired(examples), stats)
-        }
-    };
-    observer.note(&describe(spec, &format, &stats));
-    Ok(set)
-}
-
-fn describe(spec: &DataSpec, format: &crate::plan::DataFormat, stats: &TokenizeStats) -> String {
-    let format =
-        serde_json::to_value(format).ok().and_then(|v| v.as_str().map(str::to_owned)).unwrap_or_default();
-    format!(
-        "{} ({}): {} examples as {format}, {} prompt and {} completion tokens; cut at {} tokens: {}, dropped: {}",
-        spec.source,
-        spec.split,
-        stats.examples,
-        stats.prompt_tokens,
-        stats.completion_tokens,
-        spec.max_length,
-        stats.cut,
-        stats.dropped
-    )
 }

@@ -4,7 +4,7 @@ use candle_core::{DType, Device};
 use serde::Serialize;
 
 use super::observer::Observer;
-use super::prepare::{TrainingSet, read_training_set};
+use super::training_set::{TrainingSet, read_training_set};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::data::{TokenizedPair, Tokenizer, resolve_model};
 use crate::model::RewardModel;

@@ -121,7 +121,7 @@ pub(super) fn scores(owner: &Owner, suite: &Suite, scored: &ScoredSuite) -> Vec<
         .iter()
         .map(|m| score(owner, suite, &m.subset, m.metric, m.value, m.n, m.standard_error));
     let sentinels = scored.sentinels.iter().map(|s| {
-        // Contestants of their own: their runs never ran, so they have scores and nothing else.
+        // Sentinels are contestants without a run: they have scores and nothing else.
         let name = format!("{SENTINEL}{}", s.sentinel);
         let owner = Owner { run: name.clone(), arm: name, seed: owner.seed };
         score(&owner, suite, ALL, s.opponent.win_rate(), s.win_rate, s.n, s.standard_error)

@@ -3,10 +3,10 @@
 use candle_core::Device;
 use serde::Serialize;
 
+use super::models::dtype;
 use super::observer::Silent;
-use super::prepare::TrainingSet;
-use super::prepare::{dtype, read_training_set};
 use super::source::{Opened, open};
+use super::training_set::{TrainingSet, read_training_set};
 use crate::base::error::{Context, Result, anyhow};
 use crate::data::{Sequence, Tokenizer};
 use crate::plan::{DataSpec, Dtype, Quantize};

@@ -6,8 +6,9 @@ use candle_core::Device;
 
 use super::judges::Judges;
 use super::llm::usage;
+use super::models::dtype;
 use super::observer::Observer;
-use super::prepare::{dtype, tell_apart};
+use super::prepare::tell_apart;
 use super::rows::{self, Owner};
 use super::run::{SCORE_BETA, SLOTS};
 use super::source::{Opened, open};
@@ -224,7 +225,7 @@ impl Job<'_> {
     fn of(&self, policy: &Decoder, base: Option<&ScoredSuite>) -> Result<ScoredSuite> {
         let width = if self.suite.kind == Kind::Preference { 2 } else { 1 };
         let mut logps = |sequences: &[Sequence]| match &self.models.reference {
-            // No metric that is left asks for it.
+            // No remaining metric needs it.
             None => Ok(vec![0.0; sequences.len()]),
             Some(reference) => {
                 let groups: Vec<Vec<&Sequence>> =

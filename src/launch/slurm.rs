@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::compare::Finished;
-use super::items::{Board, Items, last_words};
+use super::items::{Board, Force, Items, last_words};
 use super::observer::Observer;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{Plan, Shard, SlurmSpec};
@@ -46,7 +46,7 @@ pub fn compare_slurm(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Finished> {
-    let mut board = Board::open(plan, out, force, observer)?;
+    let mut board = Board::open(plan, out, forced(plan, force), observer)?;
     let file = board.out.join(files::SHARDS).join("slurm.json");
     let mut under_way = read(&file);
     let (mut attempt, mut submitted) = (0, false);
@@ -63,15 +63,7 @@ pub fn compare_slurm(
         }
         let of = under_way.as_ref().map_or(items.jobs.clamp(1, plan.runs().len()), |array| array.of);
         board.gather(observer)?;
-        let mut left = vec![];
-        for index in 1..=of {
-            let shard = Shard { index, of };
-            // A run that failed in an array of this command would fail in the next one too.
-            let ended = if submitted { board.has_rows(shard)? } else { board.is_finished(shard)? };
-            if !ended {
-                left.push(index);
-            }
-        }
+        let left = left(&board, of, submitted)?;
         if left.is_empty() || attempt == ATTEMPTS {
             break;
         }
@@ -104,6 +96,29 @@ pub fn compare_slurm(
     Ok(finished)
 }
 
+fn forced(plan: &Plan, force: bool) -> Force {
+    match (force, plan.slurm.container.is_empty()) {
+        (false, _) => Force::No,
+        (true, true) => Force::Checked,
+        // Paths and programs of the plan are the container's.
+        (true, false) => Force::Blind,
+    }
+}
+
+/// Shards of `of` with a run to be done; `submitted`: by this command before.
+fn left(board: &Board<'_>, of: usize, submitted: bool) -> Result<Vec<usize>> {
+    let mut left = vec![];
+    for index in 1..=of {
+        let shard = Shard { index, of };
+        // A run that failed in an array of this command would fail in the next one too.
+        let ended = if submitted { board.has_rows(shard)? } else { board.is_finished(shard)? };
+        if !ended {
+            left.push(index);
+        }
+    }
+    Ok(left)
+}
+
 fn read(file: &Path) -> Option<Submitted> {
     serde_json::from_str(&std::fs::read_to_string(file).ok()?).ok()
 }
@@ -117,7 +132,7 @@ fn refused(board: &Board<'_>, shard: Shard) -> bool {
 fn submit(board: &Board<'_>, plan: &Plan, items: &Items, shards: &[usize], of: usize) -> Result<u64> {
     let path = board.out.join(files::SHARDS).join("job.sh");
     for &index in shards {
-        // What an earlier attempt said is no answer of this one.
+        // What an earlier attempt logged must not be taken for this one's.
         let _ = std::fs::remove_file(board.log(Shard { index, of }));
     }
     let text = script(board, plan, items, shards, of)?;

@@ -3,13 +3,14 @@
 use std::collections::BTreeSet;
 
 use super::observer::Observer;
-use super::prepare::{TrainingSet, tokenized};
+use super::training_set::{TrainingSet, tokenized};
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::{
     Dataset, Loaded, Tokenizer, carves, load_training, prompts, split_prompts, treat, without,
 };
-use crate::plan::{DataSpec, FeedbackSpec, Plan};
+use crate::objective::{Feedback, info};
+use crate::plan::{Arm, DataSpec, FeedbackSpec, Plan};
 
 /// A tokenized set for each treatment of the data that an arm has.
 pub struct TrainingSets {
@@ -57,7 +58,26 @@ impl TrainingSets {
             made.sets.push((arm.data.clone(), set));
         }
         made.validation = validation;
+        made.one_sided(plan).iter().for_each(|note| observer.note(note));
         Ok(made)
+    }
+
+    /// Arms that learn from completions of both classes and are given one: a likely mistake that no loss shows.
+    fn one_sided(&self, plan: &Plan) -> Vec<String> {
+        let both = |arm: &&Arm| info(arm.method.name()).is_ok_and(|i| i.feedback == Feedback::Unpaired);
+        let note = |(data, set): &(DataSpec, TrainingSet)| {
+            let (class, missing) = match set.only_class()? {
+                true => ("desirable", "what to avoid"),
+                false => ("undesirable", "what to do instead"),
+            };
+            let arms = plan.arms.iter().filter(|arm| arm.trainer.is_none() && arm.data == *data);
+            let names: Vec<&str> = arms.filter(both).map(|arm| arm.name.as_str()).collect();
+            let whose = Some(names.join(", ")).filter(|names| !names.is_empty())?;
+            Some(format!(
+                "{whose}: every completion is {class}; nothing shows {missing}, which the method is made to learn too"
+            ))
+        };
+        self.sets.iter().filter_map(note).collect()
     }
 
     /// The prompts of all that was read, before any treatment; given away once, since training needs only tokens.

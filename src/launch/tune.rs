@@ -107,7 +107,7 @@ fn one(
     let result = match trained(prepared, run, abort, &mut |_| Ok(()), observer) {
         Ok(trained) if trained.aborted => return Ok(None),
         Ok(trained) => trained,
-        // A full disk says nothing of the configuration: the trial is made up for by the same command.
+        // A full disk says nothing of the configuration: the same command runs the trial again.
         Err(error) if is_out_of_room(&error) => return Err(error.context(format!("trial {}", run.id))),
         // A configuration that cannot be trained is a trial that lost, not the end of the comparison.
         Err(error) => {
@@ -168,7 +168,7 @@ fn choose(arms: &[&Arm], spec: &TuneSpec, rows: &[TrialRow], observer: &mut dyn 
     let mut chosen = Chosen::default();
     for arm in arms {
         let of_arm: Vec<&TrialRow> = rows.iter().filter(|r| r.arm == arm.name).collect();
-        // It runs as planned, and is recorded as lost where it diverges again; the others are compared.
+        // The arm runs as planned and is recorded as lost if it diverges again; the other arms are compared.
         let Some(row) = best(&of_arm) else {
             let n = of_arm.len();
             observer.note(&format!(

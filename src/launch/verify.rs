@@ -5,10 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use candle_core::Device;
 use serde::Serialize;
 
-use super::external::check_trainer;
 use super::observer::Observer;
-use super::online::check_arm;
-use super::prepare::prepare;
+use super::prepare::ready;
 use super::run::trained;
 use crate::base::error::{Context, Result, bail};
 use crate::plan::{Budget, Plan, RewardFrom, RunSpec};
@@ -32,17 +30,7 @@ pub fn verify(
     abort: &AtomicBool,
     observer: &mut dyn Observer,
 ) -> Result<Vec<Verified>> {
-    let mut prepared = prepare(plan, device, observer)?;
-    let context = prepared.start.config().max_positions;
-    for arm in &plan.arms {
-        // What an external trainer can use of the data is its own affair.
-        match &arm.trainer {
-            Some(trainer) => check_trainer(&prepared, &arm.name, trainer)?,
-            None => check_arm(arm, prepared.data.of(&arm.data), context)
-                .with_context(|| format!("arm {}", arm.name))?,
-        }
-    }
-    prepared.suites_read()?;
+    let prepared = ready(plan, device, observer)?;
     let mut verified = vec![];
     let runs = plan.runs();
     for run in runs.into_iter().filter(|r| r.seed == plan.seeds[0]) {

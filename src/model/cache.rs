@@ -18,17 +18,11 @@ pub struct KvCache {
 }
 
 impl KvCache {
-    /// Tokens that a slot can hold.
-    pub fn capacity(&self) -> usize {
-        self.capacity
-    }
     /// Tokens that a slot holds.
     pub fn len(&self, slot: usize) -> usize {
         self.lengths.get(slot).copied().unwrap_or(0)
     }
-    pub fn is_empty(&self) -> bool {
-        self.lengths.iter().all(|&n| n == 0)
-    }
+
     /// Forgets a slot's tokens.
     pub fn clear(&mut self, slot: usize) {
         if let Some(length) = self.lengths.get_mut(slot) {

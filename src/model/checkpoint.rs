@@ -87,12 +87,7 @@ impl Decoder {
         source.insert("torch_dtype".to_owned(), dtype);
         // Last: without it there is no model, and with the old one new weights would load as a third.
         let config = dir.join("config.json");
-        match std::fs::remove_file(&config) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("removing {}", config.display()));
-            }
-            _ => {}
-        }
+        atomic::remove(&config)?;
         let mut tensors = Vec::new();
         for param in self.params() {
             for piece in &param.pieces {

@@ -105,11 +105,7 @@ impl Gradients {
         Ok(names.into_iter().zip(sums_of_squares(&parts)?.into_iter().map(f64::sqrt)).collect())
     }
 
-    /// Each parameter with its gradient.
-    pub fn with_params<'a>(&'a self, params: &'a [Param]) -> impl Iterator<Item = (&'a Param, &'a Tensor)> {
-        params.iter().zip(&self.tensors)
-    }
-
+    /// One a trained parameter, in their order.
     pub fn tensors(&self) -> &[Tensor] {
         &self.tensors
     }

@@ -55,7 +55,7 @@ impl Packed {
         let (prompt, last_prompt_row) = (self.segments.len() - 1, self.ids.len() - 1);
         for sequence in group {
             let start = self.ids.len();
-            // The last completion token predicts nothing that is read, but stays: positions are simple so.
+            // The last completion token predicts nothing, but is kept: positions stay simple.
             self.push_segment(sequence.completion(), sequence.prompt_len, Some(prompt));
             self.push_reads(sequence, last_prompt_row, start);
         }

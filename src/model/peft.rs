@@ -176,7 +176,8 @@ impl Decoder {
     }
 
     /// Writes the adapter as PEFT does; `base` is what `base_model_name_or_path` will say. The tokenizer's files
-    /// are the caller's.
+    /// are the caller's. Killed in between, it leaves no `adapter_config.json`, which is no adapter: never new weights
+    /// with an old configuration.
     ///
     /// # Errors
     /// No adapter; a folder that cannot be written.
@@ -195,8 +196,10 @@ impl Decoder {
         let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
         let bytes = safetensors::serialize(&tensors, Some(metadata))
             .with_context(|| format!("writing {} tensors of {}", tensors.len(), torch_name(self.dtype())))?;
-        atomic::write(&dir.join(WEIGHTS), &bytes)?;
-        atomic::write(&dir.join(CONFIG), (serde_json::to_string_pretty(&config)? + "\n").as_bytes())
+        atomic::remove(&dir.join(CONFIG))?;
+        atomic::write_held(&dir.join(WEIGHTS), &bytes)?;
+        // Last: without it there is no adapter.
+        atomic::write_held(&dir.join(CONFIG), (serde_json::to_string_pretty(&config)? + "\n").as_bytes())
     }
 }
 

@@ -9,7 +9,7 @@ use super::config::{Family, ScalarHead};
 use super::decoder::Decoder;
 use super::packed::Packed;
 use crate::base::error::{HintExt, Result, anyhow, ensure};
-use crate::data::{Sequence, Tokenizer};
+use crate::data::Sequence;
 
 const SCORED: &str = "ForSequenceClassification";
 /// Tokens of a batch in scoring.
@@ -63,15 +63,6 @@ impl RewardModel {
                 .hint("`kto-eval train --method reward` trains one");
         }
         Ok(Self { decoder })
-    }
-
-    /// Writes `config.json` and `model.safetensors` such that transformers opens them as a sequence classifier;
-    /// the tokenizer's files are the caller's.
-    ///
-    /// # Errors
-    /// The folder cannot be written.
-    pub fn save(&self, dir: &Path) -> Result<()> {
-        self.decoder.save(dir)
     }
 
     pub fn decoder(&self) -> &Decoder {
@@ -151,30 +142,6 @@ impl RewardModel {
             }
         }
         packs
-    }
-
-    /// (n,) scores of prompts with their completions, as text: tokenized together, closed with EOS.
-    ///
-    /// # Errors
-    /// As [`RewardModel::scores`]; a text that is empty, or longer than the model's context.
-    pub fn score_texts(&self, tokenizer: &Tokenizer, texts: &[(&str, &str)]) -> Result<Vec<f64>> {
-        let sequence = |(prompt, completion): &(&str, &str)| {
-            let mut ids = tokenizer.encode(&format!("{prompt}{completion}"))?;
-            if ids.last() != Some(&tokenizer.eos()) {
-                ids.push(tokenizer.eos());
-            }
-            let context = self.decoder.config().max_positions;
-            ensure!(
-                ids.len() <= context,
-                "a text of {} tokens is longer than the reward model's context of {context}: {}…",
-                ids.len(),
-                prompt.chars().take(40).collect::<String>()
-            );
-            // Where the prompt ends does not matter to a score.
-            Ok(Sequence { ids: ids.into(), prompt_len: 1 })
-        };
-        let sequences = texts.iter().map(sequence).collect::<Result<Vec<_>>>()?;
-        self.scores(&sequences.iter().collect::<Vec<_>>())
     }
 }
 
@@ -277,7 +244,7 @@ mod tests {
     fn a_saved_reward_model_gives_the_same_scores_and_is_refused_with_two_labels() {
         let dir = tempfile::tempdir().unwrap();
         let model = RewardModel::from_start(&start(), 0, 1).unwrap();
-        model.save(dir.path()).unwrap();
+        model.decoder().save(dir.path()).unwrap();
         let again = RewardModel::load(dir.path(), DType::F32, &Device::Cpu).unwrap();
         let s = sequence(&[4, 8, 15, 16, 23], 2);
         assert_eq!(model.scores(&[&s]).unwrap(), again.scores(&[&s]).unwrap());

@@ -212,7 +212,7 @@ fn check_world(data: &DataSpec, arm: &str, source: &Source) -> Result<()> {
 
 fn check_lora(lora: &LoraSpec, arm: &Arm, source: &Source, place: &dyn Fn(&str) -> String) -> Result<()> {
     if !lora.is_on() {
-        // A key of an adapter that is not there is a mistake, not a wish.
+        // Adapter keys without an adapter (rank 0) can only be a mistake.
         let own = format!("arm.{}.lora", arm.template());
         let path = if source.says(&own) { own.as_str() } else { "train.lora" };
         let ranked = [own.as_str(), "train.lora"].iter().any(|p| source.says(&format!("{p}.rank")));

@@ -39,11 +39,6 @@ impl Axis {
     pub fn short(&self) -> &str {
         self.key.rsplit('.').next().unwrap_or(&self.key)
     }
-
-    /// `None`: the values are words.
-    pub fn number(&self) -> Option<f64> {
-        self.value.parse().ok()
-    }
 }
 
 impl Point {
@@ -84,7 +79,7 @@ impl Plan {
         let named = |list: &[String], name: &str| {
             list.is_empty() || list.iter().any(|x| x == name || *x == label(name))
         };
-        // Of several arms none is claimed to match itself.
+        // Where the plan has several arms, none is held against itself at another point of the sweep.
         let labels: Vec<&str> =
             self.arms.iter().filter_map(|a| a.point.as_ref()).map(|p| p.arm.as_str()).collect();
         let alone = labels.iter().all(|l| *l == labels[0]);

@@ -237,7 +237,7 @@ fn runs_go_seed_by_seed_and_ids_change_with_whatever_determines_the_run() {
     }
     assert_eq!(plan.hash(), parse(SMALL, &["analysis=y"]).hash());
     assert_ne!(plan.hash(), other.hash());
-    // Not a bit of an update changes: what began without it may go on with it.
+    // Updates are the same bit for bit: a comparison begun without it may go on with it.
     let slower = parse(SMALL, &["train.gradient_checkpointing=true"]);
     assert_eq!((ids(&slower), slower.hash()), (ids(&plan), plan.hash()));
     let spec = |plan: &Plan| plan.arms[0].train.determining();

@@ -238,7 +238,7 @@ tune = { beta = { from = 0.1, to = 1.0, log = false } }
             assert!(b == "batch_size" && (8..=64).contains(&size.as_integer().unwrap()), "{trial:?}");
             assert!(rate.is_float());
         }
-        // A key with a fraction is drawn with one, though both ends are written without.
+        // A real-valued key is drawn as a float, though both ends are written as integers.
         let beta = trials(&TUNED.replace("beta = [0.1, 0.5]", "beta = { from = 1, to = 3 }"), 0);
         assert!(beta[1..].iter().all(|t| t.values[0].1.is_float()), "{beta:?}");
     }

@@ -48,7 +48,7 @@ impl Plan {
         if every || self.prices != PricesSpec::default() {
             section(&mut out, "[prices]", &self.prices);
         }
-        // Only where a plan says something: it is no part of what is compared.
+        // Printed only where the plan sets something: it does not affect what is compared.
         if every || self.slurm != SlurmSpec::default() {
             section(&mut out, "[slurm]", &self.slurm);
         }

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::path::Path;
 
 use super::table::packed;
+use crate::base::atomic::{remove, remove_folder};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{Overrides, Plan};
 
@@ -91,24 +92,28 @@ pub(super) fn lock(dir: &Path) -> Result<File> {
     Ok(file)
 }
 
+/// Whether the folder has a record file, plain or packed.
+pub(super) fn holds(dir: &Path, file: &str) -> bool {
+    dir.join(file).exists() || packed(&dir.join(file)).exists()
+}
+
 /// Holds the folder's plan against this one.
 ///
 /// # Errors
 /// Where the folder has another plan's results; the message names it and the first line that differs.
 pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     let path = dir.join(files::PLAN);
-    let holds = |file: &str| dir.join(file).exists() || packed(&dir.join(file)).exists();
     let remedy = "name another folder with --out, or give --force to delete what is there";
     if !path.exists() {
-        let stray = files::ALL.iter().find(|f| holds(f));
+        let stray = files::ALL.iter().find(|f| holds(dir, f));
         return match stray {
             Some(file) => Err(anyhow!("{} holds {file} but no plan.toml", dir.display())).hint(remedy),
             None => Ok(()),
         };
     }
-    // A plan alone is what a command left that found something wrong before it made a row.
+    // A plan without rows was left by a command that failed before it made any.
     let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
-    if !rows.iter().any(|f| holds(f)) {
+    if !rows.iter().any(|f| holds(dir, f)) {
         return Ok(());
     }
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
@@ -126,16 +131,6 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
     Err(anyhow!(message)).hint(remedy)
 }
 
-/// Deletes a file; one that is not there is no error.
-pub(super) fn remove(path: &Path) -> Result<()> {
-    match fs::remove_file(path) {
-        Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-            Err(e).with_context(|| format!("deleting {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
 /// Deletes the records, the report and its charts; nothing else.
 pub(super) fn clear(dir: &Path) -> Result<()> {
     for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
@@ -143,12 +138,7 @@ pub(super) fn clear(dir: &Path) -> Result<()> {
         remove(&packed(&dir.join(file)))?;
     }
     for folder in [files::CHECKPOINTS, files::SHARDS].map(|name| dir.join(name)) {
-        match fs::remove_dir_all(&folder) {
-            Err(e) if e.kind() != std::io::ErrorKind::NotFound => {
-                return Err(e).with_context(|| format!("deleting {}", folder.display()));
-            }
-            _ => {}
-        }
+        remove_folder(&folder)?;
     }
     for entry in fs::read_dir(dir.join("charts")).into_iter().flatten() {
         let path = entry?.path();
@@ -157,16 +147,4 @@ pub(super) fn clear(dir: &Path) -> Result<()> {
         }
     }
     Ok(())
-}
-
-/// Writes a whole file so that a reader finds either the old text or the new one.
-pub(super) fn replace(path: &Path, text: &[u8]) -> Result<()> {
-    let aside = path.with_extension("part");
-    let write = || -> std::io::Result<()> {
-        let mut file = File::create(&aside)?;
-        file.write_all(text)?;
-        file.sync_all()?;
-        fs::rename(&aside, path)
-    };
-    write().with_context(|| format!("writing {}", path.display()))
 }

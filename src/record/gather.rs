@@ -11,6 +11,7 @@ use super::table::{Rank, RowOf, row_file};
 use super::trials::{TrialRow, read_trials};
 use super::usage::JudgeUsage;
 use super::writer::{RecordWriter, read_environment};
+use crate::base::atomic;
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::plan::{BASE_ARM, Overrides, Plan};
 
@@ -36,7 +37,7 @@ const ROWS: [&str; 8] = [
     files::TRAINERS,
     files::ROLLOUTS,
     files::PHASES,
-    // After the rows that they speak for, as everywhere.
+    // Last, as everywhere: a suite's scores say that its other rows are complete.
     files::SCORES,
 ];
 
@@ -94,7 +95,7 @@ impl RecordWriter {
         gather_usage(&own, shards)?;
         if let Some(environment) = environment {
             let text = serde_json::to_string_pretty(&environment)? + "\n";
-            super::folder::replace(&own.join(files::ENVIRONMENT), text.as_bytes())?;
+            atomic::write_held(&own.join(files::ENVIRONMENT), text.as_bytes())?;
         }
         // Last: a gathering that was cut short before this leaves rows of unfinished runs, and the shards are read again.
         self.gather_rows(files::RUNS, plan, &folders, &choice)?;

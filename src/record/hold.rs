@@ -8,6 +8,7 @@ use super::folder::{self, files};
 use super::schema::{RunRow, StepRow};
 use super::table::row_file;
 use super::writer::RecordWriter;
+use crate::base::atomic;
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::plan::Plan;
 
@@ -41,6 +42,11 @@ impl<'p> RecordHold<'p> {
         Ok(Self { dir: dir.to_owned(), plan, force, leave_failed: false, lock })
     }
 
+    /// Whether [`RecordHold::open`] with `force` would delete something.
+    pub fn holds_records(&self) -> bool {
+        files::ALL.iter().any(|file| folder::holds(&self.dir, file))
+    }
+
     /// Whether runs that failed keep their rows, and are not done again.
     #[must_use]
     pub fn leave_failed(self, leave_failed: bool) -> Self {
@@ -56,7 +62,7 @@ impl<'p> RecordHold<'p> {
         if self.force {
             folder::clear(&self.dir)?;
         }
-        folder::replace(&self.dir.join(files::PLAN), self.plan.to_toml().as_bytes())?;
+        atomic::write_held(&self.dir.join(files::PLAN), self.plan.to_toml().as_bytes())?;
         RecordWriter::begin(&self.dir, self.plan, self.leave_failed, self.lock)
     }
 }

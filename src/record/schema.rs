@@ -244,11 +244,15 @@ pub struct WinRateRow {
 pub struct StrengthRow {
     pub suite: String,
     pub contestant: String,
-    /// Bradley-Terry, logit scale, mean 0 over the suite's contestants.
+    /// Bradley-Terry, logit scale, mean 0 over the contestants of its island.
     pub strength: f64,
     /// Bounds of the 1 − α interval of a bootstrap over prompts.
     pub low: f64,
     pub high: f64,
+    /// Contestants of one suite that a chain of judgments joins share a number, from 0; strengths of different islands do not
+    /// compare. Earlier versions left the column out.
+    #[serde(default)]
+    pub island: u64,
 }
 
 /// `comparisons.csv`: a row per suite, metric and pair of arms.

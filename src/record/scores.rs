@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::folder::{self, files};
 use super::schema::*;
 use super::table::{RowFile, row_file};
+use crate::base::atomic::remove;
 use crate::base::error::{HintExt, Result, anyhow};
 
 /// `logps.csv`: a row per completion of a preference suite.
@@ -60,7 +61,7 @@ impl ScoreFolder {
                 return Err(anyhow!("{} holds {file} of an earlier scoring", dir.display()))
                     .hint("name another folder with --out, or give --force to delete what is there");
             }
-            folder::remove(&path)?;
+            remove(&path)?;
         }
         let file = |name| row_file(dir, name);
         Ok(Self {

@@ -7,7 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::folder::{files, remove, replace};
+use super::folder::files;
+use crate::base::atomic::{remove, write_held};
 use crate::base::error::{Context, Result, anyhow};
 
 /// How a file keeps its rows.
@@ -59,7 +60,7 @@ impl RowFile {
     /// Replaces the file's rows.
     pub fn write_all<R: Serialize>(&mut self, rows: &[R]) -> Result<()> {
         self.file = None;
-        replace(&self.path, &encode(self.form, rows, true)?)?;
+        write_held(&self.path, &encode(self.form, rows, true)?)?;
         remove(&packed(&self.path))
     }
 
@@ -114,13 +115,13 @@ impl RowFile {
         let Some(text) = self.text()? else { return Ok(()) };
         self.file = None;
         let kept = cut_csv(&text, run, from).with_context(|| format!("reading {}", self.path.display()))?;
-        if kept == text.as_bytes() { Ok(()) } else { replace(&self.path, &kept) }
+        if kept == text.as_bytes() { Ok(()) } else { write_held(&self.path, &kept) }
     }
 
     /// Ends the line of a last row that lacks its end, and of which nothing is missing.
     pub fn end_line(&self) -> Result<()> {
         match self.text_up_to(all_rows)? {
-            Some(text) if !text.ends_with('\n') => replace(&self.path, (text + "\n").as_bytes()),
+            Some(text) if !text.ends_with('\n') => write_held(&self.path, (text + "\n").as_bytes()),
             _ => Ok(()),
         }
     }
@@ -148,7 +149,7 @@ impl RowFile {
 
     /// The file up to the end of its last row; `None`: no file, or nothing in it.
     fn text(&self) -> Result<Option<String>> {
-        // Every row of ours ends its line, and whoever writes here takes the lock.
+        // Our writer ends every line and takes the lock: where there is a lock file, a line without end is half a row.
         let ours = self.path.with_file_name(files::LOCK).exists();
         self.text_up_to(if ours { whole_rows } else { all_rows })
     }
@@ -261,6 +262,8 @@ pub(super) struct RowOf<'a> {
     pub seed: u64,
     /// Empty where the file has no such column.
     pub suite: &'a str,
+    /// 0 where the file has no such column.
+    pub step: u64,
 }
 
 /// A row's place among others; rows of one place keep their order.
@@ -295,9 +298,9 @@ pub(super) fn merge(
         Err(_) => bytes.is_empty() && !to.exists(),
     };
     if !unchanged {
-        replace(to, &bytes)?;
+        write_held(to, &bytes)?;
     }
-    // What was packed is in the file now, or is not wanted.
+    // Rows that were packed are in the file now, or were left out.
     remove(&packed(to))
 }
 
@@ -324,14 +327,17 @@ fn rank_csv(
     *head = Some(line);
     let column = |name: &str| header.iter().position(|h| h == name);
     let need = |name: &str| column(name).ok_or_else(|| anyhow!("no column `{name}`"));
-    let (run, seed, suite) = (need("run")?, need("seed")?, column("suite"));
+    let (run, seed, suite, step) = (need("run")?, need("seed")?, column("suite"), column("step"));
     for record in reader.records() {
         let record = record?;
         let cell = |i: usize| record.get(i).unwrap_or_default();
+        let number =
+            |what: &str, i: usize| cell(i).parse().map_err(|_| anyhow!("{what} `{}` is no number", cell(i)));
         let row = RowOf {
             run: cell(run),
-            seed: cell(seed).parse().map_err(|_| anyhow!("seed `{}` is no number", cell(seed)))?,
+            seed: number("seed", seed)?,
             suite: suite.map_or("", cell),
+            step: step.map_or(Ok(0), |i| number("step", i))?,
         };
         if let Some(rank) = rank(row) {
             rows.push((rank, csv_line(&record)?));
@@ -353,7 +359,7 @@ fn rank_lines(
     }
     for (i, line) in text.lines().enumerate() {
         let row: Row = serde_json::from_str(line).map_err(|e| anyhow!("line {}: {e}", i + 1))?;
-        if let Some(rank) = rank(RowOf { run: &row.run, seed: row.seed, suite: &row.suite }) {
+        if let Some(rank) = rank(RowOf { run: &row.run, seed: row.seed, suite: &row.suite, step: 0 }) {
             rows.push((rank, [line.as_bytes(), b"\n"].concat()));
         }
     }

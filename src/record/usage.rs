@@ -7,7 +7,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::folder::{files, replace};
+use super::folder::files;
+use crate::base::atomic;
 use crate::base::error::{Context, Result};
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -49,7 +50,7 @@ impl JudgeUsage {
     }
 
     pub(super) fn write(&self, dir: &Path) -> Result<()> {
-        replace(&dir.join(files::JUDGE), (serde_json::to_string_pretty(self)? + "\n").as_bytes())
+        atomic::write_held(&dir.join(files::JUDGE), (serde_json::to_string_pretty(self)? + "\n").as_bytes())
     }
 
     /// The folder's counts; `None` where no language model judged.

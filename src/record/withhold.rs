@@ -10,6 +10,7 @@ use super::schema::{RunRow, SampleRow};
 use super::table::row_file;
 use super::trials::{TrialRow, read_trials};
 use super::writer::read_environment;
+use crate::base::atomic;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::Plan;
 
@@ -55,7 +56,7 @@ pub fn withhold_texts(from: &Path, to: &Path) -> Result<usize> {
     let mut environment = if path.exists() { read_environment(&path)? } else { Default::default() };
     environment.texts = Texts::Withheld;
     let text = serde_json::to_string_pretty(&environment)? + "\n";
-    folder::replace(&to.join(files::ENVIRONMENT), text.as_bytes())?;
+    atomic::write_held(&to.join(files::ENVIRONMENT), text.as_bytes())?;
     let mut samples: Vec<SampleRow> = row_file(from, files::SAMPLES).read()?;
     for sample in &mut samples {
         sample.prompt.clear();

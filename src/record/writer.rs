@@ -5,12 +5,13 @@ use std::fs::File;
 use std::path::{Path, PathBuf};
 
 use super::environment::Environment;
-use super::folder::{self, files};
+use super::folder::files;
 use super::gather::{BaseOrder, belongs_to_base};
 use super::hold::RecordHold;
 use super::schema::*;
 use super::table::{Rank, RowFile, RowOf, merge, packed, row_file};
 use super::trials::TrialWriter;
+use crate::base::atomic;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{BASE_ARM, Plan};
 
@@ -125,7 +126,7 @@ impl RecordWriter {
         }
         let mut text = serde_json::to_string_pretty(&environment)?;
         text.push('\n');
-        folder::replace(&path, text.as_bytes())
+        atomic::write_held(&path, text.as_bytes())
     }
 
     /// How many of the run's first steps an earlier process has left rows of.
@@ -196,7 +197,7 @@ impl RecordWriter {
     /// Puts all rows into the plan's order, whatever the order in which the runs ended.
     pub fn arrange(&mut self) -> Result<()> {
         let (order, seeds) = (self.order.clone(), self.seeds.clone());
-        self.files().into_iter().try_for_each(|file| keep(file, &order, &seeds, &|_| true))
+        self.files().into_iter().try_for_each(|file| keep(file, &order, &seeds, &mut |_| true))
     }
 
     /// Replaces a file's rows by those of `paths` that `rank` gives a place, in order of it.
@@ -206,7 +207,7 @@ impl RecordWriter {
         paths: &[PathBuf],
         rank: &mut dyn FnMut(usize, RowOf<'_>) -> Option<Rank>,
     ) -> Result<()> {
-        // Files are opened again at the next row, so that nothing is appended to a file that is gone.
+        // The next row opens its file again: nothing is appended to a file that has been replaced.
         self.files().into_iter().for_each(RowFile::close);
         merge(&self.dir.join(name), paths, rank)
     }
@@ -216,32 +217,28 @@ impl RecordWriter {
         let ended = rows.into_iter().filter(|r| leave_failed || r.status != Status::Failed);
         self.finished = ended.map(|r| (r.run.clone(), r)).collect();
         let (finished, order, seeds) = (self.finished.clone(), self.order.clone(), self.seeds.clone());
-        keep(&mut self.steps, &order, &seeds, &|_| true)?;
-        self.begun = self.count_begun()?;
+        // Steps from the first on that have a row, for each run that is not finished.
+        let mut begun: BTreeMap<String, u64> = BTreeMap::new();
+        keep(&mut self.steps, &order, &seeds, &mut |row| {
+            if !finished.contains_key(row.run) {
+                let steps = begun.entry(row.run.to_owned()).or_default();
+                *steps += u64::from(row.step == *steps + 1);
+            }
+            true
+        })?;
+        self.begun = begun;
         if !finished.is_empty() {
             // A suite's scores are the last of its rows: where they are missing, the others may be torn.
             let scores = self.scores.read::<ScoreRow>()?.into_iter().filter(|s| s.run == BASE_ARM);
             self.base = scores.map(|s| (s.seed, s.suite)).collect();
         }
         let base = self.base.clone();
-        let wanted = |row: &RowOf<'_>| match belongs_to_base(row.run) {
+        let mut wanted = |row: &RowOf<'_>| match belongs_to_base(row.run) {
             true => base.contains(&(row.seed, row.suite.to_owned())),
             false => finished.contains_key(row.run),
         };
         let [runs, _, others @ ..] = self.files();
-        std::iter::once(runs).chain(others).try_for_each(|file| keep(file, &order, &seeds, &wanted))
-    }
-
-    /// Steps from the first on that have a row, for each run that is not finished.
-    fn count_begun(&self) -> Result<BTreeMap<String, u64>> {
-        let mut begun = BTreeMap::new();
-        for row in self.steps.read::<StepRow>()? {
-            if !self.finished.contains_key(&row.run) {
-                let steps: &mut u64 = begun.entry(row.run).or_default();
-                *steps += u64::from(row.step == *steps + 1);
-            }
-        }
-        Ok(begun)
+        std::iter::once(runs).chain(others).try_for_each(|file| keep(file, &order, &seeds, &mut wanted))
     }
 }
 
@@ -255,7 +252,7 @@ fn keep(
     file: &mut RowFile,
     order: &BTreeMap<String, usize>,
     seeds: &[u64],
-    wanted: &dyn Fn(&RowOf<'_>) -> bool,
+    wanted: &mut dyn FnMut(&RowOf<'_>) -> bool,
 ) -> Result<()> {
     let mut base = BaseOrder::new(seeds);
     file.arrange(&mut |row| match belongs_to_base(row.run) {

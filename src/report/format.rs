@@ -65,7 +65,7 @@ pub fn decimals(v: f64, places: usize) -> String {
     if !v.is_finite() {
         return "n/a".to_owned();
     }
-    // A perplexity of 1e30 has no thirty digits to tell.
+    // A perplexity of 1e30 does not carry thirty significant digits.
     let text = if v.abs() < HUGE { format!("{v:.places$}") } else { format!("{v:.2e}") };
     match text.strip_prefix('-') {
         Some(rest) if rest.chars().all(|c| c == '0' || c == '.') => rest.to_owned(),

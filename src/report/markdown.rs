@@ -102,7 +102,7 @@ fn table(rows: &[Vec<Cell>]) -> String {
 
 fn charts(out: &mut String, drawings: &[Drawing], section: &Section) {
     for d in drawings.iter().filter(|d| d.section == *section) {
-        // The label of the drawing for those who do not see it: its title, and what it says where that is in words.
+        // For readers who do not see the drawing: its title, and its message where it states one in words.
         let label = d.svg.split_once("aria-label=\"").and_then(|(_, rest)| rest.split_once('"'));
         let alt = label.map_or_else(|| inline(&d.title), |(label, _)| bracketless(label));
         out.push_str(&format!(

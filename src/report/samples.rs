@@ -71,7 +71,7 @@ fn prompt(view: &View<'_>, example: &str, rows: &[&SampleRow]) -> Prompt {
     let of_arm = |name: &str| rows.iter().filter(|r| r.arm == name).min_by_key(|r| r.seed);
     let mut answers: Vec<_> = view.arms.iter().filter_map(|a| of_arm(&a.name)).map(|r| answer(r)).collect();
     let opponents = first.map(|r| r.opponents.as_slice()).unwrap_or_default();
-    // The base as a contestant already stands there where it was sampled.
+    // Where the base was sampled itself, its text is there already and is not repeated as an opponent.
     let others = opponents.iter().filter(|o| of_arm(&o.name).is_none());
     answers.extend(others.map(opponent));
     let text = first.map(|r| r.prompt.as_str()).unwrap_or_default();

@@ -1,6 +1,6 @@
 //! Where the variance of a comparison comes from: seeds, prompts, and what is left.
 
-use super::{Law, Paired};
+use super::{Events, Law, Paired};
 
 /// Cells that lie no further apart than this share of their mean are equal but for rounding.
 const ROUNDING: f64 = 1e-9;
@@ -21,14 +21,16 @@ pub struct Components {
     /// σ²_prompt; with one seed it holds the residual too.
     pub prompt: f64,
     pub residual: f64,
-    /// Every value is 0, ½ or 1.
-    pub graded: bool,
+    /// Of the prompts' differences, means over the seeds: m₃/m₂^1.5, 0 where all are equal.
+    pub skewness: f64,
+    pub events: Events,
 }
 
 impl Components {
     pub fn of(design: &Paired) -> Self {
         let (s, c) = (design.seeds(), design.clusters());
-        let squares = Squares::of(&design.influence(), s, c);
+        let values = design.influence();
+        let squares = Squares::of(&values, s, c);
         let (seed, prompt) = if s < 2 {
             (0.0, squares.prompt)
         } else {
@@ -41,7 +43,8 @@ impl Components {
             seed: seed.max(0.0),
             prompt: prompt.max(0.0),
             residual: squares.residual,
-            graded: design.graded(),
+            skewness: skewness(&values, c),
+            events: Events::of(design),
         }
     }
 
@@ -91,6 +94,17 @@ impl Components {
             // Planning needs no small-sample term for prompts, and the normal tail is far cheaper than t's.
             prompt_df: f64::INFINITY,
         }
+    }
+}
+
+/// Skewness of the column sums of `y` (S, C).
+fn skewness(y: &[f64], c: usize) -> f64 {
+    let mut columns = vec![-y.iter().sum::<f64>() / c as f64; c];
+    y.iter().enumerate().for_each(|(k, v)| columns[k % c] += v);
+    let moment = |power: i32| columns.iter().map(|m| m.powi(power)).sum::<f64>() / c as f64;
+    match moment(2) > 0.0 {
+        true => moment(3) / moment(2).powf(1.5),
+        false => 0.0,
     }
 }
 
@@ -151,6 +165,14 @@ mod tests {
         // 0.1 has no exact binary form: the mean of fifteen is off in the last place.
         let equal = Components::law_of(&[0.1; 15], 3, 5);
         assert_eq!((equal.variance(), equal.p()), (0.0, 0.5f64.powi(4)));
+    }
+
+    #[test]
+    fn skewness_of_a_worked_example() {
+        // Columns 0, 0, 0, 4 about their mean of 1: m₂ = 3, m₃ = 6, and 6/3^1.5 = 1.154701 (SciPy: the same).
+        let y = [1.0, -1.0, 0.0, 4.0, -1.0, 1.0, 0.0, 0.0];
+        assert!((skewness(&y, 4) - 6.0 / 27.0f64.sqrt()).abs() < 1e-12);
+        assert_eq!(skewness(&[0.5; 6], 3), 0.0);
     }
 
     #[test]

@@ -14,6 +14,8 @@ pub struct Paired {
     mean_b: f64,
     /// Every value is 0, ½ or 1: right, wrong or a tie.
     graded: bool,
+    /// Every value lies in 0..=1.
+    shares: bool,
 }
 
 impl Paired {
@@ -48,8 +50,10 @@ impl Paired {
         }
         let cells = (seeds * n) as f64;
         let mean = |v: &[Vec<f64>]| v.iter().flatten().sum::<f64>() / cells;
-        let graded = a.iter().chain(b).flatten().all(|v| [0.0, 0.5, 1.0].contains(v));
-        Ok(Self { seeds, sums, sizes, mean_a: mean(a), mean_b: mean(b), graded })
+        let all = |holds: fn(&f64) -> bool| a.iter().chain(b).flatten().all(holds);
+        let graded = all(|v| [0.0, 0.5, 1.0].contains(v));
+        let shares = all(|v| (0.0..=1.0).contains(v));
+        Ok(Self { seeds, sums, sizes, mean_a: mean(a), mean_b: mean(b), graded, shares })
     }
 
     pub fn seeds(&self) -> usize {
@@ -69,6 +73,11 @@ impl Paired {
     /// Whether every value is 0, ½ or 1, as accuracies and preferences are.
     pub fn graded(&self) -> bool {
         self.graded
+    }
+
+    /// Whether every value lies between 0 and 1, as those of all metrics that are shares do.
+    pub fn shares(&self) -> bool {
+        self.shares
     }
 
     pub fn mean_a(&self) -> f64 {

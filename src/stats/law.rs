@@ -28,12 +28,6 @@ pub struct Law {
     pub prompt_df: f64,
 }
 
-/// Where nothing differs: were a share `margin` of prompts to differ, this is how often `prompts` of them would all agree.
-/// Of values that are right or wrong no p of equivalence is smaller: a few that differ say no more than none.
-pub(super) fn agreement(margin: f64, prompts: f64) -> f64 {
-    (1.0 - margin.clamp(0.0, 1.0)).powf(prompts)
-}
-
 impl Law {
     pub fn variance(&self) -> f64 {
         self.between_seeds + self.between_prompts
@@ -92,11 +86,32 @@ impl Law {
         (2.0 * self.upper_tail(self.difference.abs())).min(1.0)
     }
 
-    /// Two one-sided tests (Schuirmann 1987): p of |θ| ≥ `margin`, the larger of the two one-sided p-values.
-    pub fn p_equivalence(&self, margin: f64) -> f64 {
-        let gap = margin - self.difference.abs();
+    /// [`Law::p`], or the p that prompts of this skewness give by Hall's transformation where that is larger.
+    ///
+    /// The mean of a few prompts, one of which is far off, is skewed as well, and its estimated spread is small just where that
+    /// prompt is absent. Hall (1992, J. R. Stat. Soc. B 54) takes both out of t: t + k + 2 k t² + 4 k² t³/3, k = γ/(6 √C), here
+    /// times the share of the variance that lies between prompts.
+    pub fn p_skewed(&self, skewness: f64) -> f64 {
         if self.variance() <= 0.0 {
-            return if gap <= 0.0 { 1.0 } else { agreement(margin, self.prompt_df + 1.0) };
+            return self.p();
+        }
+        let share = self.between_prompts / self.variance();
+        let (k, t) = (
+            share * skewness / (6.0 * (self.prompt_df + 1.0).sqrt()),
+            self.difference / self.standard_error(),
+        );
+        let symmetric = t + k + 2.0 * k * t * t + 4.0 / 3.0 * k * k * t.powi(3);
+        match symmetric * t > 0.0 {
+            true => Self { difference: symmetric * self.standard_error(), ..*self }.p().max(self.p()),
+            false => 1.0,
+        }
+    }
+
+    /// One-sided p of θ beyond a bound that lies `gap` ahead of θ̂ (below 0: θ̂ is beyond it). Two of them, towards both
+    /// bounds, test equivalence (Schuirmann 1987).
+    pub fn p_beyond(&self, gap: f64) -> f64 {
+        if self.variance() <= 0.0 {
+            return if gap > 0.0 { 0.0 } else { 1.0 };
         }
         if gap >= 0.0 { self.upper_tail(gap) } else { 1.0 - self.upper_tail(-gap) }
     }
@@ -215,10 +230,28 @@ mod tests {
     }
 
     #[test]
-    fn equivalence_is_the_larger_of_two_one_sided_tests() {
+    fn skewed_prompts_weaken_what_they_make_too_likely() {
+        let of = |difference| Law {
+            difference,
+            between_seeds: 0.0,
+            between_prompts: 1.0,
+            seed_df: 0.0,
+            prompt_df: 24.0,
+        };
+        // γ = 3, C = 25: k = 0.1, and −2.5 becomes −2.5 + 0.1 + 1.25 − 0.2083 = −1.3583.
+        let p = of(-2.5).p_skewed(3.0);
+        assert!((p - 2.0 * t_upper(1.358_333_333, 24.0)).abs() < 1e-6, "{p}");
+        assert_eq!(of(2.5).p_skewed(3.0), of(2.5).p());
+        assert_eq!(of(2.5).p_skewed(-3.0), p);
+        assert_eq!(of(2.5).p_skewed(0.0), of(2.5).p());
+        assert_eq!(of(0.0).p_skewed(3.0), 1.0);
+    }
+
+    #[test]
+    fn a_bound_ahead_of_the_difference_is_a_t_tail_and_one_behind_it_the_rest() {
         let law =
             Law { difference: 0.5, between_seeds: 0.0, between_prompts: 1.0, seed_df: 0.0, prompt_df: 30.0 };
-        assert!((law.p_equivalence(2.5) - t_upper(2.0, 30.0)).abs() < 1e-9);
-        assert!((law.p_equivalence(0.2) - (1.0 - t_upper(0.3, 30.0))).abs() < 1e-9);
+        assert!((law.p_beyond(2.0) - t_upper(2.0, 30.0)).abs() < 1e-9);
+        assert!((law.p_beyond(-0.3) - (1.0 - t_upper(0.3, 30.0))).abs() < 1e-9);
     }
 }

@@ -1,7 +1,6 @@
 //! What a design can find, and what would settle a comparison that it cannot.
 
 use super::distribution::t_quantile;
-use super::law::agreement;
 use super::{Components, Law};
 
 /// Probability with which a true difference shall be found.
@@ -38,15 +37,14 @@ pub struct Settling {
 pub fn settling(parts: &Components, difference_alpha: f64, equivalence_alpha: f64, margin: f64) -> Settling {
     let effect = parts.difference.abs();
     let enough = |law: Law, clusters: usize| {
-        if law.variance() <= 0.0 {
-            let law = Law { prompt_df: clusters as f64 - 1.0, ..law };
-            return law.p() <= difference_alpha || law.p_equivalence(margin) <= equivalence_alpha;
-        }
-        let one_sided = law.critical(2.0 * equivalence_alpha);
-        let slack = t_quantile(1.0 - POWER, law.degrees_of_freedom());
-        let shown = !parts.graded || agreement(margin, clusters as f64) <= equivalence_alpha;
-        detectable(&law, difference_alpha).is_some_and(|d| d <= effect)
-            || shown && (one_sided + slack) * law.standard_error() <= margin - effect
+        let found = match detectable(&law, difference_alpha) {
+            Some(least) => least <= effect,
+            None => Law { prompt_df: clusters as f64 - 1.0, ..law }.p() <= difference_alpha,
+        };
+        let slack = t_quantile(1.0 - POWER, law.degrees_of_freedom()) * law.standard_error();
+        let bound = parts.events.bound(parts.difference, margin, clusters).nearer(slack);
+        let shown = || bound.p_beyond(&law, margin - effect - slack) <= equivalence_alpha;
+        found || shown()
     };
     let seeds_enough = |s: usize| enough(parts.forecast(s, parts.clusters), parts.clusters);
     let prompts_enough = |c: usize| enough(parts.forecast(parts.seeds, c), c);
@@ -72,9 +70,20 @@ fn first(from: usize, most: usize, holds: impl Fn(usize) -> bool) -> Option<usiz
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::stats::Events;
 
     fn parts(seed: f64, prompt: f64, residual: f64) -> Components {
-        Components { seeds: 3, clusters: 400, difference: 0.02, seed, prompt, residual, graded: false }
+        let events = Events { rates: [0.0; 2], jump: 1e-3, shares: false };
+        Components {
+            seeds: 3,
+            clusters: 400,
+            difference: 0.02,
+            seed,
+            prompt,
+            residual,
+            skewness: 0.0,
+            events,
+        }
     }
 
     #[test]
@@ -94,18 +103,21 @@ mod tests {
 
     #[test]
     fn arms_that_agree_on_every_prompt_want_prompts_and_no_seeds() {
-        let same = Components { difference: 0.0, ..parts(0.0, 0.0, 0.0) };
-        let settled = |alpha| settling(&Components { clusters: 100, ..same }, alpha, alpha, 0.02);
-        // 0.98^149 = 0.0493, 0.98^228 = 0.0100; one prompt fewer does not do.
-        assert_eq!(settled(0.05), Settling { seeds: None, prompts: Some(149) });
-        assert_eq!(settled(0.01), Settling { seeds: None, prompts: Some(228) });
+        let none = Events { rates: [0.0; 2], jump: 1.0, shares: true };
+        let same = Components { difference: 0.0, clusters: 100, events: none, ..parts(0.0, 0.0, 0.0) };
+        // e^(−0.02 · 150) = 0.0498, e^(−0.02 · 231) = 0.0099; one prompt fewer does not do.
+        let settled = |parts: &Components, alpha| settling(parts, alpha, alpha, 0.02);
+        assert_eq!(settled(&same, 0.05), Settling { seeds: None, prompts: Some(150) });
+        assert_eq!(settled(&same, 0.01), Settling { seeds: None, prompts: Some(231) });
         assert_eq!(detectable(&same.forecast(3, 100), 0.05), None);
-        // Of right and wrong, a few answers that differ want no fewer.
-        let few = Components { residual: 1e-4, ..same };
-        let wanted = |graded| {
-            let few = Components { graded, clusters: 100, ..few };
-            settling(&few, 0.05, 0.05, 0.02).prompts
+        // One prompt in two hundred under all seeds: Q(n₁ + 1, 0.02 C) with n₁ = 0.005 C + 0.842 √(0.005 C).
+        let few = Components {
+            difference: 0.005,
+            prompt: 0.005,
+            events: Events { rates: [0.005, 0.0], jump: 1.0, shares: true },
+            ..same
         };
-        assert_eq!((wanted(false), wanted(true)), (Some(101), Some(149)));
+        let wanted = settled(&few, 0.05).prompts;
+        assert!(wanted.is_some_and(|c| (395..410).contains(&c)), "{wanted:?}");
     }
 }

@@ -5,7 +5,6 @@ use std::collections::HashMap;
 use rayon::prelude::*;
 
 use super::bootstrap::two_level;
-use super::law::agreement;
 use super::mcnemar;
 use super::permutation::flip_prompts;
 use super::power::{detectable, settling};
@@ -148,18 +147,15 @@ impl Measured {
         let design = &pairing.design;
         let law = Components::law(design);
         let (resamples, seed) = (spec.resamples, spec.seed);
-        let least = match design.graded() {
-            true => agreement(spec.equivalence_margin, design.clusters() as f64),
-            false => 0.0,
-        };
+        let parts = Components::of(design);
         Self {
             p_permutation: flip_prompts(design, resamples, seed),
             p_mcnemar: mcnemar::of_design(design),
             bootstrap: asked.then(|| two_level(design, resamples, spec.alpha, seed)).flatten(),
-            parts: Components::of(&pairing.design),
             interval: law.interval(spec.alpha),
-            p: law.p(),
-            p_equivalence: law.p_equivalence(spec.equivalence_margin).max(least),
+            p: law.p_skewed(parts.skewness),
+            p_equivalence: parts.events.p_equivalence(&law, spec.equivalence_margin, parts.clusters),
+            parts,
             law,
             pairing,
         }

@@ -17,12 +17,6 @@ pub struct Contamination {
     pub words: usize,
 }
 
-impl Contamination {
-    pub fn share(&self) -> f64 {
-        if self.prompts == 0 { 0.0 } else { self.overlapping as f64 / self.prompts as f64 }
-    }
-}
-
 /// Compares suite prompts with training prompts by n-grams of lower-cased words without punctuation.
 ///
 /// Words that all prompts of a side begin or end with (a system message, a template) are taken off that side first;
@@ -141,8 +135,7 @@ mod tests {
         ];
         let found = contamination(&training, &suite, 5);
         assert_eq!((found.prompts, found.identical, found.overlapping, found.words), (4, 2, 3, 5));
-        assert_eq!(found.share(), 0.75);
-        assert_eq!(contamination(&training, &[], 5).share(), 0.0);
+        assert_eq!(contamination(&training, &[], 5).overlapping, 0);
     }
 
     #[test]
@@ -175,7 +168,7 @@ mod tests {
         // Words that the questions of a suite share are part of them.
         let suite = ["What is love", "What is war"];
         assert_eq!(contamination(&["what is love?", "name a river"], &suite, WORDS).identical, 1);
-        // A prompt that is the others' beginning is nothing without it, and nothing is no prompt.
+        // A prompt that is only the shared beginning is empty without it, and an empty text is no prompt.
         assert_eq!(contamination(&["say hi", "say hi to me"], &["go on", "go on then"], WORDS).identical, 0);
     }
 

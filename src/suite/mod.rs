@@ -7,7 +7,6 @@
 //! ```text
 //! let base = score(&mut ScoreContext { policy: &start, base: None, .. }, &suite)?;
 //! for each run: score(&mut ScoreContext { policy: &trained, base: Some(&base), .. }, &suite)?;
-//! let warning = unreliable(&base, &arms);   // a sentinel that beats every arm
 //! ```
 
 pub mod calibration;
@@ -18,6 +17,7 @@ pub mod estimate;
 mod generation;
 pub mod judge;
 pub mod logps;
+mod lots;
 pub mod metric;
 pub mod preference;
 mod rows;
@@ -36,5 +36,4 @@ pub use score::{Reference, ScoreContext, SuiteData, score, score_with};
 pub use scored::{
     ALL, ExampleScore, Exclusion, Game, MetricScore, Opponent, Sample, ScoredSuite, SentinelScore,
 };
-pub use sentinel::unreliable;
 pub use shipped::{ListedSuite, SHIPPED, ShippedSuite, find, find_any, shipped, show};

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::definition::{PairTemplates, Suite};
 use super::judge::Task;
+use super::lots::Lots;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use crate::base::hash::Hasher;
 use crate::base::seed;
@@ -23,29 +24,41 @@ struct Row {
     columns: Map<String, Value>,
 }
 
-/// The rows of a split.
-fn read(spec: &DataSpec, split: &str) -> Result<Vec<Row>> {
+/// At most `most` rows of a split (0: all), drawn by their ids, with their places in it.
+fn read(
+    spec: &DataSpec,
+    split: &str,
+    most: usize,
+    id_of: &dyn Fn(&Row) -> Result<String>,
+) -> Result<Vec<(usize, Row)>> {
     let (files, _) = locate(spec, split)?;
-    let mut rows = Vec::new();
+    let mut lots = Lots::new(most);
     for (file, name) in files.iter().zip(names(&files)) {
         read_rows(file, &mut |at, row| {
             let place = format!("{}:{}", file.display(), at.line);
             let Value::Object(columns) = row else { bail!("{place}: a row must be an object") };
-            rows.push(Row { id: format!("{name}:{}", at.number), place, columns });
+            let row = Row { id: format!("{name}:{}", at.number), place, columns };
+            lots.offer(&id_of(&row)?, row);
             Ok(ControlFlow::Continue(()))
         })?;
     }
+    let rows = lots.drawn();
     if rows.is_empty() {
         bail!("{}: the split `{split}` is empty", spec.source);
     }
     Ok(rows)
 }
 
-/// Pairs made by the suite's templates.
+/// At most `most` pairs (0: all) made by the suite's templates.
 ///
 /// # Errors
-/// Where the source is missing, a row lacks a column, or a template does not parse.
-pub fn pairs(spec: &DataSpec, split: &str, templates: &PairTemplates) -> Result<Vec<PreferencePair>> {
+/// Where the source is missing, a row that is drawn lacks a column, or a template does not parse.
+pub fn pairs(
+    spec: &DataSpec,
+    split: &str,
+    templates: &PairTemplates,
+    most: usize,
+) -> Result<Vec<PreferencePair>> {
     let environment = environment();
     let pair = |row: Row| {
         let fill = |template: &str| render(&environment, template, &row);
@@ -57,24 +70,28 @@ pub fn pairs(spec: &DataSpec, split: &str, templates: &PairTemplates) -> Result<
             id: row.id,
         })
     };
-    read(spec, split)?.into_iter().map(pair).collect()
+    read(spec, split, most, &|row| Ok(row.id.clone()))?.into_iter().map(|(_, row)| pair(row)).collect()
 }
 
-/// The suite's prompts, with few-shot examples before them and in the chat template where it says so.
+/// At most `most` of the suite's prompts (0: all), with few-shot examples before them and in the chat template where it says so.
 ///
 /// # Errors
 /// As [`pairs`]; a training split that is smaller than the number of few-shot examples.
-pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template) -> Result<Vec<Task>> {
+pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template, most: usize) -> Result<Vec<Task>> {
     let environment = environment();
     let shots = match &suite.few_shot {
         Some(few) => {
             solved_apart(spec, &few.split, &suite.split)?;
-            read(spec, &few.split)?
+            read(spec, &few.split, 0, &|row| Ok(row.id.clone()))?.into_iter().map(|(_, row)| row).collect()
         }
         None => Vec::new(),
     };
+    let id_of = |row: &Row| match suite.columns.id.as_str() {
+        "" => Ok(row.id.clone()),
+        name => column(row, name),
+    };
     let mut tasks = Vec::new();
-    for (i, row) in read(spec, &suite.split)?.into_iter().enumerate() {
+    for (i, row) in read(spec, &suite.split, most, &id_of)? {
         let asked = if suite.template.is_empty() {
             column(&row, &suite.columns.prompt)?
         } else {
@@ -88,7 +105,7 @@ pub fn tasks(spec: &DataSpec, suite: &Suite, chat: &Template) -> Result<Vec<Task
             cluster: cluster(&prompt),
             subset: optional(&suite.columns.subset)?.unwrap_or_default(),
             answer: optional(&suite.columns.answer)?,
-            id: optional(&suite.columns.id)?.unwrap_or(row.id),
+            id: id_of(&row)?,
             prompt,
             asked,
             row: row.columns,

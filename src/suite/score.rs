@@ -2,17 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use rand::RngExt;
-
 use super::definition::{Kind, Suite};
 use super::generation;
 use super::judge::{Judge, Task};
 use super::logps::{Policy, policy_logps};
+use super::lots::draw;
 use super::preference::{PairLogps, incomplete, score_pairs};
 use super::rows;
 use super::scored::{Exclusion, ScoredSuite};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
-use crate::base::seed;
 use crate::data::world::World;
 use crate::data::{Dataset, PreferencePair, Sequence, Tokenizer, load_with, tokenize_pairs};
 use crate::plan::DataSpec;
@@ -184,8 +182,7 @@ fn dropped(pairs: &[PreferencePair], kept: &[PairLogps]) -> Vec<Exclusion> {
 /// The pairs of a preference suite.
 fn pairs(from: &SuiteData, suite: &Suite) -> Result<Vec<PreferencePair>> {
     if let Some(templates) = &suite.pair {
-        let pairs = rows::pairs(&from.spec(suite), &suite.split, templates)?;
-        return Ok(draw(pairs, from.max_examples, |p| &p.id));
+        return rows::pairs(&from.spec(suite), &suite.split, templates, from.max_examples);
     }
     let dataset = if suite.source == "plan" {
         from.heldout.clone()
@@ -203,12 +200,13 @@ fn pairs(from: &SuiteData, suite: &Suite) -> Result<Vec<PreferencePair>> {
 
 /// The prompts of a generation suite, each once.
 pub(super) fn tasks(from: &SuiteData, suite: &Suite) -> Result<Vec<Task>> {
+    let most = from.max_examples;
+    let drawn = |tasks| draw(tasks, most, |t: &Task| &t.id);
     let tasks = match suite.source.as_str() {
-        "plan" => prompts(from.heldout),
-        "world" => world_tasks(&World::new(&from.data.world)?),
-        _ => rows::tasks(&from.spec(suite), suite, &from.tokenizer.template())?,
+        "plan" => drawn(prompts(from.heldout)),
+        "world" => drawn(world_tasks(&World::new(&from.data.world)?)),
+        _ => rows::tasks(&from.spec(suite), suite, &from.tokenizer.template(), most)?,
     };
-    let tasks = draw(tasks, from.max_examples, |t| &t.id);
     unique(tasks.iter().map(|t| t.id.as_str()))?;
     Ok(tasks)
 }
@@ -255,19 +253,6 @@ fn prompts(dataset: &Dataset) -> Vec<Task> {
     tasks
 }
 
-/// At most `most` of the items (0: all), in their order. Files are sorted by subject, so that their heads are of a few: an
-/// item's lot hangs on its id alone, the same whoever asks, and a smaller number is a part of a larger one.
-fn draw<T>(items: Vec<T>, most: usize, id: impl Fn(&T) -> &str) -> Vec<T> {
-    if most == 0 || items.len() <= most {
-        return items;
-    }
-    let lot = |item: &T| seed::rng(0, &format!("suite/examples/{}", id(item))).random::<u64>();
-    let mut lots: Vec<(u64, usize)> = items.iter().enumerate().map(|(i, item)| (lot(item), i)).collect();
-    lots.sort_unstable();
-    let drawn: BTreeSet<usize> = lots[..most].iter().map(|(_, i)| *i).collect();
-    items.into_iter().enumerate().filter(|(i, _)| drawn.contains(i)).map(|(_, item)| item).collect()
-}
-
 fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
     let mut seen = BTreeSet::new();
     for id in ids {
@@ -280,26 +265,6 @@ fn unique<'a>(ids: impl Iterator<Item = &'a str>) -> Result<()> {
 mod tests {
     use super::*;
     use crate::data::UnpairedExample;
-
-    #[test]
-    fn a_few_examples_are_drawn_from_all_of_a_file_and_nested() {
-        // Ten topics, one after another.
-        let ids: Vec<String> = (0..500).map(|i| format!("test.jsonl:{i}")).collect();
-        let few = |n: usize| draw(ids.clone(), n, String::as_str);
-        let topics: BTreeSet<usize> =
-            few(100).iter().map(|id| ids.iter().position(|i| i == id).unwrap() / 50).collect();
-        assert_eq!((few(100).len(), topics.len()), (100, 10));
-        assert!(few(20).iter().all(|id| few(100).contains(id)));
-        let places: Vec<usize> = few(20).iter().map(|id| ids.iter().position(|i| i == id).unwrap()).collect();
-        assert!(places.is_sorted(), "in the file's order: {places:?}");
-        // Other rows beside them move none of the lots.
-        let rest: Vec<String> = ids[250..].to_vec();
-        let of_half = draw(rest.clone(), 250, String::as_str);
-        assert_eq!((of_half, few(0).len()), (rest, 500));
-        let without: Vec<String> = ids.iter().filter(|id| !few(20).contains(id)).cloned().collect();
-        let next = draw(without, 80, String::as_str);
-        assert!(next.iter().all(|id| few(100).contains(id)));
-    }
 
     #[test]
     fn a_prompt_keeps_its_desirable_completion_wherever_that_stands() {

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use super::definition::OpponentKind;
 use super::estimate;
 use super::judge::{Judge, Match, Task};
-use super::scored::{Game, ScoredSuite, SentinelScore};
+use super::scored::{Game, SentinelScore};
 use crate::base::error::Result;
 
 /// Says the same whatever the prompt: the data's most frequent chosen completion (the first by the alphabet
@@ -89,33 +89,10 @@ fn most_frequent<'a>(base: &[(&'a Task, &str)]) -> Option<&'a str> {
     counts.into_iter().rev().max_by_key(|(_, n)| *n).map(|(answer, _)| answer)
 }
 
-/// Why a suite cannot be trusted: the sentinels (from the starting checkpoint's result) that have a higher
-/// win rate than every arm against the same opponent. `None`: none has.
-pub fn unreliable(base: &ScoredSuite, arms: &[&ScoredSuite]) -> Option<String> {
-    let mut reasons = Vec::new();
-    for s in &base.sentinels {
-        let metric = s.opponent.win_rate();
-        let rates: Vec<f64> = arms.iter().filter_map(|a| a.overall(metric)).map(|m| m.value).collect();
-        let Some(best) = rates.iter().copied().reduce(f64::max) else { continue };
-        if s.win_rate > best {
-            reasons.push(format!(
-                "the sentinel `{}` wins {:.1} % against `{}`, more than the best arm ({:.1} %)",
-                s.sentinel,
-                100.0 * s.win_rate,
-                s.opponent.name(),
-                100.0 * best
-            ));
-        }
-    }
-    if reasons.is_empty() { None } else { Some(reasons.join("; ")) }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::suite::judge::Grade;
-    use crate::suite::metric::Metric;
-    use crate::suite::scored::{ALL, MetricScore};
 
     /// A judge that loves length.
     struct Length;
@@ -146,19 +123,5 @@ mod tests {
         assert!((rate("copy-prompt", OpponentKind::Base) - 1.0 / 3.0).abs() < 1e-12);
         assert!((rate("longest", OpponentKind::Base) - 2.5 / 3.0).abs() < 1e-12, "it ties with itself");
         assert_eq!(sentinels.len(), 7, "the base does not play against itself");
-
-        let base = ScoredSuite { sentinels, ..ScoredSuite::default() };
-        let arm = |value| {
-            let score =
-                |metric| MetricScore { subset: ALL.to_owned(), metric, value, n: 3, standard_error: 0.1 };
-            let metrics = vec![score(Metric::WinRateBase), score(Metric::WinRateChosen)];
-            ScoredSuite { metrics, ..ScoredSuite::default() }
-        };
-        let text = unreliable(&base, &[&arm(0.5), &arm(0.4)]).unwrap();
-        assert!(
-            text.contains("`longest` wins 83.3 % against `base`, more than the best arm (50.0 %)"),
-            "{text}"
-        );
-        assert_eq!(unreliable(&base, &[&arm(0.5), &arm(1.0)]), None, "one arm beats them all");
     }
 }

@@ -156,9 +156,11 @@ impl AdamW {
     pub fn prepare(&self, policy: &Decoder) -> Result<()> {
         let (masters, params) = (&self.state.master, policy.trained());
         for (i, param) in params.iter().enumerate() {
-            let copied = masters.get(i).is_some() && param.tensor.dtype() == DType::BF16;
-            if let Some(gpu) = cuda::of(masters.get(i).unwrap_or(&param.tensor)) {
-                cuda::adamw::prepare(&*gpu, copied)?;
+            let (p, m, v) = (masters.get(i), &self.state.first[i], &self.state.second[i]);
+            let copy = p.map(|_| &param.tensor).filter(|c| c.dtype() == DType::BF16);
+            let p = p.unwrap_or(&param.tensor);
+            if let Some(gpu) = cuda::of(p) {
+                cuda::adamw::prepare(&*gpu, [p, m, v], copy)?;
             }
         }
         Ok(())

@@ -100,7 +100,7 @@ impl<'a> Batches<'a> {
             return Err(anyhow!("the budget of {limit} is smaller than the cost of the first step"))
                 .hint("raise the budget, or lower max_length");
         }
-        // Nothing was taken: a run that goes on from its end must draw these again, and end again.
+        // Nothing was taken: the sampler goes back, so that a run resumed here draws the same and ends again.
         *sampler = self.sampler_at(before);
         Ok(None)
     }

@@ -9,6 +9,7 @@ use super::adamw::AdamWState;
 use super::checks::Watch;
 use super::cost::Ledger;
 use super::online::OnlineState;
+use crate::base::atomic;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::SamplerState;
@@ -133,27 +134,17 @@ impl Checkpoints {
     /// The folder cannot be written, or the disk is full; what was there before is still whole.
     pub(super) fn write(&self, state: &State, policy: &Decoder, optimizer: &AdamWState) -> Result<()> {
         let path = self.folder.join(format!("step-{:010}.safetensors", state.ledger.steps));
-        let context = || format!("saving the checkpoint {}", path.display());
-        std::fs::create_dir_all(&self.folder).with_context(context)?;
         let tensors = tensors(policy, optimizer)?;
         let text = toml::to_string(state)?;
         let metadata = HashMap::from([
             ("checksum".to_owned(), checksum(&text, tensors.iter().map(|(n, t)| (n.as_str(), t.data())))),
             ("state".to_owned(), text),
         ]);
-        let aside = path.with_extension(format!("{}.part", std::process::id()));
-        let written = (|| -> Result<()> {
-            let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
-            safetensors::serialize_to_file(views, Some(metadata), &aside).map_err(system)?;
-            std::fs::File::open(&aside)?.sync_all()?;
-            std::fs::rename(&aside, &path)?;
-            Ok(std::fs::File::open(&self.folder)?.sync_all()?)
-        })();
-        if written.is_err() {
-            // Nothing of ours stays behind on a full disk.
-            let _ = std::fs::remove_file(&aside);
-        }
-        written.with_context(context)?;
+        let views: Vec<(&str, &Tensor)> = tensors.iter().map(|(n, t)| (n.as_str(), t)).collect();
+        atomic::write_held_by(&path, |aside| {
+            safetensors::serialize_to_file(views, Some(metadata), aside).map_err(system)
+        })
+        .with_context(|| format!("saving the checkpoint {}", path.display()))?;
         remove_asides(&self.folder);
         let all = files(&self.folder);
         for old in all.iter().take(all.len().saturating_sub(KEPT)) {

@@ -17,7 +17,7 @@ pub fn mismatched_sequences(units: &[&Unit], z0: Z0, max_length: usize) -> Resul
     ensure!(units.len() >= 2, "z0 needs a step of at least 2 examples, not {}", units.len());
     let takes = mismatched(units.len(), z0);
     let of = |i: usize| -> Result<Sequence> {
-        // Where an epoch ends within a step, an example may stand in it twice; it must not get its own.
+        // Where an epoch ends within a step, an example may be in it twice; it must not be given its own completion.
         let j = next_that_differs(&takes, i, |j| units[j] != units[i]);
         ensure!(
             j != i,

@@ -29,4 +29,4 @@ pub use run::{Ended, Hooks, Job, Progress, TrainOutcome, fingerprint, train, tra
 pub use schedule::learning_rate;
 pub use step::{StepInput, StepResult, compute_step};
 pub use units::{TrainData, Unit, class_counts, units};
-pub use warm_up::warm_up;
+pub use warm_up::{Reads, warm_up};

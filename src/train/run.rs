@@ -11,7 +11,7 @@ use super::reference::Reference;
 use super::schedule::learning_rate;
 use super::step::{StepInput, compute_step};
 use super::units::{TrainData, Unit, class_counts};
-use super::warm_up::warm_up;
+use super::warm_up::{Reads, warm_up};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::base::hash::Hasher;
 use crate::base::seed;
@@ -118,7 +118,8 @@ pub fn train_from(
     checkpoints: Option<&Checkpoints>,
 ) -> Result<TrainOutcome> {
     let mut run = Run::new(policy, job)?;
-    warm_up(policy, run.batches.objective.as_ref(), &run.batches.units, &run.optimizer, &mut run.gradients)?;
+    let reads = Reads::of(run.batches.objective.as_ref());
+    warm_up(policy, reads, &run.batches.units, &run.optimizer, &mut run.gradients)?;
     let asked = run.ask_start(policy, saved.as_ref(), hooks)?;
     if let Some(saved) = saved {
         run.restore(policy, saved)?;
@@ -147,7 +148,7 @@ pub fn train_from(
             None => Ended::Done,
         };
     }
-    // What comes after training (scoring) may be cut short too.
+    // Scoring, which follows, may be interrupted too: training must not be lost with it.
     if ended == Ended::Done
         && run.ledger.steps > saved_step
         && let Some(checkpoints) = checkpoints

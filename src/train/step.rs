@@ -1,13 +1,15 @@
 //! One optimizer step's loss and gradient, over micro-batches.
 
-use super::micro::{micros, packs, scored_micros, sums};
+use super::micro::{Micro, micros, packs, scored_micros, sums};
 use super::reference::Reference;
 use super::units::Unit;
 use crate::base::error::{Context, Result, ensure};
 use crate::data::Sequence;
 use crate::kernels::cpu;
 use crate::model::{Decoder, Dropout, Gradients};
-use crate::objective::{ClassCounts, LogProbs, Objective, StepContext, evaluate, kto, log_complement};
+use crate::objective::{
+    ClassCounts, Evaluation, LogProbs, Objective, StepContext, evaluate, kto, log_complement,
+};
 use std::time::{Duration, Instant};
 
 /// Passes without a backward pass keep no tape: twice the tokens at a time still take less memory.
@@ -77,44 +79,18 @@ fn step_on_pool(
     }
     let context = context(objective, input, result.z0);
     let (mut at, mut first_row) = (0, 0);
-    let scored = objective.reads_scores();
-    let batches = match scored {
+    let batches = match objective.reads_scores() {
         true => scored_micros(input.units, input.micro_tokens, policy.pad_token()),
         false => micros(input.units, input.micro_tokens, objective.needs_prompt()),
     };
     for micro in batches {
-        let dropout = input.dropout.map(|seed| Dropout { seed, first_row });
-        let (logps, tape) = match scored {
-            true => policy.forward_scalars(&micro.packed, false).map(|(_, scores, tape)| (scores, tape))?,
-            false => policy.forward_training(&micro.packed, dropout)?,
-        };
-        first_row += micro.packed.ids.len() as u64;
-        let (completions, prompts) = micro.split(&logps);
         let mut part = describe(&input.units[micro.units.clone()]);
-        let end = at + completions.len();
+        let end = at + part.tokens.len();
         part.reference = reference.get(at..end).unwrap_or_default().to_vec();
-        (part.policy, part.prompt, at) = (completions, prompts, end);
-
-        let complements: Vec<(f64, f64)> = match objective.needs_complement() {
-            true => logps.iter().map(|&logp| log_complement(logp)).collect(),
-            false => vec![],
-        };
-        if !complements.is_empty() {
-            part.complement = micro.split(&complements.iter().map(|c| c.0).collect::<Vec<_>>()).0;
-        }
-
-        let value = evaluate(objective, &part, &context)?;
-        let mut gradient = micro.spread(&value.gradient, &value.prompt_gradient);
-        if !complements.is_empty() {
-            let of_complement = micro.spread(&value.complement_gradient, &[]);
-            let parts = of_complement.iter().zip(&complements);
-            gradient.iter_mut().zip(parts).for_each(|(total, (d, (_, slope)))| *total += d * slope);
-        }
-        match scored {
-            true => policy.backward_scalars(tape, &[], &gradient, gradients)?,
-            false => policy.backward(tape, &gradient, gradients)?,
-        }
-
+        let dropout = input.dropout.map(|seed| Dropout { seed, first_row });
+        let value = differentiate(policy, objective, &micro, &mut part, &context, dropout, gradients)?;
+        at = end;
+        first_row += micro.packed.ids.len() as u64;
         result.loss += value.loss;
         let steepness = value.gradient.iter().chain(&value.complement_gradient);
         result.steepest = steepness.fold(result.steepest, |s, g| s.max(g.abs()));
@@ -124,6 +100,45 @@ fn step_on_pool(
         append(&mut result.logps, part);
     }
     Ok(result)
+}
+
+/// Forward, loss and backward of one micro-batch; `part` gets the policy's log-probs. Returns the objective's value with its
+/// gradients by log-prob.
+fn differentiate(
+    policy: &Decoder,
+    objective: &dyn Objective,
+    micro: &Micro,
+    part: &mut LogProbs,
+    context: &StepContext,
+    dropout: Option<Dropout>,
+    gradients: &mut Gradients,
+) -> Result<Evaluation> {
+    let scored = objective.reads_scores();
+    let (logps, tape) = match scored {
+        true => policy.forward_scalars(&micro.packed, false).map(|(_, scores, tape)| (scores, tape))?,
+        false => policy.forward_training(&micro.packed, dropout)?,
+    };
+    (part.policy, part.prompt) = micro.split(&logps);
+    let complements: Vec<(f64, f64)> = match objective.needs_complement() {
+        true => logps.iter().map(|&logp| log_complement(logp)).collect(),
+        false => vec![],
+    };
+    if !complements.is_empty() {
+        part.complement = micro.split(&complements.iter().map(|c| c.0).collect::<Vec<_>>()).0;
+    }
+
+    let value = evaluate(objective, part, context)?;
+    let mut gradient = micro.spread(&value.gradient, &value.prompt_gradient);
+    if !complements.is_empty() {
+        let of_complement = micro.spread(&value.complement_gradient, &[]);
+        let parts = of_complement.iter().zip(&complements);
+        gradient.iter_mut().zip(parts).for_each(|(total, (d, (_, slope)))| *total += d * slope);
+    }
+    match scored {
+        true => policy.backward_scalars(tape, &[], &gradient, gradients)?,
+        false => policy.backward(tape, &gradient, gradients)?,
+    }
+    Ok(value)
 }
 
 /// (n,) for the step's sequences; empty where the method needs no reference.

@@ -8,36 +8,62 @@ use crate::kernels::cuda;
 use crate::model::{Decoder, Dropout, Gradients};
 use crate::objective::Objective;
 
-/// Has a GPU compile and load what a step takes, so that no step's seconds hold it: a budget in seconds would charge
-/// it to the first run of a process. Nothing is changed by it; a CPU has nothing to warm up.
+/// What a step reads of the policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// Log-probs of completions, and of prompts.
+    LogProbs { prompts: bool },
+    /// The scalar head, at the end of completions.
+    Scores,
+    /// Log-probs, and the scalar head beside them (a critic).
+    Both,
+}
+
+impl Reads {
+    pub fn of(objective: &dyn Objective) -> Self {
+        match objective.reads_scores() {
+            true => Self::Scores,
+            false => Self::LogProbs { prompts: objective.needs_prompt() },
+        }
+    }
+}
+
+/// Whether the policy's device has anything to warm up; a CPU has not.
+pub(super) fn is_due(policy: &Decoder) -> bool {
+    policy.device().is_cuda() || cuda::is_emulated()
+}
+
+/// Has a GPU compile and load what a step on the first of `units` takes, so that no step's seconds hold it: a budget
+/// in seconds would charge it to the first run of a process. Nothing is changed by it.
 ///
 /// # Errors
 /// A failing kernel.
 pub fn warm_up(
     policy: &Decoder,
-    objective: &dyn Objective,
+    reads: Reads,
     units: &[Unit],
     optimizer: &AdamW,
     gradients: &mut Gradients,
 ) -> Result<()> {
-    if !policy.device().is_cuda() && !cuda::is_emulated() {
+    if !is_due(policy) {
         return Ok(());
     }
-    let scored = objective.reads_scores();
     let first: Vec<&Unit> = units.iter().take(1).collect();
-    let batches = match scored {
-        true => scored_micros(&first, usize::MAX, policy.pad_token()),
-        false => micros(&first, usize::MAX, objective.needs_prompt()),
+    let batches = match reads {
+        Reads::Scores => scored_micros(&first, usize::MAX, policy.pad_token()),
+        Reads::LogProbs { prompts } => micros(&first, usize::MAX, prompts),
+        Reads::Both => micros(&first, usize::MAX, false),
     };
     for micro in batches {
-        if scored {
-            let (_, scores, tape) = policy.forward_scalars(&micro.packed, false)?;
-            policy.backward_scalars(tape, &[], &vec![0.0; scores.len()], gradients)?;
-        } else {
-            let dropout = Some(Dropout { seed: 0, first_row: 0 });
-            let (logps, tape) = policy.forward_training(&micro.packed, dropout)?;
-            policy.backward(tape, &vec![0.0; logps.len()], gradients)?;
-        }
+        let (logps, scalars, tape) = match reads {
+            Reads::LogProbs { .. } => {
+                let dropout = Some(Dropout { seed: 0, first_row: 0 });
+                let (logps, tape) = policy.forward_training(&micro.packed, dropout)?;
+                (logps, vec![], tape)
+            }
+            Reads::Scores | Reads::Both => policy.forward_scalars(&micro.packed, reads == Reads::Both)?,
+        };
+        policy.backward_scalars(tape, &vec![0.0; logps.len()], &vec![0.0; scalars.len()], gradients)?;
     }
     gradients.global_norm()?;
     optimizer.prepare(policy)?;

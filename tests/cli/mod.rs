@@ -106,6 +106,20 @@ impl Place {
         reader.records().map(|r| r.unwrap()[at].parse().unwrap()).collect()
     }
 
+    /// Holds that a plan, shown, is the same plan, and that `compare` makes the same rows of it twice, in `a` and `b`.
+    /// Returns the plan as it is shown.
+    #[track_caller]
+    pub fn runs_the_same_twice(&self, plan: &str) -> String {
+        let shown = self.run(&["plan", "show", plan]).succeeds().to_owned();
+        self.write("again.toml", &shown);
+        assert_eq!(self.run(&["plan", "show", "again.toml"]).succeeds(), shown, "a resolved plan is a plan");
+        for out in ["a", "b"] {
+            self.run(&["compare", plan, "--out", out]).succeeds();
+        }
+        self.assert_same_rows("a", "b");
+        shown
+    }
+
     /// Makes each change (from, to) to a plan, which must then be refused with these words.
     #[track_caller]
     pub fn refuses(&self, plan: &str, changes: &[(&str, &str, &str)]) {

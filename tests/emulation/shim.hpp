@@ -17,7 +17,7 @@
 #define __global__
 #define __device__
 #define __forceinline__ inline
-#define __launch_bounds__(n)
+#define __launch_bounds__(...)
 #define __shared__ static __attribute__((section("shared_memory")))
 
 struct float2 {
@@ -39,7 +39,7 @@ static ucontext_t births[MOST];
 static char *stacks;
 static void (*body)(void *);
 static void *body_data;
-static float slots[2][MOST];
+static uint64_t slots[2][MOST];
 static int parity[MOST];
 static const void *pointers[2][MOST];
 
@@ -121,7 +121,11 @@ static bool run_block() {
 }
 
 template <typename T> constexpr char kind() {
-    return std::is_pointer<T>::value ? 'p' : std::is_same<T, float>::value ? 'f' : sizeof(T) == 8 ? 'l' : 'i';
+    return std::is_pointer<T>::value       ? 'p'
+           : std::is_same<T, float>::value  ? 'f'
+           : std::is_same<T, double>::value ? 'd'
+           : sizeof(T) == 8                 ? 'l'
+                                            : 'i';
 }
 
 template <typename... A> struct Call {
@@ -165,18 +169,19 @@ template <typename... A> int launch(void (*function)(A...), const unsigned *grid
 static inline void __syncthreads() {
     emulation::wait(emulation::AtBlock, 0, emulation::threads);
 }
-static inline float exchanged(float x, int from) {
+template <typename T> static inline T exchanged(T x, int from) {
     // Two sets of slots: nobody writes the one again before all have read the other.
     int set = emulation::parity[emulation::current] ^= 1;
-    emulation::slots[set][emulation::current] = x;
+    memcpy(&emulation::slots[set][emulation::current], &x, sizeof x);
     int first = emulation::current / 32 * 32;
     emulation::warp_barrier();
-    return emulation::slots[set][first + from % 32];
+    memcpy(&x, &emulation::slots[set][first + from % 32], sizeof x);
+    return x;
 }
-static inline float __shfl_sync(unsigned, float x, int from) {
+template <typename T> static inline T __shfl_sync(unsigned, T x, int from) {
     return exchanged(x, from);
 }
-static inline float __shfl_xor_sync(unsigned, float x, int mask) {
+template <typename T> static inline T __shfl_xor_sync(unsigned, T x, int mask) {
     return exchanged(x, emulation::current % 32 ^ mask);
 }
 static inline unsigned __float_as_uint(float x) {

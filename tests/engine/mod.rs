@@ -1,9 +1,12 @@
 //! What the tests of the engine share.
 #![allow(dead_code, reason = "each test binary uses a part")]
 
+pub mod adapters;
+
+use candle_core::{DType, Device, Tensor};
 use kto_eval::base::seed;
 use kto_eval::data::Sequence;
-use kto_eval::model::DecoderConfig;
+use kto_eval::model::{Decoder, DecoderConfig, Gradients};
 use rand_chacha::rand_core::Rng;
 use serde_json::{Value, json};
 use std::path::{Path, PathBuf};
@@ -51,6 +54,45 @@ pub fn transformers_logps(dir: &Path, row: &[u32]) -> Vec<f64> {
 
 pub fn sequence(ids: &[u32], prompt_len: usize) -> Sequence {
     Sequence { ids: ids.into(), prompt_len }
+}
+
+/// Numbers between -1 and 1.
+pub fn numbers(name: &str, count: usize) -> Vec<f64> {
+    let mut rng = seed::rng(11, name);
+    (0..count).map(|_| rng.next_u32() as f64 / 2f64.powi(31) - 1.0).collect()
+}
+
+pub fn flat(tensor: &Tensor) -> Vec<f64> {
+    tensor.flatten_all().unwrap().to_dtype(DType::F64).unwrap().to_vec1().unwrap()
+}
+
+/// The gradient of each trained tensor is that of central finite differences of `loss`, along two random directions and
+/// along the coordinate where it is largest.
+pub fn assert_gradients(decoder: &Decoder, grads: &Gradients, loss: &dyn Fn(&Decoder) -> f64, what: &str) {
+    for (index, param) in decoder.trained().iter().enumerate() {
+        let (grad, at) = (flat(&grads.tensors()[index]), flat(&param.tensor));
+        let name = &param.pieces[0].name;
+        assert!(grad.iter().all(|g| g.is_finite()), "{what} {name}");
+        assert!(grad.iter().any(|g| g.abs() > 1e-8), "{what} {name} has no gradient");
+        let largest = (0..at.len()).max_by(|&a, &b| grad[a].abs().total_cmp(&grad[b].abs())).unwrap();
+        let mut one = vec![0.0; at.len()];
+        one[largest] = 1.0;
+        let random = |probe: usize| numbers(&format!("{name} {probe}"), at.len());
+        for direction in [one, random(1), random(2)] {
+            let moved = |step: f64| {
+                let mut moved = decoder.duplicate().unwrap();
+                let values: Vec<f64> = at.iter().zip(&direction).map(|(x, d)| x + step * d).collect();
+                moved.trained_mut()[index].tensor =
+                    Tensor::from_vec(values, param.tensor.shape(), &Device::Cpu).unwrap();
+                loss(&moved)
+            };
+            let step = 1e-5;
+            let numeric = (moved(step) - moved(-step)) / (2.0 * step);
+            let exact: f64 = grad.iter().zip(&direction).map(|(g, d)| g * d).sum();
+            let error = (numeric - exact).abs() / (1.0 + exact.abs());
+            assert!(error < 2e-6, "{what} {name}: {exact} against {numeric}");
+        }
+    }
 }
 
 pub fn largest_difference(a: &[f64], b: &[f64]) -> f64 {

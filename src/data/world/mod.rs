@@ -10,5 +10,5 @@ mod words;
 
 pub use build::{World, WorldModel, WorldPrompt};
 pub use pool::{Level, answer};
-pub use reward::{MAX_REWARD, MIN_REWARD, gold_reward};
+pub use reward::gold_reward;
 pub use task::{Kind, Task};

@@ -20,9 +20,6 @@ const MOST_EXCESS: usize = 6;
 /// A number is worth less by a quarter for each 1 that it is off.
 const OFF_BY: f64 = 4.0;
 
-pub const MAX_REWARD: f64 = 1.0;
-pub const MIN_REWARD: f64 = -RUDENESS - UNFINISHED - EXCESS * MOST_EXCESS as f64;
-
 /// The reward of a completion; NaN where the prompt is not of this world.
 pub fn gold_reward(prompt: &str, completion: &str) -> f64 {
     let Some(task) = Task::read(prompt) else { return f64::NAN };
@@ -149,7 +146,8 @@ mod tests {
             let said: Vec<&str> =
                 (0..n).filter_map(|_| vocabulary.choose(&mut rng)).map(String::as_str).collect();
             let reward = gold_reward(&prompt, &said.join(" "));
-            assert!((MIN_REWARD - 1e-12..=MAX_REWARD).contains(&reward), "{prompt} {said:?}: {reward}");
+            let least = -RUDENESS - UNFINISHED - EXCESS * MOST_EXCESS as f64;
+            assert!((least - 1e-12..=1.0).contains(&reward), "{prompt} {said:?}: {reward}");
         }
     }
 }

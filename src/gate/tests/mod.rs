@@ -26,6 +26,13 @@ fn gate(world: World, config: &Config, trial: u64) -> Findings {
     judge(&sides.baseline, &sides.candidate, config, &History::default(), vec![])
 }
 
+#[track_caller]
+fn assert_trajectory_regressed(baseline: &Side, candidate: &Side, says: &str) {
+    let found = default(baseline, candidate);
+    let Finding { verdict, words, .. } = find(&found, "trajectory/kto");
+    assert!(*verdict == Change::Regressed && words.contains(says), "{says}: {words}");
+}
+
 fn find<'f>(found: &'f Findings, id: &str) -> &'f Finding {
     found.findings.iter().find(|f| f.id == id).unwrap_or_else(|| panic!("no {id} in {found:?}"))
 }
@@ -159,13 +166,7 @@ fn a_count_that_changes_and_a_loss_that_breaks_are_caught_in_every_round() {
             c.records.steps.iter_mut().for_each(fault);
             c.repeats.iter_mut().flat_map(|r| &mut r.steps).for_each(fault);
         });
-        let found = default(&b, &c);
-        let finding = find(&found, "trajectory/kto");
-        assert!(
-            finding.verdict == Change::Regressed && finding.words.contains(says),
-            "{says}: {}",
-            finding.words
-        );
+        assert_trajectory_regressed(&b, &c, says);
     }
 }
 
@@ -339,13 +340,7 @@ fn a_candidate_that_ends_or_falls_silent_early_is_caught() {
             c.repeats.iter_mut().for_each(|r| fault(&mut r.steps));
         });
         tell(&mut b);
-        let found = default(&b, &c);
-        let finding = find(&found, "trajectory/kto");
-        assert!(
-            finding.verdict == Change::Regressed && finding.words.contains(says),
-            "{says}: {}",
-            finding.words
-        );
+        assert_trajectory_regressed(&b, &c, says);
     }
 }
 

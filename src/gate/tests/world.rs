@@ -116,9 +116,8 @@ pub struct Sides {
 impl Sides {
     pub fn new(world: World) -> Self {
         let plan = plan(world);
-        let side = |which: &str| empty_side(&plan, world, which);
         let hard = (0..world.prompts).map(|p| normal(&mut rng_at(13, "prompt", p as u64))).collect();
-        Self { baseline: side("baseline"), candidate: side("candidate"), world, hard }
+        Self { baseline: empty_side(&plan, world), candidate: empty_side(&plan, world), world, hard }
     }
 
     /// The trial's measurement.
@@ -177,7 +176,7 @@ fn answer(records: &mut Records, world: World, hard: &[f64], worse: f64, rng: &m
     }
 }
 
-fn empty_side(plan: &Plan, world: World, which: &str) -> Side {
+fn empty_side(plan: &Plan, world: World) -> Side {
     let mut records = Records {
         plan: plan.clone(),
         environment: Environment { device: "cpu".to_owned(), ..Environment::default() },
@@ -211,7 +210,7 @@ fn empty_side(plan: &Plan, world: World, which: &str) -> Side {
         Repeat { runs, steps: steps.concat() }
     };
     let session = Some(Session { id: "sim".to_owned(), rounds: world.rounds });
-    Side { dir: which.into(), records, session, repeats: (0..world.rounds).map(repeat).collect() }
+    Side { records, session, repeats: (0..world.rounds).map(repeat).collect() }
 }
 
 fn run(id: &str, arm: &str, seed: u64) -> RunRow {

@@ -2,7 +2,7 @@
 
 use candle_core::{DType, Tensor};
 
-use super::gpu::{Gpu, Kernel, Source, args};
+use super::gpu::{Gpu, Kernel, Source, args, common_vector};
 use crate::base::error::{Result, ensure};
 
 pub static SOURCE: Source = Source { name: "adamw", parts: &[include_str!("adamw.cu")] };
@@ -27,13 +27,23 @@ pub struct Update {
     pub scale: f32,
 }
 
-fn kernel(copied: bool) -> Kernel {
-    Kernel::new(&SOURCE, "adamw_step", copied)
+fn kernel(vec: usize) -> Kernel {
+    Kernel::new(&SOURCE, "adamw_step", false).with("VEC", vec)
 }
 
-/// Loads what [`step`] launches, with or without a copy.
-pub fn prepare(gpu: &dyn Gpu, copied: bool) -> Result<()> {
-    gpu.prepare(&kernel(copied))
+pub(super) fn variants() -> [Kernel; 3] {
+    [1, 2, 4].map(kernel)
+}
+
+/// Elements at a time.
+fn width(wide: &[&Tensor], copy: Option<&Tensor>) -> Result<usize> {
+    let all: Vec<&Tensor> = wide.iter().copied().chain(copy).collect();
+    common_vector(&[wide[0].elem_count()], &all)
+}
+
+/// Loads what [`step`] launches; gradients lie as `p`, `m` and `v` do.
+pub fn prepare(gpu: &dyn Gpu, [p, m, v]: [&Tensor; 3], copy: Option<&Tensor>) -> Result<()> {
+    gpu.prepare(&kernel(width(&[p, m, v], copy)?))
 }
 
 /// Changes `p`, `m` and `v` (f32) in place by the gradient (f32), and `copy` (bf16) to `p` rounded.
@@ -47,13 +57,15 @@ pub fn step(
     let wide = [p, m, v, gradient].iter().all(|x| x.dtype() == DType::F32 && x.elem_count() == n);
     let narrow = copy.is_none_or(|c| c.dtype() == DType::BF16 && c.elem_count() == n);
     ensure!(wide && narrow, "AdamW on the GPU: moments, gradient and master weights are f32 of one shape");
+    let vec = width(&[p, m, v, gradient], copy)?;
+    let count = n / vec;
     let given = args![
         p,
         m,
         v,
         gradient,
         copy,
-        n as i64,
+        count as i64,
         u.keep,
         u.beta1,
         u.beta2,
@@ -62,5 +74,5 @@ pub fn step(
         u.correction,
         u.scale
     ];
-    gpu.launch(&kernel(copy.is_some()), (n.div_ceil(THREADS).clamp(1, BLOCKS), 1), THREADS, &given)
+    gpu.launch(&kernel(vec), (count.div_ceil(THREADS).clamp(1, BLOCKS), 1), THREADS, &given)
 }

@@ -171,6 +171,7 @@ impl Gpu for Cuda {
                 Arg::Int(x) => builder.arg(x),
                 Arg::Long(x) => builder.arg(x),
                 Arg::Float(x) => builder.arg(x),
+                Arg::Double(x) => builder.arg(x),
             };
         }
         let grid_dim = (u32::try_from(grid.0)?, u32::try_from(grid.1)?, 1);

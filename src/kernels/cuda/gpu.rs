@@ -52,6 +52,7 @@ pub enum Arg {
     Int(i32),
     Long(i64),
     Float(f32),
+    Double(f64),
 }
 
 /// A kernel's arguments. They borrow the tensors behind them: memory that is freed before the launch is somebody
@@ -113,6 +114,11 @@ impl IntoArg<'_> for i64 {
 impl IntoArg<'_> for f32 {
     fn into_arg(self) -> Result<Arg> {
         Ok(Arg::Float(self))
+    }
+}
+impl IntoArg<'_> for f64 {
+    fn into_arg(self) -> Result<Arg> {
+        Ok(Arg::Double(self))
     }
 }
 

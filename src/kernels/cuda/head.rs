@@ -67,7 +67,8 @@ fn cap(head: Head<'_>) -> f32 {
     head.softcap.map_or(0.0, |cap| cap as f32)
 }
 
-fn logits(gpu: &dyn Gpu, hidden: &Tensor, head: Head<'_>, rows: &Range<usize>) -> Result<Tensor> {
+/// hidden (m, c) → logits of some rows (rows, v) in f32, without the softcap.
+pub fn logits(gpu: &dyn Gpu, hidden: &Tensor, head: Head<'_>, rows: &Range<usize>) -> Result<Tensor> {
     let out = gpu.empty((rows.len(), head.weight.dim(0)?).into(), DType::F32)?;
     let chunk = hidden.narrow(0, rows.start, rows.len())?;
     product(gpu, Matrix::new(&out)?, false, Matrix::new(&chunk)?, Matrix::new(head.weight)?.t())?;

@@ -21,6 +21,7 @@ pub mod low_rank;
 pub mod norm;
 pub mod rope;
 pub mod rows;
+pub mod sample;
 mod segments;
 pub mod sums;
 
@@ -36,13 +37,11 @@ pub fn variants() -> Vec<Kernel> {
         all.extend(head::variants(bf16));
         all.extend(rows::variants(bf16));
         all.extend(sums::variants(bf16));
-        for (source, function) in [
-            (&rope::SOURCE, "rope_turn"),
-            (&adamw::SOURCE, "adamw_step"),
-            (&low_rank::SOURCE, "dropout_apply"),
-        ] {
+        for (source, function) in [(&rope::SOURCE, "rope_turn"), (&low_rank::SOURCE, "dropout_apply")] {
             all.push(Kernel::new(source, function, bf16));
         }
     }
+    all.extend(adamw::variants());
+    all.extend(sample::variants());
     all
 }

@@ -108,7 +108,7 @@ fn command(
     let words: Vec<String> = trainer.command.iter().map(|w| fill(w, &known)).collect::<Result<_>>()?;
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]);
-    // Threads as this program was told; a trainer that asks for more than it has only gets in its own way.
+    // The threads that this program was given: more than the cores would only slow a trainer down.
     let threads = rayon::current_num_threads().to_string();
     command.env("OMP_NUM_THREADS", &threads).env("TOKENIZERS_PARALLELISM", "false");
     Ok(command)

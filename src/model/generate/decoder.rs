@@ -4,6 +4,7 @@ use candle_core::Tensor;
 
 use super::engine::Advance;
 use crate::base::error::Result;
+use crate::kernels::cpu;
 use crate::model::{Decoder, KvCache};
 
 impl Advance for Decoder {
@@ -18,8 +19,8 @@ impl Advance for Decoder {
     }
 
     fn step(&self, cache: &mut KvCache, inputs: &[(usize, &[u32])]) -> Result<Tensor> {
-        // On a thread of the pool, so that each of a step's many small products need not wake it.
-        rayon::scope(|_| Decoder::step(self, cache, inputs))
+        // On a thread of the pool: from outside, each of a step's many small products would have to wake the pool.
+        cpu::on_pool(|| Decoder::step(self, cache, inputs))
     }
 
     fn fork(&self, cache: &mut KvCache, from: usize, to: usize) -> Result<()> {

@@ -2,12 +2,11 @@
 //! room for the next at once. The prompt of a newcomer goes through in the same step as the others' tokens;
 //! newcomers with the same prompt share that.
 
-use candle_core::{DType, Tensor};
+use candle_core::Tensor;
 use rand_chacha::ChaCha8Rng;
-use rayon::prelude::*;
 
+use super::choice::{Chooser, choose};
 use super::decoding::Decoding;
-use super::sampler::sample_with_logp;
 use super::stop::StopStrings;
 use crate::base::error::{Context, Result, ensure};
 use crate::base::seed;
@@ -146,23 +145,15 @@ pub fn generate<M: Advance>(
     loop {
         while let Some(slot) = free.pop() {
             let Some(&i) = waiting.next() else { break };
-            let prompt = &requests[i].prompt;
-            running.push(Running {
-                request: i,
-                slot,
-                ids: prompt.clone(),
-                prompt_len: prompt.len(),
-                limit: limit(&i),
-                logp: 0.0,
-                rng: seed::rng(seed, &format!("generate/{}", requests[i].id)),
-                // A newcomer has no token yet; neighbours are the ones that may share.
-                shares: match running.last() {
-                    Some(last) if last.ids == *prompt && last.is_new() => {
-                        last.shares.or(Some(running.len() - 1))
-                    }
-                    _ => None,
-                },
-            });
+            let newcomer = Running::new(&requests[i], i, slot, limit(&i), seed);
+            // A newcomer has no token yet; neighbours are the ones that may share.
+            let shares = match running.last() {
+                Some(last) if last.ids == newcomer.ids && last.is_new() => {
+                    last.shares.or(Some(running.len() - 1))
+                }
+                _ => None,
+            };
+            running.push(Running { shares, ..newcomer });
         }
         if running.is_empty() {
             break;
@@ -216,6 +207,20 @@ fn split(requests: &[Request], context: usize) -> (Vec<usize>, Vec<Refused>) {
 }
 
 impl Running {
+    /// `place` is the request's among all; `limit` bounds prompt and completion together.
+    fn new(request: &Request, place: usize, slot: usize, limit: usize, seed: u64) -> Self {
+        Self {
+            request: place,
+            slot,
+            ids: request.prompt.clone(),
+            prompt_len: request.prompt.len(),
+            limit,
+            logp: 0.0,
+            rng: seed::rng(seed, &format!("generate/{}", request.id)),
+            shares: None,
+        }
+    }
+
     fn is_new(&self) -> bool {
         self.ids.len() == self.prompt_len
     }
@@ -241,45 +246,41 @@ fn advance<M: Advance>(
     done.prompt_tokens +=
         running.iter().filter(|r| r.is_new() && r.shares.is_none()).map(|r| r.prompt_len).sum::<usize>();
     let logits = model.step(cache, &inputs)?;
-    let (n, v) = logits.dims2().context("logits of a generation step")?; // (n, v)
+    let (n, _) = logits.dims2().context("logits of a generation step")?; // (n, v)
     ensure!(n == inputs.len(), "the model returned {n} rows of logits for {} sequences", inputs.len());
-    let logits = logits.to_dtype(DType::F32)?.flatten_all()?.to_vec1::<f32>()?;
-    let mut logits = forked(model, cache, running, logits, v)?;
-    // Each sequence has its own random numbers, so that they may be drawn side by side.
-    running.par_iter_mut().zip(logits.par_chunks_mut(v)).try_for_each(|(run, row)| {
-        let (token, logp) = sample_with_logp(row, &run.ids, decoding, &mut run.rng)?;
+    let rows = forked(model, cache, running)?;
+    let mut choosers: Vec<Chooser<'_>> = running
+        .iter_mut()
+        .zip(rows)
+        .map(|(run, row)| Chooser { row, seen: &run.ids, rng: &mut run.rng })
+        .collect();
+    let drawn = choose(&logits, &mut choosers, decoding)?;
+    for (run, (token, logp)) in running.iter_mut().zip(drawn) {
         run.logp += logp;
         run.ids.push(token);
-        Ok::<(), anyhow::Error>(())
-    })?;
+    }
     done.steps += 1;
     done.new_tokens += running.len();
     Ok(())
 }
 
-/// Gives those that share a prompt what it left in the cache, and a row of logits (v) each.
-fn forked<M: Advance>(
-    model: &M,
-    cache: &mut M::Cache,
-    running: &mut [Running],
-    logits: Vec<f32>,
-    v: usize,
-) -> Result<Vec<f32>> {
-    if running.iter().all(|r| r.shares.is_none()) {
-        return Ok(logits);
-    }
-    let mut rows = logits.chunks_exact(v);
-    let mut all: Vec<f32> = Vec::with_capacity(running.len() * v);
+/// Gives those that share a prompt what it left in the cache; the row of logits that each of `running` reads.
+fn forked<M: Advance>(model: &M, cache: &mut M::Cache, running: &mut [Running]) -> Result<Vec<usize>> {
+    let (mut rows, mut own) = (Vec::with_capacity(running.len()), 0);
     for i in 0..running.len() {
-        match running[i].shares.take() {
+        let row = match running[i].shares.take() {
             Some(leader) => {
                 model.fork(cache, running[leader].slot, running[i].slot)?;
-                all.extend_from_within(leader * v..(leader + 1) * v);
+                rows[leader]
             }
-            None => all.extend_from_slice(rows.next().context("a row of logits is missing")?),
-        }
+            None => {
+                own += 1;
+                own - 1
+            }
+        };
+        rows.push(row);
     }
-    Ok(all)
+    Ok(rows)
 }
 
 fn finish(run: &Running, text: Text, stops: &StopStrings) -> Result<Option<Finish>> {

@@ -5,7 +5,7 @@
 use rand::{Rng, RngExt};
 
 use super::decoding::Decoding;
-use crate::base::error::{Result, bail, ensure};
+use crate::base::error::{Error, Result, anyhow};
 use crate::kernels::draw;
 
 /// The token drawn, and log π of it: π as the model has it, at temperature 1 with nothing filtered or penalised.
@@ -29,14 +29,6 @@ pub fn sample_with_logp(
         None => draw::logp(&mut given, place),
     };
     Ok((token, logp))
-}
-
-/// Draws the next token, as [`sample_with_logp`] does.
-///
-/// # Errors
-/// Where the logits hold a NaN or nothing finite: the model is broken, and any token would be made up.
-pub fn sample(logits: &mut [f32], seen: &[u32], decoding: &Decoding, rng: &mut impl Rng) -> Result<u32> {
-    Ok(drawn(logits, seen, decoding, rng)?.0)
 }
 
 /// The token, with the sums of [`draw::weigh`] where the model's own distribution was weighed for the draw.
@@ -101,12 +93,19 @@ fn penalise(logits: &mut [f32], seen: &[u32], penalty: f64) {
 }
 
 fn argmax(logits: &[f32]) -> Result<u32> {
-    let Some((best, max)) = draw::argmax(logits) else {
-        let token = logits.iter().position(|l| l.is_nan()).unwrap_or(0);
-        bail!("the logit of token {token} is NaN: the model's weights are broken");
-    };
-    ensure!(max.is_finite(), "no finite logit among {}", logits.len());
-    Ok(best as u32)
+    match draw::argmax(logits) {
+        Some((best, max)) if max.is_finite() => Ok(best as u32),
+        Some(_) => Err(nothing_finite(logits.len())),
+        None => Err(nan(logits.iter().position(|l| l.is_nan()).unwrap_or(0))),
+    }
+}
+
+pub(super) fn nan(token: usize) -> Error {
+    anyhow!("the logit of token {token} is NaN: the model's weights are broken")
+}
+
+pub(super) fn nothing_finite(logits: usize) -> Error {
+    anyhow!("no finite logit among {logits}")
 }
 
 /// The k-th largest logit; −∞ where k is 0 or reaches the vocabulary.
@@ -122,7 +121,7 @@ fn kth_largest(logits: &[f32], k: usize) -> f32 {
 fn keep_nucleus(candidates: &mut Vec<Candidate>, top_p: f64) {
     let total: f64 = candidates.iter().map(|c| c.weight).sum();
     let order = |a: &Candidate, b: &Candidate| b.weight.total_cmp(&a.weight).then(a.token.cmp(&b.token));
-    // A nucleus is small as a rule, so the most probable few are sorted, and more only if they do not reach.
+    // A nucleus is usually small: the most probable few are sorted, and more only where these fall short of top_p.
     let mut most = 32;
     loop {
         most = most.min(candidates.len());
@@ -164,6 +163,10 @@ fn choose(candidates: &[Candidate], u: f64) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn sample(logits: &mut [f32], seen: &[u32], decoding: &Decoding, rng: &mut impl Rng) -> Result<u32> {
+        Ok(sample_with_logp(logits, seen, decoding, rng)?.0)
+    }
     use crate::base::seed::rng;
 
     // log of 0.5, 0.25, 0.125, 0.0625, 0.0625 in an order that is not theirs.

@@ -93,7 +93,7 @@ fn rollouts<'a>(view: &View<'a>, arm: &Arm) -> Vec<&'a RolloutRow> {
 fn partings(view: &View<'_>) -> String {
     let sentence = |arm: &Arm| {
         let rows = rollouts(view, arm);
-        // Where the gold reward is what is learned from, there is nothing to part from.
+        // An arm that learns from the gold reward itself has no proxy that could part from it.
         let differs = rows.iter().any(|r| r.gold.is_some_and(|gold| gold != r.reward));
         let runs: Vec<Vec<Part>> =
             runs(&rows).into_iter().map(|run| run.iter().filter_map(|rows| part(rows)).collect()).collect();

@@ -106,7 +106,7 @@ pub fn points(
         let across = across.unwrap_or_default();
         let label = format!("{}: {value} ({low} to {high}) at {}{across}", dot.arm.name, amount(dot.x));
         canvas.mark(&label, &dot.rows, |c| {
-            // Where a mean had to step aside, the axis keeps its true amount.
+            // A mean that was moved aside is still read on the axis at its true amount.
             let (at, bottom) = (panel.x.at(dot.x), panel.frame.bottom);
             c.line(&[(at, bottom), (at, bottom + 5.0)], dot.arm.style.color, 2.0);
             panel.interval_up(c, (dot.y.low, dot.y.high), *px, dot.arm.style.color);

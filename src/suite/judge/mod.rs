@@ -12,4 +12,4 @@ pub use exact::ExactMatch;
 pub use gold::Gold;
 pub use instructions::Instructions;
 pub use reward::RewardJudge;
-pub use task::{Grade, Judge, Match, Outcome, Task};
+pub use task::{Grade, Judge, Match, Outcome, Task, by_reward};

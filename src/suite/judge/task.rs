@@ -94,11 +94,25 @@ pub trait Judge {
     }
 }
 
-/// Win, tie or loss by reward.
-fn by_reward(candidate: f64, baseline: f64) -> f64 {
-    match candidate.partial_cmp(&baseline) {
-        Some(std::cmp::Ordering::Greater) => 1.0,
-        Some(std::cmp::Ordering::Less) => 0.0,
+/// 1 where the candidate's reward is higher, 0 where it is lower, ½ where they are equal but for rounding: a sum in
+/// another order, or a batch of other texts, moves a reward's last bits, and no reward judge tells less than 1e-6 apart.
+pub fn by_reward(candidate: f64, baseline: f64) -> f64 {
+    let rounding = 1e-6 * candidate.abs().max(baseline.abs()).max(1.0);
+    match candidate - baseline {
+        d if d > rounding => 1.0,
+        d if d < -rounding => 0.0,
         _ => 0.5,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rewards_that_differ_by_rounding_are_a_tie() {
+        assert_eq!(by_reward(0.1 + 0.2, 0.3), 0.5);
+        assert_eq!([by_reward(0.31, 0.3), by_reward(0.3, 0.31), by_reward(-120.0, -120.1)], [1.0, 0.0, 1.0]);
+        assert_eq!(by_reward(-120.0, -120.000_06), 0.5);
     }
 }

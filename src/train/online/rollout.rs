@@ -11,8 +11,9 @@ use super::reward::{RewardSource, Sample};
 use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::base::seed;
 use crate::data::Sequence;
-use crate::model::generate::{Decoding, Finish, Request, generate};
+use crate::model::generate::{Decoding, Finish, Generated, Generation, Request, generate};
 use crate::model::{Decoder, Packed};
+use crate::plan::{Method, OnlineSpec};
 use crate::train::units::{TrainData, Unit};
 
 /// Sequences sampled at once.
@@ -113,20 +114,68 @@ pub fn prompts(
     Ok(prompts)
 }
 
-/// Draws `samples` completions of each prompt from the policy as it stands, and rewards them.
+/// Draws completions of each prompt from the policy as it stands, as many and as long as `online` says, and rewards
+/// them.
 ///
 /// # Errors
 /// The policy's logits are NaN, or a forward pass fails.
 pub fn draw(
     job: &OnlineJob<'_>,
+    online: &OnlineSpec,
     policy: &Decoder,
     source: &RewardSource,
     prompts: &[&Prompt],
     rollout: u64,
     phases: &mut Phases,
 ) -> Result<Drawn> {
+    let of_each = online.samples;
+    let (sequences, generated) = sample(job, online, policy, prompts, rollout, phases)?;
+    let scoring = Instant::now();
+    let generations = generated.generations.iter().zip(&sequences).enumerate();
+    let samples: Vec<Sample<'_>> = generations
+        .map(|(i, (g, sequence))| Sample { prompt: &prompts[i / of_each].text, text: &g.text, sequence })
+        .collect();
+    let rewards = source.rewards(&samples)?;
+    let (tokens, flops) = source.cost(&samples);
+    phases.forward(Phase::Scoring, tokens, flops, scoring.elapsed());
+
+    let n = samples.len() as f64;
+    let gold = job.gold.map(|gold| samples.iter().map(|s| gold(s.prompt, s.text)).sum::<f64>() / n);
+    let (reward, reward_deviation) = mean_and_deviation(&rewards);
+    let metrics = RolloutMetrics {
+        rollout,
+        prompts: prompts.len() as u64,
+        samples: samples.len() as u64,
+        reward,
+        reward_deviation,
+        gold,
+        ..RolloutMetrics::of(&generated)
+    };
+    let labels = match (source.is_gold(), job.method) {
+        (false, _) => 0,
+        // One answer to "which of these is better, which is worse" a prompt.
+        (true, Method::OnlineDpo(_)) => prompts.len() as u64,
+        (true, _) => samples.len() as u64,
+    };
+    let unit = |(prompt, group): (&&Prompt, &[Sequence])| Unit {
+        id: prompt.id.clone(),
+        sequences: group.to_vec(),
+        desirable: true,
+    };
+    let units = prompts.iter().zip(sequences.chunks(of_each)).map(unit).collect();
+    Ok(Drawn { units, rewards, metrics, labels })
+}
+
+/// The samples as sequences, those of a prompt side by side, and what generating them took.
+fn sample(
+    job: &OnlineJob<'_>,
+    online: &OnlineSpec,
+    policy: &Decoder,
+    prompts: &[&Prompt],
+    rollout: u64,
+    phases: &mut Phases,
+) -> Result<(Vec<Sequence>, Generated)> {
     let started = Instant::now();
-    let online = job.online()?;
     let request = |(place, prompt): (usize, &&Prompt)| {
         let ids = prompt.ids.clone();
         let id = move |j| format!("{place}/{}#{j}", prompt.id);
@@ -137,72 +186,36 @@ pub fn draw(
         Decoding { max_new_tokens: online.max_new_tokens, temperature: 1.0, ..Decoding::default() };
     let seed = seed::derive(job.seed, &format!("online/rollout/{rollout}"));
     let generated = generate(policy, job.text, &requests, &decoding, seed, SLOTS)?;
-    let generations = generated.generations;
-    ensure!(
-        generations.len() == requests.len(),
-        "{} of {} samples came back",
-        generations.len(),
-        requests.len()
-    );
-    let sequences: Vec<Sequence> = generations
-        .iter()
-        .map(|g| Sequence {
-            ids: g.prompt.iter().chain(&g.tokens).copied().collect(),
-            prompt_len: g.prompt.len(),
-        })
-        .collect();
-    let sampled = generated.prompt_tokens + generated.new_tokens;
+    let (asked, came) = (requests.len(), generated.generations.len());
+    ensure!(came == asked, "{came} of {asked} samples came back");
+    let sequence = |g: &Generation| Sequence {
+        ids: g.prompt.iter().chain(&g.tokens).copied().collect(),
+        prompt_len: g.prompt.len(),
+    };
+    let sequences: Vec<Sequence> = generated.generations.iter().map(sequence).collect();
     let mut packed = Packed::default();
     for group in sequences.chunks(online.samples) {
         packed.push_group(&group.iter().collect::<Vec<_>>());
     }
-    phases.forward(Phase::Sampling, sampled, policy.flops(&packed), started.elapsed());
+    let computed = generated.prompt_tokens + generated.new_tokens;
+    phases.forward(Phase::Sampling, computed, policy.flops(&packed), started.elapsed());
+    Ok((sequences, generated))
+}
 
-    let scoring = Instant::now();
-    let samples: Vec<Sample<'_>> = generations
-        .iter()
-        .zip(&sequences)
-        .enumerate()
-        .map(|(i, (g, sequence))| Sample {
-            prompt: &prompts[i / online.samples].text,
-            text: &g.text,
-            sequence,
-        })
-        .collect();
-    let rewards = source.rewards(&samples)?;
-    let (tokens, flops) = source.cost(&samples);
-    phases.forward(Phase::Scoring, tokens, flops, scoring.elapsed());
-
-    let n = samples.len() as f64;
-    let share = |count: usize| count as f64 / n;
-    let gold = job.gold.map(|gold| samples.iter().map(|s| gold(s.prompt, s.text)).sum::<f64>() / n);
-    let (reward, reward_deviation) = mean_and_deviation(&rewards);
-    let metrics = RolloutMetrics {
-        rollout,
-        prompts: prompts.len() as u64,
-        samples: samples.len() as u64,
-        reward,
-        reward_deviation,
-        gold,
-        length: generations.iter().map(|g| g.tokens.len()).sum::<usize>() as f64 / n,
-        empty: share(generations.iter().filter(|g| g.text.trim().is_empty()).count()),
-        unfinished: share(generations.iter().filter(|g| g.finish == Finish::Length).count()),
-        sampled_tokens: sampled as u64,
-        ..RolloutMetrics::default()
-    };
-    let labels = match (source.is_gold(), job.method) {
-        (false, _) => 0,
-        // One answer to "which of these is better, which is worse" a prompt.
-        (true, crate::plan::Method::OnlineDpo(_)) => prompts.len() as u64,
-        (true, _) => samples.len() as u64,
-    };
-    let unit = |(prompt, group): (&&Prompt, &[Sequence])| Unit {
-        id: prompt.id.clone(),
-        sequences: group.to_vec(),
-        desirable: true,
-    };
-    let units = prompts.iter().zip(sequences.chunks(online.samples)).map(unit).collect();
-    Ok(Drawn { units, rewards, metrics, labels })
+impl RolloutMetrics {
+    /// What the samples themselves tell; the rest is not known yet.
+    fn of(generated: &Generated) -> Self {
+        let all = &generated.generations;
+        let share =
+            |is: &dyn Fn(&Generation) -> bool| all.iter().filter(|g| is(g)).count() as f64 / all.len() as f64;
+        Self {
+            length: all.iter().map(|g| g.tokens.len()).sum::<usize>() as f64 / all.len() as f64,
+            empty: share(&|g| g.text.trim().is_empty()),
+            unfinished: share(&|g| g.finish == Finish::Length),
+            sampled_tokens: (generated.prompt_tokens + generated.new_tokens) as u64,
+            ..Self::default()
+        }
+    }
 }
 
 /// Given completions as a rollout: rewards ±1 by their labels.

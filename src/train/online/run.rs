@@ -7,6 +7,7 @@ use std::time::Instant;
 use super::estimate::Estimate;
 use super::job::{OnlineHooks, OnlineJob, OnlineOutcome};
 use super::keep::{Keeping, NotAtAll, Saver};
+use super::learn::reference_logps;
 use super::phases::{Phase, Phases};
 use super::reward::RewardSource;
 use super::rollout::{Drawn, Prompt, RolloutMetrics, draw, given, prompts};
@@ -24,6 +25,7 @@ use crate::train::checks::{STOOD_STILL, Watch};
 use crate::train::cost::{Ledger, amount};
 use crate::train::run::{Ended, Progress, TrainOutcome};
 use crate::train::units::{Unit, units};
+use crate::train::warm_up::{self, Reads};
 
 /// Trains `policy` in place on its own samples until the budget is spent.
 ///
@@ -60,6 +62,9 @@ pub fn train_online_in(
     }
     let mut ended = source.ended.take().unwrap_or(Ended::Done);
     let mut run = Run::new(policy, job, source, &start)?;
+    if ended == Ended::Done {
+        run.warm_up(policy)?;
+    }
     let mut saver = run.take_up(policy, &start, &ended, keeping)?;
     run.told.iter().try_for_each(|metrics| (hooks.rollout)(metrics))?;
     while ended == Ended::Done {
@@ -73,7 +78,7 @@ pub fn train_online_in(
         }
     }
     if !matches!(ended, Ended::Diverged(_)) {
-        // What comes after training (scoring) may be cut short too.
+        // Scoring, which follows, may be interrupted too: training must not be lost with it.
         saver.save(&run, policy, true)?;
     }
     if critic {
@@ -179,6 +184,29 @@ impl<'a> Run<'a> {
         Ok(Saver::new(kept.checkpoints, self, start, fingerprint))
     }
 
+    /// Sends a prompt the way of a rollout, before seconds count: see [`warm_up::warm_up`].
+    fn warm_up(&mut self, policy: &Decoder) -> Result<()> {
+        if !warm_up::is_due(policy) {
+            return Ok(());
+        }
+        let units = match &self.source {
+            Some(source) => {
+                // A token from the prompt, one from the cache.
+                let short = OnlineSpec { max_new_tokens: 2, ..self.online.clone() };
+                let prompts: Vec<&Prompt> = self.prompts.iter().take(1).collect();
+                draw(self.job, &short, policy, source, &prompts, 0, &mut Phases::default())?.units
+            }
+            None => self.given.iter().take(1).cloned().collect(),
+        };
+        reference_logps(self.job.reference, &units, self.job.spec.micro_tokens)?;
+        let reads = match &self.learner {
+            Learner::Surrogate(surrogate) if surrogate.critic() => Reads::Both,
+            Learner::Surrogate(_) => Reads::LogProbs { prompts: false },
+            Learner::Labels(objective) => Reads::of(objective.as_ref()),
+        };
+        warm_up::warm_up(policy, reads, &units, &self.optimizer, &mut self.gradients)
+    }
+
     fn spent(&self) -> f64 {
         self.before.spent(self.job.budget) + self.ledger.spent(self.job.budget)
     }
@@ -246,7 +274,8 @@ impl<'a> Run<'a> {
         let picked: Vec<usize> = (0..size).map(|_| self.sampler.next()).collect();
         if let Some(source) = &self.source {
             let prompts: Vec<&Prompt> = picked.iter().map(|&i| &self.prompts[i]).collect();
-            return draw(self.job, policy, source, &prompts, self.rollouts, &mut self.phases);
+            let phases = &mut self.phases;
+            return draw(self.job, self.online, policy, source, &prompts, self.rollouts, phases);
         }
         let units = picked.iter().map(|&i| self.given[i].clone()).collect();
         Ok(given(units, self.rollouts))

@@ -2,12 +2,11 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use crate::base::atomic;
 use crate::base::error::{Context, Result};
 use crate::base::hash::Hasher;
 
@@ -39,23 +38,11 @@ impl Cache {
     /// # Errors
     /// If the file cannot be written.
     pub fn put(&self, url: &str, request: &Value, reply: &Reply) -> Result<()> {
-        let path = self.path(url, request);
-        // Written beside and moved: an interruption leaves no half a reply.
-        let part = path.with_extension(format!("{}.part", writer()));
-        fs::write(&part, serde_json::to_string(reply)?)
-            .with_context(|| format!("writing {}", part.display()))?;
-        fs::rename(&part, &path).with_context(|| format!("writing {}", path.display()))
+        atomic::write(&self.path(url, request), serde_json::to_string(reply)?.as_bytes())
     }
 
     fn path(&self, url: &str, request: &Value) -> PathBuf {
         let hash = Hasher::new("judge").part(url.as_bytes()).part(request.to_string().as_bytes());
         self.0.join(format!("{}.json", hash.hex()))
     }
-}
-
-/// A name that no two writers share: threads, processes, and machines that have the folder in common.
-fn writer() -> String {
-    static WRITTEN: AtomicU64 = AtomicU64::new(0);
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |t| t.as_nanos());
-    format!("{}-{}-{now}", std::process::id(), WRITTEN.fetch_add(1, Ordering::Relaxed))
 }

@@ -30,13 +30,6 @@ pub struct Tally {
     pub down: bool,
 }
 
-impl Tally {
-    /// Share of the valid matches in which the order decided: how little the judge can be trusted.
-    pub fn flip_rate(&self) -> f64 {
-        self.flipped as f64 / (self.matches - self.invalid).max(1) as f64
-    }
-}
-
 /// Refusals in a row after which the control question is asked.
 const REFUSALS: u64 = 8;
 

@@ -1,6 +1,5 @@
-//! From one kind of feedback to the other, where that is possible.
+//! What a data set is as a whole: its size, its hash, and pairs as single examples.
 
-use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::hash::Hasher;
 
 use super::types::{Dataset, PreferencePair, UnpairedExample};
@@ -23,22 +22,6 @@ impl Dataset {
         match self {
             Self::Paired(pairs) => Self::Unpaired(pairs.into_iter().flat_map(split).collect()),
             unpaired => unpaired,
-        }
-    }
-
-    /// The same data set if it is paired.
-    ///
-    /// # Errors
-    /// If it is unpaired: which of its completions was preferred to which is not known.
-    pub fn to_paired(self) -> Result<Self> {
-        match self {
-            Self::Unpaired(examples) => Err(anyhow!(
-                "{} unpaired examples do not make preference pairs: a label says that a completion is \
-                 desirable, not which other completion of the same prompt it was preferred to",
-                examples.len()
-            ))
-            .hint("use a method that learns from unpaired feedback (kto, or sft on the desirable part), or paired data"),
-            paired => Ok(paired),
         }
     }
 
@@ -106,14 +89,6 @@ mod tests {
             ]
         );
         assert!(examples.iter().all(|e| e.subset == "x" && e.prompt.starts_with("prompt of")));
-    }
-
-    #[test]
-    fn unpaired_examples_do_not_become_pairs() {
-        let unpaired = Dataset::Paired(vec![pair("a")]).to_unpaired();
-        let error = unpaired.to_paired().unwrap_err().to_string();
-        assert!(error.contains("2 unpaired examples"), "{error}");
-        assert_eq!(Dataset::Paired(vec![pair("a")]).to_paired().unwrap().len(), 1);
     }
 
     #[test]
