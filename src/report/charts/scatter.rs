@@ -102,15 +102,15 @@ pub fn points(
     for (dot, px) in dots.iter().zip(&places) {
         let value = metric.unit.value(dot.y.mean);
         let (low, high) = (metric.unit.value(dot.y.low), metric.unit.value(dot.y.high));
-        let across = dot.across.map(|(a, b)| format!(" ({} to {})", amount(a), amount(b)));
-        let across = across.unwrap_or_default();
+        let level = dot.across.filter(|ends| width(panel, *ends) > 2.0 * MARKER);
+        let across = level.map(|(a, b)| format!(" ({} to {})", amount(a), amount(b))).unwrap_or_default();
         let label = format!("{}: {value} ({low} to {high}) at {}{across}", dot.arm.name, amount(dot.x));
         canvas.mark(&label, &dot.rows, |c| {
             // A mean that was moved aside is still read on the axis at its true amount.
             let (at, bottom) = (panel.x.at(dot.x), panel.frame.bottom);
             c.line(&[(at, bottom), (at, bottom + 5.0)], dot.arm.style.color, 2.0);
             panel.interval_up(c, (dot.y.low, dot.y.high), *px, dot.arm.style.color);
-            if let Some(ends) = dot.across.filter(|ends| width(panel, *ends) > 2.0 * MARKER) {
+            if let Some(ends) = level {
                 panel.interval(c, ends, panel.y.at(dot.y.mean), dot.arm.style.color);
             }
             c.marker((*px, panel.y.at(dot.y.mean)), dot.arm.style.marker, MARKER, dot.arm.style.color);
@@ -139,8 +139,8 @@ impl Patch {
     }
 }
 
-/// The arms' names: above the interval, left of the marker, right of it, below; the first place that is free of
-/// intervals, markers, rings and other names, else above and higher.
+/// The arms' names: above the interval, left of the marker, right of it, below, beside it between the intervals; the first
+/// place that is free of intervals, markers, rings and other names, else above and higher.
 fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
     let interval = |(dot, px): (&Dot<'_>, &f64)| {
         let (high, low) = (panel.y.at(dot.y.high), panel.y.at(dot.y.low));
@@ -168,8 +168,11 @@ fn names(canvas: &mut Canvas, panel: &Panel, dots: &[Dot<'_>], places: &[f64]) {
         let (middle, beside) = (panel.y.at(dot.y.mean), half.0 + 10.0);
         let mut place = at(*px, panel.y.at(dot.y.high) - 10.0);
         let below = at(*px, (panel.y.at(dot.y.low) + 11.0).min(frame.bottom - 8.0));
-        let wished = [place, at(px - beside, middle), at(px + beside, middle), below];
-        if let Some(free) = wished.into_iter().find(|b| !taken.iter().any(|t| t.covers(b))) {
+        let corner = |side: f64, up: f64| at(px + side * beside, middle + 13.0 * up);
+        let corners = [corner(1.0, -1.0), corner(-1.0, -1.0), corner(1.0, 1.0), corner(-1.0, 1.0)];
+        let wished =
+            [place, at(px - beside, middle), at(px + beside, middle), below].into_iter().chain(corners);
+        if let Some(free) = wished.into_iter().find(|b: &Patch| !taken.iter().any(|t| t.covers(b))) {
             place = free;
         }
         // Never into the heading: where there is no more room, the hover values name the points.
