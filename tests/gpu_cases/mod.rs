@@ -109,7 +109,8 @@ pub fn activations(n: &Numbers) {
 }
 
 pub fn rotations(n: &Numbers) {
-    for (t, heads, rest, half, still) in [(1, 1, 0, 1, 0), (9, 3, 2, 8, 0), (20, 2, 1, 3, 4)] {
+    for (t, heads, rest, half, still) in [(1, 1, 0, 1, 0), (9, 3, 2, 8, 0), (20, 2, 1, 3, 4), (3, 2, 1, 6, 4)]
+    {
         let d = 2 * half + still;
         let (x, x64) = n.random("x", &[t, (heads + rest) * d]);
         let positions: Vec<u32> = (0..t as u32).map(|p| p * 7 % 31).collect();

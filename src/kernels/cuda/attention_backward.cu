@@ -7,8 +7,12 @@ KERNEL attention_delta(const real *out, const real *dout, float *delta, int t, i
     if (at >= t * heads) return;
     int row = at / heads, head = at % heads;
     long long start = (long long)row * heads * D + head * D;
+    typedef Pack<real, 2> two;
     float sum = 0.0f;
-    for (int j = threadIdx.x % 32; j < D; j += 32) sum += load(out[start + j]) * load(dout[start + j]);
+    for (int j = threadIdx.x % 32 * 2; j < D; j += 64) {
+        two o = *(const two *)(out + start + j), d = *(const two *)(dout + start + j);
+        sum += load(o.x[0]) * load(d.x[0]) + load(o.x[1]) * load(d.x[1]);
+    }
     sum = warp_sum(sum);
     if (threadIdx.x % 32 == 0) delta[(long long)head * t + row] = sum;
 }

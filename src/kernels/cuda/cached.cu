@@ -1,4 +1,5 @@
-// Attention of new tokens to cached keys and values, for generation. A place is one new token.
+// Attention of new tokens to cached keys and values, for generation. A place is one new token; the host writes it as
+// one number of 64 bits.
 
 struct Place {
     int entry, position;

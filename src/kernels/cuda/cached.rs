@@ -25,17 +25,18 @@ pub fn cached(
 ) -> Result<Tensor> {
     let (t, width) = qkv.dims2()?;
     let Shape { heads, kv_heads, head_dim: d, .. } = *shape;
-    let mut places = vec![0u32; 2 * t];
+    // One transfer for a place a row, its entry in the lower half, and the caches' addresses after them.
+    let mut table = vec![0i64; t];
     for (index, entry) in entries.iter().enumerate() {
         for i in 0..entry.len {
-            let place = &mut places[2 * (entry.row + i)..][..2];
-            place.copy_from_slice(&[index as u32, (entry.past + i) as u32]);
+            table[entry.row + i] = ((entry.past + i) as i64) << 32 | index as i64;
         }
     }
-    let addresses = caches.iter().flat_map(|(k, v)| [k, v]).map(|cache| Ok(address(cache)?.cast_signed()));
-    let addresses = addresses.collect::<Result<Vec<i64>>>()?;
-    let (places, addresses) =
-        (gpu.upload(&places)?, Tensor::from_vec(addresses, 2 * caches.len(), gpu.device())?);
+    for cache in caches.iter().flat_map(|(k, v)| [k, v]) {
+        table.push(address(cache)?.cast_signed());
+    }
+    let table = Tensor::from_vec(table, t + 2 * caches.len(), gpu.device())?;
+    let (places, addresses) = (table.narrow(0, 0, t)?, table.narrow(0, t, 2 * caches.len())?);
     let sizes =
         || -> Result<Args<'_>> { Ok(args![int(width)?, int(heads)?, int(kv_heads)?, int(capacity)?]) };
     let kernel = |function| kernel(function, is_bf16(qkv), d);

@@ -9,6 +9,10 @@ use crate::kernels::low_rank::{LowRank, Mask};
 
 pub static SOURCE: Source = Source { name: "dropout", parts: &[include_str!("dropout.cu")] };
 
+pub(super) fn kernel(bf16: bool) -> Kernel {
+    Kernel::new(&SOURCE, "dropout_apply", bf16)
+}
+
 /// Adds s·x·Aᵀ·Bᵀ to columns of y, in place.
 pub fn forward_onto(gpu: &dyn Gpu, y: &Tensor, x: &Tensor, path: LowRank<'_>) -> Result<()> {
     let u = inner(gpu, x, path)?;
@@ -59,8 +63,7 @@ fn apply(gpu: &dyn Gpu, x: &Tensor, mask: Mask<'_>, base: Option<&Tensor>, out: 
     let rows = mask.rows.map(|rows| gpu.upload(rows)).transpose()?;
     let [first, key, below] = [mask.first_row, mask.key, mask.below()].map(u64::cast_signed);
     let given = args![x, base, out, rows.as_ref(), first, key, below, mask.kept(), int(c)?];
-    let kernel = Kernel::new(&SOURCE, "dropout_apply", is_bf16(x));
-    gpu.launch(&kernel, (t, 1), threads_for(c), &given)
+    gpu.launch(&kernel(is_bf16(x)), (t, 1), threads_for(c), &given)
 }
 
 /// u = s·x·Aᵀ (t, r)

@@ -69,25 +69,18 @@ DEVICE void mma(float c[4], const pair a[4], const pair b[2]) {
 #if BF16 && PTX
 // Matrices of 8 × 8 from shared memory; lanes 8·i to 8·i + 7 name the rows of the i-th, 16 bytes each. Of each, lane
 // (g, q) receives (g, 2q) and (g, 2q + 1); transposed, (2q, g) and (2q + 1, g).
-DEVICE void load_four(pair m[4], const real *row) {
-    unsigned place = (unsigned)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(place)
-                 : "memory");
-}
+#define LDMATRIX(how, into, place, ...)                                                                               \
+    asm volatile("ldmatrix.sync.aligned.m8n8." how ".shared.b16 " into ";"                                            \
+                 : __VA_ARGS__                                                                                         \
+                 : "r"((unsigned)__cvta_generic_to_shared(place))                                                      \
+                 : "memory")
 DEVICE void load_two(pair m[2], const real *row) {
-    unsigned place = (unsigned)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x2.shared.b16 {%0, %1}, [%2];"
-                 : "=r"(m[0]), "=r"(m[1])
-                 : "r"(place)
-                 : "memory");
+    LDMATRIX("x2", "{%0, %1}, [%2]", row, "=r"(m[0]), "=r"(m[1]));
+}
+DEVICE void load_four(pair m[4], const real *row) {
+    LDMATRIX("x4", "{%0, %1, %2, %3}, [%4]", row, "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]));
 }
 DEVICE void load_four_turned(pair m[4], const real *row) {
-    unsigned place = (unsigned)__cvta_generic_to_shared(row);
-    asm volatile("ldmatrix.sync.aligned.m8n8.x4.trans.shared.b16 {%0, %1, %2, %3}, [%4];"
-                 : "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3])
-                 : "r"(place)
-                 : "memory");
+    LDMATRIX("x4.trans", "{%0, %1, %2, %3}, [%4]", row, "=r"(m[0]), "=r"(m[1]), "=r"(m[2]), "=r"(m[3]));
 }
 #endif

@@ -37,9 +37,8 @@ pub fn variants() -> Vec<Kernel> {
         all.extend(head::variants(bf16));
         all.extend(rows::variants(bf16));
         all.extend(sums::variants(bf16));
-        for (source, function) in [(&rope::SOURCE, "rope_turn"), (&low_rank::SOURCE, "dropout_apply")] {
-            all.push(Kernel::new(source, function, bf16));
-        }
+        all.extend(rope::variants(bf16));
+        all.push(low_rank::kernel(bf16));
     }
     all.extend(adamw::variants());
     all.extend(sample::variants());
