@@ -306,7 +306,15 @@ fn a_trained_adapter_is_scored_merged_and_trained_from() {
     let more = [&full[..], &["--set", "train.lora.rank=2", "--force"]].concat();
     place.run(&more).fails(2, &["adapter is an adapter itself", "kto-eval merge"]);
     place.run(&["merge", "model", "--out", "x"]).fails(2, &["without an adapter"]);
-    place.run(&["merge", "adapter", "--out", "model"]).fails(2, &["which is read from"]);
+    place
+        .run(&["merge", "adapter", "--out", "model"])
+        .fails(2, &["model holds a model (config.json)", "--force"]);
+    place.run(&["merge", "adapter", "--out", "model", "--force"]).fails(2, &["which is read from"]);
+    std::fs::create_dir(place.path("other")).unwrap();
+    place.write("other/model-00001-of-00002.safetensors", "another model's");
+    place.run(&["merge", "adapter", "--out", "other"]).fails(2, &["other holds a model", "--force"]);
+    assert_eq!(place.read("other/model-00001-of-00002.safetensors"), "another model's");
+    place.run(&["merge", "adapter", "--out", "other", "--force"]).succeeds();
     place.run(&["merge", "adapter"]).fails(2, &["--out"]);
 }
 

@@ -48,6 +48,21 @@ fn the_same_command_gives_the_same_rows_and_goes_on_where_it_was_cut() {
 }
 
 #[test]
+fn more_seeds_go_on_and_end_with_the_rows_of_all_at_once() {
+    let place = Place::new();
+    let compare = |out: &str, seeds: &str| {
+        place.run(&["compare", "plan.toml", "--out", out, "--seed", seeds, "--quiet"]).succeeds();
+    };
+    compare("grown", "1");
+    let before = stable(&place.read("grown/runs.csv"));
+    compare("grown", "1,2");
+    compare("whole", "1,2");
+    place.assert_same_rows("whole", "grown");
+    assert_eq!(stable(&place.read("grown/runs.csv"))[..before.len()], before[..], "what was there stays");
+    place.run(&["report", "grown", "--check"]).succeeds();
+}
+
+#[test]
 fn an_arm_that_diverges_is_recorded_and_the_others_go_on() {
     let place = Place::new();
     let set = ["--set", "arm.dpo.learning_rate=1e30", "--set", "seeds=[1]", "--set", "arm.dpo.warmup=0"];

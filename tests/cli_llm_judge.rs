@@ -172,6 +172,58 @@ fn a_comparison_goes_on_with_a_judge_that_has_moved() {
 }
 
 #[test]
+fn a_scoring_whose_judge_went_down_goes_on_by_the_same_command() {
+    let place = Place::new();
+    // Three answers, then none, then all.
+    let server =
+        serve(Box::new(
+            |number, body| if (3..7).contains(&number) { Answer::Status(500, "") } else { verdict(body) },
+        ));
+    let asked = |model: &str| {
+        place.line(&format!(
+            "score --model {model} --reference model --data data --max-examples 6 --suite heldout --suite heldout-judged \
+             --set judge.retries=0 --set judge.concurrency=1 --judge-url {} --judge-model m --out scored",
+            server.url
+        ))
+    };
+    asked("model").fails(2, &["HTTP status 500", "the same command goes on"]);
+    assert!(place.read("scored/scores.csv").contains("heldout"), "what was scored stays to be read");
+    // Another question is another scoring.
+    let other = place.line("score --model model --data data --suite heldout --out scored");
+    other.fails(2, &["of an earlier scoring", "--force"]);
+    while server.requests.load(Ordering::SeqCst) < 7 {
+        asked("model").fails(2, &["HTTP status 500"]);
+    }
+    asked("model").succeeds();
+    let usage: JudgeUsage = serde_json::from_str(&place.read("scored/judge.json")).unwrap();
+    assert_eq!(
+        usage.asked + 4,
+        server.requests.load(Ordering::SeqCst) as u64,
+        "all that was paid for is counted"
+    );
+    let once = |line: &str| place.read("scored/scores.csv").lines().filter(|l| *l == line).count() == 1;
+    assert!(place.read("scored/scores.csv").lines().all(once), "no row twice");
+    asked("model").fails(2, &["of an earlier scoring"]);
+}
+
+#[test]
+fn a_judge_that_cannot_be_read_ends_the_command_before_anything_is_trained() {
+    let place = judged_place();
+    let server = serve(Box::new(|_, _| Answer::Says("I cannot decide.")));
+    compare_with(&place, &server.url, "out")
+        .fails(2, &["holds a verdict", "the first reads: I cannot decide."]);
+    assert!(!place.path("out/runs.csv").exists() && server.requests.load(Ordering::SeqCst) == 16);
+    let verify = |url: &str| {
+        place.run(&["verify", "plan.toml", "--judge-url", url, "--judge-model", "judge-1", "--threads", "1"])
+    };
+    verify(&server.url).fails(2, &["I cannot decide."]);
+    verify("http://127.0.0.1:9/v1").fails(2, &["the judge at http://127.0.0.1:9/v1 failed"]);
+    let good = serve(Box::new(|_, _| Answer::Says("[[A]]")));
+    verify(&good.url).succeeds();
+    assert_eq!(good.requests.load(Ordering::SeqCst), 1, "one question");
+}
+
+#[test]
 fn score_measures_any_model_on_any_suite() {
     let place = Place::new();
     let server = serve(Box::new(|_, body| verdict(body)));

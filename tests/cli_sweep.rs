@@ -236,12 +236,15 @@ fn an_arm_none_of_whose_trials_ended_well_does_not_stop_the_others() {
 fn a_trial_is_not_to_blame_for_a_full_disk() {
     let place = Place::new();
     place.write("plan.toml", &plan("", TUNE));
-    place.write("full", "");
     let arguments = ["compare", "plan.toml", "--out", "a", "--quiet"];
-    let mut command = place.command(&arguments);
-    command.env("KTO_EVAL_CACHE", place.path("full"));
-    cli::ran(command.output().unwrap()).fails(2, &["trial kto-trial0", "saving reference log-probs to"]);
+    // A folder stands where the file of log-probs would.
+    place.run(&["compare", "plan.toml", "--out", "first", "--quiet"]).succeeds();
+    let kept = std::fs::read_dir(place.path("cache/reference")).unwrap().next().unwrap().unwrap().path();
+    std::fs::remove_file(&kept).unwrap();
+    std::fs::create_dir(&kept).unwrap();
+    place.run(&arguments).fails(2, &["trial kto-trial0", "saving reference log-probs to"]);
     assert!(!place.read("a/trials.csv").contains("kto"), "{}", place.read("a/trials.csv"));
+    std::fs::remove_dir(&kept).unwrap();
     place.run(&arguments).succeeds();
     assert_eq!(Records::read(&place.path("a")).unwrap().trials.len(), 6);
 }

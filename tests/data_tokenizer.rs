@@ -198,9 +198,15 @@ fn the_linter_names_what_it_finds() {
     for (i, pair) in pairs.iter_mut().enumerate() {
         pair.id = format!("row:{i}");
     }
+    let alone = Dataset::Paired(vec![pair("cb", "cccccccc", "a")]);
+    let beyond = inspect(&alone, &[], &tokenizer, 8, Some(7)).unwrap().findings;
+    assert!(
+        beyond.iter().any(|f| f.what.starts_with("longer than the positions") && f.count == 1),
+        "{beyond:?}"
+    );
     let heldout = Others::of("split `test`", &Dataset::Paired(vec![pair("cb", "a", "b")]));
     let suite = Others { name: "suite `s`".into(), prompts: vec!["c ".into(), "other".into()] };
-    let report = inspect(&Dataset::Paired(pairs), &[heldout, suite], &tokenizer, 8).unwrap();
+    let report = inspect(&Dataset::Paired(pairs), &[heldout, suite], &tokenizer, 8, Some(8)).unwrap();
     let found: Vec<(usize, String)> = report
         .findings
         .iter()
@@ -216,7 +222,7 @@ fn the_linter_names_what_it_finds() {
         (1, "EOS twice at row:8"),
         (1, "EOS before the row:3"),
         (1, "cut at max_length, row:4"),
-        (2, "dropped: the prompt row:5"),
+        (1, "dropped: the prompt row:5"),
         (1, "dropped: the completion row:6"),
         (2, "tokens merge across row:6,row:8"),
         (1, "chosen and rejected row:1"),

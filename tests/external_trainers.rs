@@ -226,7 +226,7 @@ fn a_command_cannot_start_from_an_adapter() {
 fn a_measurement_runs_under_the_seeds_that_are_asked_for() {
     let place = Place::new();
     let measure =
-        "gate measure plan.toml --set budget.tokens=600 --seed 4 --rounds 2 --out gate --quiet --json";
+        "gate measure plan.toml --same --set budget.tokens=600 --seed 4 --rounds 2 --out gate --quiet --json";
     let ran = place.line(measure);
     let sides: serde_json::Value = serde_json::from_str(ran.succeeds()).unwrap();
     assert!(sides["baseline"].as_str().unwrap().ends_with("gate/baseline"), "{sides}");
@@ -266,8 +266,19 @@ fn two_checkouts_of_a_trainer_are_measured_turn_about() {
         std::fs::create_dir(place.path(checkout)).unwrap();
         place.write(&format!("{checkout}/ours.sh"), &format!("cp $1/* $3/\nsleep {pause}\n"));
     }
+    // A checkout against itself: only chance can part them.
+    for sides in [
+        "",
+        "--baseline-dir old --candidate-dir ./old",
+        "--candidate-set train.batch_size=8 --baseline-set train.batch_size=8",
+    ] {
+        let line = format!("gate measure trainers.toml --out none {sides}");
+        place.line(&line).fails(2, &["are one program under one plan", "--candidate-dir", "--same"]);
+    }
+    assert!(!place.path("none").exists());
     let measure = |candidate: &str, out: &str| {
         let sides = [
+            "--same",
             "--baseline-dir",
             "old",
             "--candidate-dir",

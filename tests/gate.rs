@@ -124,6 +124,10 @@ fn baselines(place: &Place) {
     gate(place, &["--baseline", "kept/main", "--candidate", "b", "--out", "kept-same"]).succeeds();
     assert_eq!(findings(place, "kept-same").verdict, Change::Pass);
     gate(place, &["--baseline", "kept/main", "--candidate", "c"]).fails(1, &[]);
+    // By the name that `baseline list` prints, where it lies in the usual folder.
+    place.run(&["baseline", "save", "a", "--name", "usual"]).succeeds();
+    assert!(place.run(&["baseline", "show", "usual"]).succeeds().contains("sft dpo kto"));
+    gate(place, &["--baseline", "usual", "--candidate", "b", "--out", "usual-same"]).succeeds();
     place
         .run(&["baseline", "save", "a", "--to", "kept", "--name", "main"])
         .fails(2, &["is there already", "--force"]);
@@ -363,6 +367,7 @@ fn init_writes_what_the_program_reads_and_replaces_nothing() {
     }
     let workflow = place.read(".github/workflows/kto-eval.yml");
     assert!(!workflow.contains("@BRANCH@") && workflow.contains("gate measure"), "{workflow}");
+    assert!(wrote.out.contains("no trainer found") && workflow.contains("--baseline-plan"), "{workflow}");
     let shown = place.run(&["plan", "show", "kto-eval.toml"]);
     assert!(shown.succeeds().contains("source = \"data\""), "{}", shown.out);
     place.run(&["init"]).fails(2, &["kto-eval.toml is there already", "--force", "nothing was written"]);

@@ -203,8 +203,8 @@ fn arms_apart_in_the_matched_currency_are_called_invalid() {
             path.display()
         );
     }
-    assert!(report::terminal_summary(&input).contains("INVALID comparison"));
-    assert!(!report::terminal_summary(&report_fixture::input(7)).contains("INVALID"));
+    assert!(report::terminal_summary(&input, None).contains("INVALID comparison"));
+    assert!(!report::terminal_summary(&report_fixture::input(7), None).contains("INVALID"));
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use judge_server::{Answer, Server, serve};
 use kto_eval::base::error::render;
-use kto_eval::suite::judge::llm::{Endpoint, JudgeTemplate, LlmJudge};
+use kto_eval::suite::judge::llm::{Endpoint, JudgeTemplate, LlmJudge, Tally};
 use kto_eval::suite::judge::{Judge, Match, Task};
 
 fn endpoint(server: &Server) -> Endpoint {
@@ -84,6 +84,85 @@ fn order_bias_is_a_tie_and_nonsense_is_counted_and_not_guessed() {
     assert_eq!((tally.matches, tally.invalid, tally.flipped), (3, 1, 1));
 }
 
+/// What a judge mentions while it reasons is no verdict, and a reply that was cut has none.
+#[test]
+fn reasoning_that_never_ended_is_no_verdict_and_is_counted() {
+    let cut = r#"{"choices": [{"message": {"content": "<think>maybe [[A]] or [[B]]</think>"}, "finish_reason": "length"}]}"#;
+    let early =
+        r#"{"choices": [{"message": {"content": "First thought: [[A]]. But"}, "finish_reason": "length"}]}"#;
+    let server = serve(Box::new(move |_, body| match () {
+        () if body.contains("request 0") => Answer::Raw(cut),
+        () if body.contains("request 1") => Answer::Raw(early),
+        () => Answer::Says("<think>[[A]]?</think>[[C]]"),
+    }));
+    let cache = tempfile::tempdir().unwrap();
+    let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    assert_eq!(compare(&judge, &tasks(3)).unwrap(), [None, None, Some(0.5)]);
+    let tally = judge.tally();
+    assert_eq!((tally.invalid, tally.flipped, tally.cut, tally.unread), (2, 0, 4, 4));
+    let remarks = judge.remarks(&Tally::default());
+    assert!(
+        remarks.len() == 1 && remarks[0].contains("4 replies of the judge were cut at max_tokens = 512"),
+        "{remarks:?}"
+    );
+    // Kept as what it is.
+    let again = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    assert_eq!(compare(&again, &tasks(3)).unwrap(), [None, None, Some(0.5)]);
+    assert_eq!((again.tally().usage.asked, again.tally().cut), (0, 4));
+}
+
+#[test]
+fn a_judge_of_whose_replies_none_can_be_read_is_given_up_with_one_of_them() {
+    let server = serve(Box::new(|_, _| Answer::Says("I cannot\ndecide.")));
+    let cache = tempfile::tempdir().unwrap();
+    let judge =
+        || LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    let few = judge();
+    assert_eq!(compare(&few, &tasks(7)).unwrap(), [None; 7]);
+    let remarks = few.remarks(&Tally::default());
+    assert!(
+        remarks[0].ends_with("14 replies of the judge hold no verdict; the first reads: I cannot decide."),
+        "{remarks:?}"
+    );
+    let many = judge();
+    let text = render(&compare(&many, &tasks(60)).unwrap_err());
+    // Sixteen, and what was under way.
+    for part in ["replies holds a verdict", "I cannot decide.", "judge.template"] {
+        assert!(text.contains(part), "{text}");
+    }
+    assert!(many.tally().down && server.requests.load(Ordering::SeqCst) < 24, "no more was asked");
+    let text = render(&judge().probe().unwrap_err());
+    assert!(text.contains("the first reads: I cannot decide."), "{text}");
+    // One verdict tells that the judge can give them.
+    let server = serve(Box::new(|number, _| Answer::Says(if number == 0 { "[[C]]" } else { "Well." })));
+    let judge = LlmJudge::new(endpoint(&server), JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+    judge.probe().unwrap();
+    assert_eq!(compare(&judge, &tasks(20)).unwrap(), [None; 20]);
+}
+
+#[test]
+fn what_the_endpoint_says_against_a_question_is_passed_on_with_a_remedy() {
+    for (answer, says) in [
+        (429, &["failed after 2 attempts: HTTP status 429: oops!"][..]),
+        (401, &["HTTP status 401: oops!", "no key was sent", "KTO_EVAL_JUDGE_KEY"]),
+        (404, &["HTTP status 404: oops!", "`judge-1` at", "--judge-model"]),
+        (0, &["no answer within judge.timeout = 0.7 s", "judge.concurrency"]),
+    ] {
+        let server = serve(Box::new(move |_, _| match answer {
+            0 => Answer::Slow,
+            status => Answer::Status(status, ""),
+        }));
+        let cache = tempfile::tempdir().unwrap();
+        let hasty = Endpoint { retries: 1, concurrency: 1, ..endpoint(&server) };
+        let judge = LlmJudge::new(hasty, JudgeTemplate::pairwise().unwrap(), cache.path()).unwrap();
+        for text in [render(&judge.probe().unwrap_err()), render(&compare(&judge, &tasks(1)).unwrap_err())] {
+            for part in says.iter().chain(&["the same command goes on"]) {
+                assert!(text.contains(part), "lacks {part}: {text}");
+            }
+        }
+    }
+}
+
 #[test]
 fn a_question_that_is_refused_has_no_verdict_and_the_others_go_on() {
     // Task 0 is beyond the judge's context, task 1 makes it reason until its tokens are spent.
@@ -102,7 +181,11 @@ fn a_question_that_is_refused_has_no_verdict_and_the_others_go_on() {
         (2, 2, 7, false),
         "six questions and the control question"
     );
-    assert!(judge.refusal().unwrap().contains("HTTP status 400: oops!"));
+    let remarks = judge.remarks(&Tally::default());
+    assert!(
+        remarks[0].contains("the judge refused 2 questions, the first one with: HTTP status 400: oops!"),
+        "{remarks:?}"
+    );
     // Refusals are not kept: they may have been the endpoint's mistake.
     assert_eq!(std::fs::read_dir(cache.path()).unwrap().count(), 6);
 

@@ -20,17 +20,20 @@ pub enum Verb {
         #[arg(long)]
         name: Option<String>,
         /// Folder of the baselines
-        #[arg(long, value_name = "DIR", default_value = "baselines")]
+        #[arg(long, value_name = "DIR", default_value = baseline::FOLDER)]
         to: PathBuf,
         /// Replace a baseline of that name
         #[arg(long)]
         force: bool,
     },
     /// Show a baseline, and check its files
-    Show { dir: PathBuf },
+    Show {
+        /// Its folder, or its name below baselines/
+        dir: PathBuf,
+    },
     /// List the baselines of a folder
     List {
-        #[arg(default_value = "baselines")]
+        #[arg(default_value = baseline::FOLDER)]
         folder: PathBuf,
     },
 }
@@ -58,8 +61,9 @@ pub fn run(verb: &Verb, common: &Common) -> Result<Exit> {
             }
         }
         Verb::Show { dir } => {
-            let manifest = baseline::read(dir)?;
-            baseline::verify(dir)?;
+            let dir = baseline::locate(dir);
+            let manifest = baseline::read(&dir)?;
+            baseline::verify(&dir)?;
             match common.json {
                 true => print_json(&manifest)?,
                 false => print(&table(&facts(&manifest)))?,

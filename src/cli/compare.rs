@@ -11,7 +11,7 @@ use super::every::CheckpointOptions;
 use super::interrupt;
 use super::judge::JudgeOptions;
 use super::launcher::LauncherOptions;
-use super::output::{print, print_json};
+use super::output::{print, print_json, width};
 use super::screen::{Screen, clock};
 use super::tensorboard::Tensorboard;
 use crate::base::error::{HintExt, Result, anyhow};
@@ -93,7 +93,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         }
         return Ok(if lost == 0 { Exit::Done } else { Exit::VerdictFailed });
     }
-    let judged = launch::judge(&out)?;
+    let judged = launch::judge(&out, width())?;
     show(&out, &judged, common)?;
     Ok(if finished.lost == 0 && judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
 }

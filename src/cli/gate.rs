@@ -12,15 +12,17 @@ use super::output::{print, print_json, table};
 use super::screen::Screen;
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::base::exit::Exit;
+use crate::gate::baseline::locate;
 use crate::gate::{Config, Findings, History, Side, check, differences, judge, output};
 use crate::launch::{self, Measurement, Program};
+use crate::plan::Plan;
 
 #[derive(Debug, Args)]
 #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
 pub struct Options {
     #[command(subcommand)]
     verb: Option<Verb>,
-    /// Record folder or saved baseline to compare with
+    /// Record folder or saved baseline to compare with (its folder, or its name below baselines/)
     #[arg(long, value_name = "DIR", required = true)]
     baseline: Option<PathBuf>,
     /// Record folder to judge
@@ -56,6 +58,9 @@ struct Measure {
     /// Program of the candidate [default: this one]
     #[arg(long, value_name = "FILE")]
     candidate_bin: Option<PathBuf>,
+    /// Plan of the baseline, where it has one of its own [default: PLAN]
+    #[arg(long, value_name = "PLAN")]
+    baseline_plan: Option<String>,
     /// Folder that the baseline runs in: where a plan's arms are commands, another checkout of the trainer
     #[arg(long, value_name = "DIR", default_value = ".")]
     baseline_dir: PathBuf,
@@ -71,6 +76,9 @@ struct Measure {
     /// Timed rounds a side
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=99))]
     rounds: u16,
+    /// Measure although both sides are one program under one plan: what chance alone does
+    #[arg(long)]
+    same: bool,
     /// Limit of one run of one side
     #[arg(long, value_name = "SECONDS", default_value_t = 3600.0)]
     timeout: f64,
@@ -88,7 +96,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         (folder(&options.baseline, "baseline")?, folder(&options.candidate, "candidate")?);
     let config = config(options.config.as_deref())?;
     let history = options.history.as_deref().map(History::read).transpose()?.unwrap_or_default();
-    let (baseline, candidate) = (Side::read(&baseline)?, Side::read(&candidate)?);
+    let (baseline, candidate) = (Side::read(&locate(&baseline))?, Side::read(&candidate)?);
     check(&config, &baseline)?;
     let (refused, _) = differences(&baseline, &candidate);
     if !refused.is_empty() && !options.allow_different {
@@ -150,16 +158,27 @@ fn measure(options: &Measure, common: &Common) -> Result<Exit> {
     let here = std::env::current_exe().context("finding this program")?;
     let sets =
         |sets: &[String]| sets.iter().flat_map(|s| ["--set".to_owned(), s.clone()]).collect::<Vec<_>>();
-    let program = |binary: &Option<PathBuf>, dir: &Path, set: &[String]| {
-        Program::new(binary.clone().unwrap_or_else(|| here.clone()), dir.to_owned(), sets(set))
+    let program = |binary: &Option<PathBuf>, dir: &Path, plan: &str, set: &[String]| {
+        let binary = binary.clone().unwrap_or_else(|| here.clone());
+        Program::new(binary, dir.to_owned(), placed(plan)?, sets(set))
     };
-    let plan = common.plan(&options.plan)?;
-    let path = Path::new(&options.plan);
-    let absolute = || std::path::absolute(path).context("resolving the plan's path");
+    let own = options.baseline_plan.as_ref().unwrap_or(&options.plan);
+    let baseline = program(&options.baseline_bin, &options.baseline_dir, own, &options.baseline_set)?;
+    let candidate =
+        program(&options.candidate_bin, &options.candidate_dir, &options.plan, &options.candidate_set)?;
+    let plans = [
+        side_plan(common, own, &options.baseline_set)?,
+        side_plan(common, &options.plan, &options.candidate_set)?,
+    ];
+    if !options.same && launch::are_one(&baseline, &candidate, [&plans[0], &plans[1]]) {
+        return Err(anyhow!("baseline and candidate are one program under one plan: nothing but chance could part them"))
+            .hint("name --candidate-bin, --candidate-dir (where arms are commands or files are the folder's own), \
+                   --candidate-set or --baseline-plan; or give --same, to see what chance does on this machine");
+    }
+    let plan = &plans[1];
     let measurement = Measurement {
-        plan: if path.is_file() { absolute()?.display().to_string() } else { options.plan.clone() },
-        baseline: program(&options.baseline_bin, &options.baseline_dir, &options.baseline_set)?,
-        candidate: program(&options.candidate_bin, &options.candidate_dir, &options.candidate_set)?,
+        baseline,
+        candidate,
         rounds: options.rounds.into(),
         options: forwarded(common),
         // Scoring is not what is timed; a plan with no suite would be refused.
@@ -192,6 +211,20 @@ fn measure(options: &Measure, common: &Common) -> Result<Exit> {
         candidate.display()
     ))?;
     Ok(Exit::Done)
+}
+
+/// The plan's path from everywhere, or its shipped name.
+fn placed(plan: &str) -> Result<String> {
+    let path = Path::new(plan);
+    let absolute = || std::path::absolute(path).context("resolving the plan's path");
+    Ok(if path.is_file() { absolute()?.display().to_string() } else { plan.to_owned() })
+}
+
+/// The plan as a side's command resolves it.
+fn side_plan(common: &Common, name: &str, set: &[String]) -> Result<Plan> {
+    let mut overrides = common.overrides();
+    overrides.set.extend_from_slice(set);
+    Plan::open(name, &overrides)
 }
 
 /// Options that every program of a measurement gets as this one got them.

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::args::Common;
 use super::compare::show;
+use super::output::width;
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::exit::Exit;
 use crate::launch;
@@ -40,7 +41,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         return Err(anyhow!("{n} runs have no row yet: {missing}"))
             .hint("run their shards again (they go on), or give --partial to judge what is there");
     }
-    let judged = launch::judge(dir)?;
+    let judged = launch::judge(dir, width())?;
     show(dir, &judged, common)?;
     let well = gathered.lost == 0 && gathered.missing.is_empty() && judged.invalid.is_none();
     Ok(if well { Exit::Done } else { Exit::VerdictFailed })

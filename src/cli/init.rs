@@ -67,6 +67,10 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
         said += &format!("wrote {}\n", path.display());
         wrote.push(path);
     }
+    if found.trainer.is_none() {
+        said += "no trainer found: the workflow holds the plans of the two checkouts (and files in them) against each other; to have \
+                 your trainer gated, put its command into an [arm.trainer] and run init again with --force\n";
+    }
     said += &format!(
         "data: {}\nmodel: {}\ntrainer: {}\nnext: kto-eval verify kto-eval.toml\n",
         found.data.as_deref().unwrap_or("none found, so the planted world (--data names another)"),
@@ -289,7 +293,14 @@ fn gate() -> String {
 }
 
 fn workflow(found: &Found) -> String {
-    include_str!("../../.ci/workflow.yml").replace("@BRANCH@", &found.branch)
+    let text = include_str!("../../.ci/workflow.yml").replace("@BRANCH@", &found.branch);
+    // Without a command each checkout would be the same program: there the plans are what a change can make worse.
+    let own_plan = "--baseline-plan \"$PWD/baseline/kto-eval.toml\" --same";
+    let sides = "--baseline-dir baseline --candidate-dir candidate";
+    match found.trainer {
+        Some(_) => text,
+        None => text.replace(sides, &format!("{sides}\n          {own_plan}")),
+    }
 }
 
 #[cfg(test)]
@@ -337,6 +348,9 @@ mod tests {
         assert!(command.join(" ").contains(says), "{command:?}");
         assert_eq!(Config::parse(&gate(), "gate.toml").unwrap(), Config::default());
         assert!(!workflow(&found).contains('@') || workflow(&found).contains("actions/checkout@"));
+        // Two checkouts of no trainer are one program: their plans are held against each other.
+        let own = "--baseline-plan \"$PWD/baseline/kto-eval.toml\"";
+        assert!(workflow(&empty).contains(own) && !workflow(&found).contains(own));
     }
     #[test]
     fn what_is_written_for_labels_is_what_labels_serve() {

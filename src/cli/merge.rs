@@ -21,6 +21,9 @@ pub struct Options {
     /// Most megabytes (10⁶ bytes) of weights in one file
     #[arg(long, value_name = "MB", default_value_t = SHARD_BYTES / 1_000_000, value_parser = clap::value_parser!(u64).range(1..))]
     max_shard_size: u64,
+    /// Write in place of a model that the output folder holds
+    #[arg(long)]
+    force: bool,
 }
 
 pub fn run(options: &Options, common: &Common) -> Result<Exit> {
@@ -28,7 +31,8 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     let out = common.out.as_deref();
     let out = out.ok_or_else(|| anyhow!("merge needs --out")).hint("a folder for the merged checkpoint")?;
     let device = common.device()?;
-    launch::merge(&options.adapter, &options.revision, out, options.max_shard_size * 1_000_000, device)?;
+    let most = options.max_shard_size * 1_000_000;
+    launch::merge(&options.adapter, &options.revision, out, most, options.force, device)?;
     match common.json {
         true => print_json(&json!({"model": out}))?,
         false => print(&format!("model: {}\n", out.display()))?,

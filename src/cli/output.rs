@@ -1,6 +1,6 @@
 //! Data on stdout.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
 use serde::Serialize;
 
@@ -11,6 +11,22 @@ pub fn print(text: &str) -> Result<()> {
     match std::io::stdout().write_all(text.as_bytes()).and_then(|()| std::io::stdout().flush()) {
         Err(e) if e.kind() != ErrorKind::BrokenPipe => Err(e).context("writing to stdout"),
         _ => Ok(()),
+    }
+}
+
+/// Columns of the terminal that stdout is; `None`: a file or a pipe, where lines have no end.
+pub fn width() -> Option<usize> {
+    let size = std::io::stdout().is_terminal().then(terminal_size::terminal_size).flatten();
+    size.map(|(width, _)| width.0.into())
+}
+
+/// The line, cut to the terminal's width with an ellipsis.
+pub fn cut(line: &str, width: Option<usize>) -> String {
+    match width {
+        Some(width) if line.chars().count() > width => {
+            line.chars().take(width.saturating_sub(1)).chain(['…']).collect()
+        }
+        _ => line.to_owned(),
     }
 }
 
@@ -41,4 +57,16 @@ fn columns(rows: &[Vec<String>], pad: impl Fn(usize, &str, usize) -> String) -> 
         out.push('\n');
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_cut_to_the_terminal_and_to_nothing_else() {
+        assert_eq!(cut("kto − dpo", Some(6)), "kto −…");
+        assert_eq!(cut("kto − dpo", Some(9)), "kto − dpo");
+        assert_eq!(cut("kto − dpo", None), "kto − dpo");
+    }
 }

@@ -3,7 +3,7 @@
 use clap::Subcommand;
 
 use super::args::Common;
-use super::output::{print, print_json, table};
+use super::output::{cut, print, print_json, table, width};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::plan::{DEFAULT_PLAN, Overrides, Plan, SHIPPED, ShippedPlan};
@@ -43,9 +43,12 @@ fn list(common: &Common) -> Result<()> {
     }
     let mut rows = vec![];
     for plan in plans {
-        let arms: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
+        let names: Vec<&str> = plan.arms.iter().map(|a| a.name.as_str()).collect();
+        let arms = format!("{} arms: {}", names.len(), names.join(", "));
         let seeds = format!("{} seeds", plan.seeds.len());
-        rows.push(vec![plan.name, arms.join(", "), seeds, plan.budget.to_string(), plan.data.source]);
+        // The longest last: the others stand in columns, and it is what a narrow terminal cuts.
+        rows.push(vec![plan.name, seeds, plan.budget.to_string(), plan.data.source, arms]);
     }
-    print(&table(&rows))
+    let lines: Vec<String> = table(&rows).lines().map(|line| cut(line, width()) + "\n").collect();
+    print(&lines.concat())
 }

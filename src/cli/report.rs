@@ -6,7 +6,7 @@ use clap::Args;
 
 use super::args::Common;
 use super::compare::show;
-use super::output::{print, print_json};
+use super::output::{print, print_json, width};
 use crate::base::error::Result;
 use crate::base::exit::Exit;
 use crate::launch;
@@ -39,7 +39,7 @@ pub fn run(options: &Options, common: &Common) -> Result<Exit> {
     if options.without_texts.is_some() {
         withhold_texts(&options.dir, dir)?;
     }
-    let judged = launch::judge(dir)?;
+    let judged = launch::judge(dir, width())?;
     show(dir, &judged, common)?;
     Ok(if judged.invalid.is_none() { Exit::Done } else { Exit::VerdictFailed })
 }

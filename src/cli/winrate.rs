@@ -98,7 +98,7 @@ fn as_json(rates: &WinRates) -> serde_json::Value {
 }
 
 fn text_of(rates: &[WinRates], strengths: &[Strength]) -> String {
-    let percent = |x: f64| format!("{:.2} %", 100.0 * x);
+    let percent = |x: f64| if x.is_finite() { format!("{:.2} %", 100.0 * x) } else { "n/a".to_owned() };
     let cells = |row: &[&str]| row.iter().map(|&c| c.to_owned()).collect::<Vec<String>>();
     let mut rows =
         vec![cells(&["candidate", "baseline", "win rate", "s.e.", "length-controlled", "wins/losses/ties"])];
@@ -117,7 +117,11 @@ fn text_of(rates: &[WinRates], strengths: &[Strength]) -> String {
     for island in 0..islands {
         let mut rows = vec![cells(&["contestant", "Bradley-Terry", "interval"])];
         for s in strengths.iter().filter(|s| s.island == island) {
-            let interval = format!("{:.3} to {:.3}", s.interval.low, s.interval.high);
+            // Of a single judgment there is none.
+            let interval = match s.interval.low < s.interval.high {
+                true => format!("{:.3} to {:.3}", s.interval.low, s.interval.high),
+                false => "n/a".to_owned(),
+            };
             rows.push(vec![s.name.clone(), format!("{:.3}", s.strength), interval]);
         }
         out += &("\n".to_owned() + &table(&rows));

@@ -70,11 +70,12 @@ impl Others {
 }
 
 /// What is looked for, in the order of the report; shared prompts come last.
-const CHECKS: [&str; 10] = [
+const CHECKS: [&str; 11] = [
     BOS_TWICE,
     EOS_TWICE,
     EOS_INSIDE,
     CUT,
+    BEYOND,
     DROPPED_LONG,
     DROPPED_EMPTY,
     MERGED,
@@ -86,6 +87,7 @@ const BOS_TWICE: &str = "BOS twice at the beginning (a template writes it, and t
 const EOS_TWICE: &str = "EOS twice at the end (the text holds it, and a template writes it)";
 const EOS_INSIDE: &str = "EOS before the end of the completion (a template writes it, or the text holds it)";
 const CUT: &str = "cut at max_length, so that EOS is missing";
+const BEYOND: &str = "longer than the positions that the model was made for (max_position_embeddings)";
 const DROPPED_LONG: &str = "dropped: the prompt fills max_length";
 const DROPPED_EMPTY: &str = "dropped: the completion (or the prompt) is empty";
 const MERGED: &str = "tokens merge across the boundary of prompt and completion";
@@ -103,12 +105,14 @@ pub fn inspect(
     others: &[Others],
     tokenizer: &Tokenizer,
     max_length: usize,
+    positions: Option<usize>,
 ) -> Result<Inspection> {
     let others: Vec<(String, BTreeSet<&str>)> = others
         .iter()
         .map(|o| (format!("{SHARED_PROMPT} {}", o.name), o.prompts.iter().map(|p| p.trim()).collect()))
         .collect();
-    let mut linter = Linter { tokenizer, max_length, report: Inspection::default(), lengths: <_>::default() };
+    let report = Inspection::default();
+    let mut linter = Linter { tokenizer, max_length, positions, report, lengths: <_>::default() };
     linter.report.paired = matches!(dataset, Dataset::Paired(_));
     let mut seen = BTreeSet::new();
     for view in views(dataset) {
@@ -157,6 +161,8 @@ fn views(dataset: &Dataset) -> Vec<View<'_>> {
 struct Linter<'a> {
     tokenizer: &'a Tokenizer,
     max_length: usize,
+    /// The context that the model was made for, where it is known.
+    positions: Option<usize>,
     report: Inspection,
     /// Of prompts and of completions.
     lengths: [Vec<usize>; 2],
@@ -181,9 +187,11 @@ impl Linter<'_> {
             let label = if desirable { &mut self.report.desirable } else { &mut self.report.undesirable };
             *label += 1;
             let Some(tokenized) = tokenize(view.prompt, completion, self.tokenizer, self.max_length)? else {
-                dropped = true;
                 let long = self.tokenizer.encode(view.prompt)?.len() >= self.max_length;
-                self.find(if long { DROPPED_LONG } else { DROPPED_EMPTY }, view.id);
+                // Of a pair once: it is one example that is dropped.
+                if !std::mem::replace(&mut dropped, true) {
+                    self.find(if long { DROPPED_LONG } else { DROPPED_EMPTY }, view.id);
+                }
                 continue;
             };
             let (ids, at) = (&tokenized.sequence.ids, tokenized.sequence.prompt_len);
@@ -197,6 +205,7 @@ impl Linter<'_> {
                 (ends.ends_with(&[eos, eos]), EOS_TWICE),
                 (inside.contains(&eos), EOS_INSIDE),
                 (tokenized.cut, CUT),
+                (self.positions.is_some_and(|most| ids.len() > most), BEYOND),
                 (tokenized.merged, MERGED),
                 (self.tokenizer.unknown().is_some_and(|unknown| ids.contains(&unknown)), UNKNOWN_TOKEN),
             ] {

@@ -235,13 +235,39 @@ pub(super) fn split_of(path: &Path) -> Option<&'static str> {
     SPLITS.into_iter().find(|s| *s == split)
 }
 
+/// What a file of rows calls itself: its name without ending and number.
+pub(super) fn own_name(file: &str) -> Option<&str> {
+    stem(file).map(|stem| shard(stem).map_or(stem, |s| s.split))
+}
+
+/// Refuses a folder that `datasets`' `save_to_disk` has written: its rows are in Arrow's own form.
+///
+/// # Errors
+/// See there.
+pub(super) fn not_saved_to_disk(folder: &Path) -> Result<()> {
+    let arrow = || {
+        let mut files = std::fs::read_dir(folder).into_iter().flatten().flatten();
+        files.any(|file| file.path().extension().is_some_and(|ending| ending == "arrow"))
+    };
+    let several = folder.join("dataset_dict.json").is_file();
+    let one = folder.join("state.json").is_file() && arrow();
+    if !several && !one {
+        return Ok(());
+    }
+    let shown = folder.display();
+    let split = if several { "['train']" } else { "" };
+    Err(anyhow!("{shown} was written by `save_to_disk`: its rows are Arrow files, which are not read")).hint(format!(
+        "write each split as Parquet: datasets.load_from_disk(\"{shown}\"){split}.to_parquet(\"DIR/train.parquet\")"
+    ))
+}
+
 /// The file's name without its ending, if it is one of rows. `dataset_infos.json` and their like describe
 /// a data set and are none.
 fn stem(file: &str) -> Option<&str> {
     let name = file.rsplit('/').next().unwrap_or(file);
     let ending = ENDINGS.iter().filter(|e| name.ends_with(*e)).max_by_key(|e| e.len())?;
     let stem = &name[..name.len() - ending.len()];
-    let describes = ["dataset_infos", "dataset_info", "state", "config"].contains(&stem);
+    let describes = ["dataset_infos", "dataset_info", "dataset_dict", "state", "config"].contains(&stem);
     (!describes && !stem.is_empty() && !stem.starts_with('.')).then_some(stem)
 }
 

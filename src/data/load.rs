@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::base::error::{Context, HintExt, Result, anyhow, bail};
+use crate::base::error::{Context, HintExt, Result, anyhow, bail, unknown};
 use crate::plan::{DataFormat, DataSpec};
 
 use super::hinted::hinted;
@@ -70,7 +70,7 @@ fn load_world(spec: &DataSpec, split: &str) -> Result<Loaded> {
     let mut pairs = match split {
         "train" => world.train_pairs(),
         "test" => world.heldout_pairs(),
-        other => return Err(crate::base::error::unknown("split", other, &["train", "test"]).context("world")),
+        other => return Err(unknown("split", other, &["train", "test"]).context("world")),
     };
     if spec.max_examples > 0 {
         pairs.truncate(spec.max_examples);
@@ -86,14 +86,19 @@ fn load_world(spec: &DataSpec, split: &str) -> Result<Loaded> {
 /// Missing source, unknown split or configuration (those that there are listed).
 pub fn locate(spec: &DataSpec, split: &str) -> Result<(Vec<PathBuf>, Option<String>)> {
     let path = Path::new(&spec.source);
+    if split.contains(['[', '%', '+']) {
+        return Err(anyhow!("{}: `{split}` is a slice or a sum of splits, which are not read", spec.source))
+            .hint("name one split; data.max_examples = 10 takes its first ten examples");
+    }
     if path.is_file() {
         return Ok((vec![path.to_owned()], Some(single_file(path, split)?)));
     }
     if path.is_dir() {
+        layout::not_saved_to_disk(path)?;
         let picked = layout::pick(&list(path)?, &spec.config, split, &spec.source)?;
         return Ok((picked.files.iter().map(|f| path.join(f)).collect(), picked.note));
     }
-    if !hub::is_id(&spec.source) {
+    if !hub::is_id(&spec.source) || layout::is_rows(&spec.source) {
         return Err(missing(path));
     }
     let split = split_name(&spec.source, split);
@@ -115,6 +120,12 @@ fn single_file(path: &Path, split: &str) -> Result<String> {
     if let Some(own) = layout::split_of(path).filter(|own| *own != split) {
         return Err(anyhow!("{} is the split `{own}`, and `{split}` is asked for", path.display()))
             .hint("give the directory that holds both, or set the split");
+    }
+    let own = layout::own_name(&name).unwrap_or(&name);
+    if own != split && !layout::SPLITS.contains(&split) {
+        let mut known = layout::SPLITS.to_vec();
+        known.push(own);
+        return Err(unknown("split", split, &known).context(format!("{} is one file", path.display())));
     }
     Ok(format!("{name} is one file: taken as the split `{split}`"))
 }

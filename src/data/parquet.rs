@@ -36,7 +36,8 @@ pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<(
     let broken = |e: parquet::errors::ParquetError, row: usize| {
         let text = e.to_string();
         let hint = if text.contains("Disabled feature") {
-            "files compressed with Snappy, gzip or nothing are read: write it again with one of these"
+            "files compressed with Snappy, gzip or nothing are read: write it again with one of these (in polars or pandas \
+             compression=\"snappy\")"
         } else {
             "the file may be cut off or damaged: fetch it again"
         };

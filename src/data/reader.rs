@@ -47,6 +47,8 @@ pub struct Reader<'a> {
     /// Rows whose own id another row has.
     repeated: usize,
     conversations: usize,
+    /// Rows whose label is a number.
+    numbers: usize,
     pub notes: Vec<String>,
 }
 
@@ -67,6 +69,7 @@ impl<'a> Reader<'a> {
             prompts_differ: 0,
             repeated: 0,
             conversations: 0,
+            numbers: 0,
             notes: Vec::new(),
         }
     }
@@ -153,6 +156,7 @@ impl<'a> Reader<'a> {
         }
         let chat = ["prompt", "chosen", "messages"].iter().any(|column| value[*column].is_array());
         self.conversations += usize::from(chat);
+        self.numbers += usize::from(value["label"].is_number());
         let mut example =
             parse(&value, self.format, self.template, id.clone()).with_context(|| place.clone())?;
         let own = match &mut example {
@@ -195,6 +199,10 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
+    /// The data set, when all of `files` have been read.
+    ///
+    /// # Errors
+    /// No row, or none that can be used; pairs that do not fit together.
     pub fn finish(mut self, files: &[PathBuf]) -> Result<Loaded> {
         let shown = files.iter().map(|f| f.display().to_string()).collect::<Vec<_>>().join(", ");
         self.take_pairs(&shown)?;
@@ -220,6 +228,10 @@ impl<'a> Reader<'a> {
                 "{} of {} rows are conversations, rendered with the chat template {}",
                 self.conversations, self.rows, self.template.origin
             ));
+        }
+        if self.format == DataFormat::TrlUnpaired && self.numbers > 0 {
+            let what = "labels 1 and 0 are read as true (desirable) and false";
+            self.notes.push(format!("{what}: {} of {} rows", self.numbers, self.rows));
         }
         let dataset = match self.format {
             DataFormat::TrlUnpaired => Dataset::Unpaired(self.unpaired),

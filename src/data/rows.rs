@@ -199,7 +199,10 @@ fn string<'a>(row: &'a Map<String, Value>, key: &str) -> Result<&'a str> {
 fn label(row: &Map<String, Value>) -> Result<bool> {
     match row.get("label") {
         Some(Value::Bool(label)) => Ok(*label),
-        Some(other) => Err(anyhow!("`label` must be true or false, found {}", kind(other)))
+        // What tables without truth values have for them; TRL takes these too.
+        Some(Value::Number(label)) if label.as_f64() == Some(1.0) => Ok(true),
+        Some(Value::Number(label)) if label.as_f64() == Some(0.0) => Ok(false),
+        Some(other) => Err(anyhow!("`label` must be true or false, or 1 or 0, found {}", kind(other)))
             .hint("true: the completion is desirable; false: it is not"),
         None => Err(missing(row, "label")),
     }

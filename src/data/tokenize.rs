@@ -84,7 +84,7 @@ fn check_any<T>(kept: Vec<T>, stats: TokenizeStats, max_length: usize) -> Result
             "all {} examples were dropped: prompts fill max_length = {max_length}, or completions are empty",
             stats.dropped
         ))
-        .hint("raise data.max_length, or look at the data with `kto-eval data inspect`");
+        .hint("raise max_length (data.max_length in a plan, --max-length), or look at the data with `kto-eval data inspect`");
     }
     Ok((kept, stats))
 }

@@ -12,6 +12,8 @@ use crate::record::{Direction, Environment, Records, files};
 
 /// The list that makes a folder a baseline.
 pub const MANIFEST: &str = "baseline.json";
+/// Where baselines are, unless another folder is named.
+pub const FOLDER: &str = "baselines";
 /// Version of the list.
 const FORMAT: u32 = 1;
 /// Steps kept of each run: trajectories are compared over their beginning.
@@ -162,6 +164,13 @@ pub fn read(dir: &Path) -> Result<Manifest> {
             .hint("save the baseline again with this version of kto-eval");
     }
     serde_json::from_value(value).with_context(|| path.display().to_string())
+}
+
+/// The folder of a baseline: as it is named, or, for a bare name that is no folder here, below [`FOLDER`].
+pub fn locate(named: &Path) -> PathBuf {
+    let below = Path::new(FOLDER).join(named);
+    let bare = named.components().count() == 1 && !named.exists();
+    if bare && below.join(MANIFEST).is_file() { below } else { named.to_owned() }
 }
 
 /// Baselines in a folder, by name.

@@ -269,7 +269,7 @@ fn counted(
     let tally = || prepared.judges.tally();
     let before = tally();
     let result = scored();
-    prepared.judges.refusals(&before).iter().for_each(|note| observer.note(note));
+    prepared.judges.remarks(&before).iter().for_each(|note| observer.note(note));
     let used = usage(&plan.judge, &before, &tally());
     if used.asked + used.cached + used.repeated + used.refused > 0 {
         used.add_to(writer.dir())?;

@@ -1,6 +1,7 @@
 //! What a plan will cost, before anything is spent: runs, tokens, and, from a few steps of a random model of the same
 //! shape on the plan's own data, the time and the memory on this machine.
 
+use super::fits::{check_counts, check_tokens};
 use super::observer::Silent;
 use super::pace::Paces;
 use super::training_set::{TrainingSet, read_training_set};
@@ -40,10 +41,12 @@ const LARGEST: usize = 300_000_000;
 const SAMPLE: usize = 512;
 
 /// # Errors
-/// A world or a model's configuration that cannot be read.
+/// A world or a model's configuration that cannot be read; a budget that no step fits into, or after which no verdict
+/// could be given.
 pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
     let runs = plan.arms.len() * plan.seeds.len();
     let trials = plan.tune.as_ref().map_or(0, |t| plan.arms.len() * (t.trials + 1));
+    check_counts(plan)?;
     let mut made = Estimate { arms: plan.arms.len(), runs, trials, ..Estimate::default() };
     let paces = match config(plan)? {
         _ if !device.is_cpu() => Err("time and memory are estimated for the CPU only".to_owned()),
@@ -53,7 +56,9 @@ pub fn estimate(plan: &Plan, device: &Device) -> Result<Estimate> {
         }
         Some(config) => {
             let (data, own) = sample(plan, &config);
-            if !own {
+            if own {
+                made.notes.extend(check_tokens(plan, &|_| &data)?);
+            } else {
                 made.notes
                     .push("the data are not on this disk: taken to be half as long as max_length".to_owned());
             }

@@ -5,6 +5,7 @@ use crate::data::{
     Dataset, Inspection, Loaded, Others, Template, Tokenizer, carves, inspect, load_heldout, load_with,
     resolve_model,
 };
+use crate::model::read_config;
 use crate::plan::DataSpec;
 use crate::suite::{Suite, SuiteData};
 
@@ -24,7 +25,10 @@ pub struct InspectRequest {
 /// # Errors
 /// A model, data or suite that cannot be read.
 pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
-    let tokenizer = Tokenizer::load(&resolve_model(&request.model, &request.revision)?)?;
+    let dir = resolve_model(&request.model, &request.revision)?;
+    let tokenizer = Tokenizer::load(&dir)?;
+    // A folder with a tokenizer alone will do.
+    let positions = read_config(&dir).ok().map(|config| config.max_positions);
     let (spec, template) = (&request.data, tokenizer.template());
     let mut loaded = load_with(spec, &spec.split, &template)?;
     let mut others = vec![];
@@ -48,7 +52,7 @@ pub fn inspect_data(request: &InspectRequest) -> Result<(Loaded, Inspection)> {
         let prompts = from.prompts(suite).with_context(|| format!("suite {}", suite.name))?;
         others.push(Others { name: format!("suite `{}`", suite.name), prompts });
     }
-    let found = inspect(&loaded.dataset, &others, &tokenizer, spec.max_length)?;
+    let found = inspect(&loaded.dataset, &others, &tokenizer, spec.max_length, positions)?;
     Ok((loaded, found))
 }
 

@@ -68,11 +68,9 @@ impl Judges {
         self.llm.as_ref().map(LlmJudge::tally).unwrap_or_default()
     }
 
-    /// What to tell of the questions refused since `before`; `None`: none was.
-    pub fn refusals(&self, before: &Tally) -> Option<String> {
-        let refused = self.tally().refused - before.refused;
-        let reason = self.llm.as_ref()?.refusal()?;
-        (refused > 0).then(|| format!("the judge refused {refused} questions, the first one with: {reason}"))
+    /// What to tell of the questions asked since `before`.
+    pub fn remarks(&self, before: &Tally) -> Vec<String> {
+        self.llm.as_ref().map(|llm| llm.remarks(before)).unwrap_or_default()
     }
 
     fn reward_model<'a>(&'a self, suite: &'a Suite) -> &'a str {

@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use super::observer::Observer;
 use crate::base::atomic::remove_folder;
+use crate::base::cache;
 use crate::base::error::{Result, ensure};
 use crate::plan::RunSpec;
 use crate::record::{RecordWriter, StepRow, files};
-use crate::train::{Checkpoints, Interval, NotKept, Saved};
+use crate::train::{Checkpoints, Interval, NotKept, ReferenceCache, Saved};
 
 /// The parts of a run that are saved apart. What SFT first ended with stays until the run ends: it is the
 /// method's start and reference.
@@ -144,4 +145,15 @@ pub(super) fn is_out_of_room(error: &anyhow::Error) -> bool {
     let full = |e: &std::io::Error| kinds.contains(&e.kind());
     error.downcast_ref::<NotKept>().is_some()
         || error.chain().any(|e| e.downcast_ref::<std::io::Error>().is_some_and(full))
+}
+
+/// Where reference log-probs are kept for later; nowhere, if the place cannot be written to (a read-only home, say).
+pub(super) fn cache_folder(observer: &mut dyn Observer) -> Option<PathBuf> {
+    let folder = ReferenceCache::user_folder()?;
+    let Err(error) = cache::check(&folder) else { return Some(folder) };
+    observer.note(&format!(
+        "reference log-probs are not kept for the next time: {error:#}; {}",
+        cache::ELSEWHERE
+    ));
+    None
 }

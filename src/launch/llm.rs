@@ -43,7 +43,7 @@ pub(super) fn judge_for(suites: &[Suite], spec: &JudgeSpec) -> Result<Option<Llm
         concurrency: spec.concurrency,
     };
     let folder = cache::user_folder().unwrap_or_else(std::env::temp_dir).join("judge");
-    LlmJudge::new(endpoint, template, &folder).map(Some)
+    LlmJudge::new(endpoint, template, &folder).map(Some).hint(cache::ELSEWHERE)
 }
 
 /// What the judge has cost since `before`.
@@ -62,6 +62,7 @@ pub(super) fn usage(spec: &JudgeSpec, before: &Tally, now: &Tally) -> JudgeUsage
         cached: since(|t| t.usage.cached),
         repeated: since(|t| t.usage.repeated),
         refused: since(|t| t.refused),
+        cut: since(|t| t.cut),
         prompt_tokens,
         reply_tokens,
         cost: (prompt_tokens as f64 * spec.prompt_price + reply_tokens as f64 * spec.reply_price) / 1e6,

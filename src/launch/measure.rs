@@ -8,6 +8,7 @@ use super::external::{Ended, Limits, run_tree};
 use super::observer::Observer;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail};
 use crate::gate::{REPEATS, SESSION, Session, Side};
+use crate::plan::Plan;
 use crate::record::{Environment, files};
 
 /// One side's program, and where it runs.
@@ -16,6 +17,8 @@ pub struct Program {
     pub binary: PathBuf,
     /// Folder that it starts in; commands of external trainers are found from there.
     pub dir: PathBuf,
+    /// The plan's path, or a shipped name.
+    pub plan: String,
     /// Options of `compare` for this side alone.
     pub options: Vec<String>,
 }
@@ -23,8 +26,6 @@ pub struct Program {
 /// What is measured.
 #[derive(Clone, Debug)]
 pub struct Measurement {
-    /// The plan's path, or a shipped name.
-    pub plan: String,
     pub baseline: Program,
     pub candidate: Program,
     pub rounds: usize,
@@ -33,6 +34,26 @@ pub struct Measurement {
     /// Options of the timed rounds alone: what is timed is training, so few examples are scored.
     pub round_options: Vec<String>,
     pub timeout_seconds: f64,
+}
+
+/// Whether both sides run one program with one plan on one set of files, so that nothing but chance can part them.
+/// `plans`: each side's, as its command resolves it.
+pub fn are_one(baseline: &Program, candidate: &Program, plans: [&Plan; 2]) -> bool {
+    let [plan, other] = plans;
+    let dirs = [&baseline.dir, &candidate.dir];
+    let one_dir = dirs[0].canonicalize().ok() == dirs[1].canonicalize().ok();
+    // What is named by a relative path is looked for in each side's own folder.
+    let Plan { model, data, judge, suites, .. } = plan;
+    let named = [&model.source, &model.reference, &data.source, &judge.reward_model];
+    let of_arms = plan.arms.iter().map(|arm| &arm.data.source);
+    let named = named.into_iter().chain(of_arms).chain(&suites.preference).chain(&suites.generation);
+    let own = |name: &String| {
+        let path = Path::new(name);
+        !name.is_empty() && path.is_relative() && dirs.iter().any(|dir| dir.join(path).exists())
+    };
+    let same_files =
+        one_dir || (plan.arms.iter().all(|arm| arm.trainer.is_none()) && !named.into_iter().any(own));
+    baseline.binary.canonicalize().ok() == candidate.binary.canonicalize().ok() && plan == other && same_files
 }
 
 /// Each side once in full (`out/baseline`, `out/candidate`), which also warms caches, then `rounds` timed rounds
@@ -93,7 +114,10 @@ fn run(
     observer: &mut dyn Observer,
 ) -> Result<bool> {
     let mut command = Command::new(&program.binary);
-    command.current_dir(&program.dir).args(["compare", &m.plan, "--force", "--quiet", "--out"]).arg(folder);
+    command
+        .current_dir(&program.dir)
+        .args(["compare", &program.plan, "--force", "--quiet", "--out"])
+        .arg(folder);
     command.args(&m.options).args(&program.options).args(more);
     let limits = Limits { seconds: m.timeout_seconds, log_bytes: 16 << 20 };
     let ran = run_tree(&mut command, log, limits, abort, &mut |line| observer.stage(line))?;
@@ -113,7 +137,7 @@ fn run(
 impl Program {
     /// # Errors
     /// A binary or a folder that is not there.
-    pub fn new(binary: PathBuf, dir: PathBuf, options: Vec<String>) -> Result<Self> {
+    pub fn new(binary: PathBuf, dir: PathBuf, plan: String, options: Vec<String>) -> Result<Self> {
         let absolute =
             |p: &Path| std::path::absolute(p).with_context(|| format!("resolving {}", p.display()));
         let (binary, dir) = (absolute(&binary)?, absolute(&dir)?);
@@ -123,6 +147,40 @@ impl Program {
         if !dir.is_dir() {
             bail!("no folder {}", dir.display());
         }
-        Ok(Self { binary, dir, options })
+        Ok(Self { binary, dir, plan, options })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plan::Overrides;
+
+    #[test]
+    fn sides_are_one_where_only_chance_could_part_them() {
+        let place = tempfile::tempdir().unwrap();
+        for file in ["a/data/train.jsonl", "b/data/train.jsonl", "program", "other"] {
+            let path = place.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        let side = |binary: &str, dir: &str| {
+            let path = |name: &str| place.path().join(name);
+            Program::new(path(binary), path(dir), "p.toml".to_owned(), vec![]).unwrap()
+        };
+        let plan = |options: &[&str]| {
+            let set = options.iter().map(|s| (*s).to_owned()).collect();
+            Plan::open("quickstart", &Overrides { set, ..Overrides::default() }).unwrap()
+        };
+        let (world, a) = (plan(&[]), side("program", "a"));
+        let one = |other: &Program, plans: [&Plan; 2]| are_one(&a, other, plans);
+        assert!(one(&side("program", "a/../a"), [&world, &world]));
+        // Another checkout of nothing that the plan reads.
+        assert!(one(&side("program", "b"), [&world, &world]));
+        assert!(!one(&side("other", "a"), [&world, &world]));
+        assert!(!one(&side("program", "a"), [&world, &plan(&["train.learning_rate=1e-3"])]));
+        let own = plan(&["model.source=some/model", "data.source=data", "suites.preference=[\"heldout\"]"]);
+        assert!(one(&side("program", "a"), [&own, &own]));
+        assert!(!one(&side("program", "b"), [&own, &own]), "each has data of its own");
     }
 }

@@ -10,11 +10,24 @@ use crate::data::tokenizer_files;
 use crate::plan::Quantize;
 
 /// Writes W + s·B A, with the configuration and the tokenizer's files, to `out` in Hugging Face form, in files of
-/// at most `max_shard_bytes`. Weights are written as they are computed: in fp32.
+/// at most `max_shard_bytes`. Weights are written as they are computed: in fp32. With `force`, in place of a model that
+/// `out` holds.
 ///
 /// # Errors
-/// A source that is no adapter, an adapter that does not fit its base, `out` one of the folders read from.
-pub fn merge(source: &str, revision: &str, out: &Path, max_shard_bytes: u64, device: Device) -> Result<()> {
+/// A source that is no adapter, an adapter that does not fit its base, `out` one of the folders read from; without
+/// `force`, a model in `out`.
+pub fn merge(
+    source: &str,
+    revision: &str,
+    out: &Path,
+    max_shard_bytes: u64,
+    force: bool,
+    device: Device,
+) -> Result<()> {
+    if !force && let Some(file) = model_file(out) {
+        return Err(anyhow!("{} holds a model ({file})", out.display()))
+            .hint("name another folder with --out, or give --force to write in its place");
+    }
     let Opened { decoder, tokenizer_dir, weights_dir } =
         open(source, revision, DType::F32, &device, Quantize::None)?;
     if decoder.adapter().is_none() {
@@ -31,6 +44,14 @@ pub fn merge(source: &str, revision: &str, out: &Path, max_shard_bytes: u64, dev
     copy_files(&tokenizer_files(&tokenizer_dir), out)?;
     let config = weights_dir.join("generation_config.json");
     copy_files(&config.is_file().then_some(config).into_iter().collect::<Vec<_>>(), out)
+}
+
+/// A file by which a folder is a model's, or an adapter's.
+fn model_file(dir: &Path) -> Option<String> {
+    let names = std::fs::read_dir(dir).into_iter().flatten().flatten();
+    let mut names: Vec<String> = names.map(|e| e.file_name().to_string_lossy().into_owned()).collect();
+    names.sort();
+    names.into_iter().find(|name| name == "config.json" || name.ends_with(".safetensors"))
 }
 
 /// Whether both paths lead to one folder that exists.

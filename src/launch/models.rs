@@ -6,7 +6,7 @@ use candle_core::{DType, Device};
 
 use super::device;
 use super::observer::Observer;
-use super::source::{Opened, open_dir};
+use super::source::{Opened, open_dir, writes};
 use super::world_base;
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
 use crate::data::{Control, Tokenizer, resolve_model};
@@ -51,10 +51,7 @@ pub(super) fn open_start(plan: &Plan, device: &Device, observer: &mut dyn Observ
         .hint("merge it first (kto-eval merge), and name the merged model; or leave `quantize` out");
     }
     let decoder = whole(decoder)?;
-    ensure!(
-        decoder.config().scalar.is_none(),
-        "{source} is a reward model: it gives scores and writes nothing, so no policy can start from it"
-    );
+    writes(&decoder, source)?;
     no_control(&decoder, source)?;
     let vocabulary = decoder.config().vocab;
     tokenizer.check_fits(vocabulary).with_context(|| format!("model {}", weights_dir.display()))?;
@@ -97,6 +94,7 @@ pub(super) fn open_reference(
     let dir = directory(source, &plan.model.reference_revision, plan, observer)?;
     let opened = open_dir(&dir, start.dtype(), start.device(), plan.model.quantize)?;
     let reference = whole(opened.decoder)?;
+    writes(&reference, source)?;
     no_control(&reference, source)?;
     let (theirs, ours) = (reference.config().vocab, start.config().vocab);
     ensure!(

@@ -6,10 +6,13 @@ use std::sync::Mutex;
 
 use candle_core::Device;
 
+use super::context::within_context;
 use super::device;
 use super::external::check_trainer;
+use super::fits::{check_counts, check_tokens};
 use super::heldout::{heldout, pairs_for};
 use super::judges::Judges;
+use super::keep::cache_folder;
 use super::metrics::{check_primary, validation_suite};
 use super::models::{Start, check_arms, open_reference, open_start};
 use super::observer::Observer;
@@ -116,13 +119,21 @@ pub fn prepare(plan: &Plan, device: Device, observer: &mut dyn Observer) -> Resu
     let mut data = TrainingSets::read(plan, &tokenizer, observer)?;
     validation.iter().try_for_each(|suite| pairs_for(suite, &data.validation)).context("tune.suite")?;
     environment.data_hash = data.hash.clone();
+    for (place, arm) in plan.arms.iter().enumerate() {
+        // Of arms that share their data the first.
+        if plan.arms[..place].iter().any(|other| other.data == arm.data) {
+            continue;
+        }
+        within_context(start.config(), data.of(&arm.data), observer)
+            .with_context(|| format!("arm {}", arm.name))?;
+    }
     let heldout = heldout(plan, &suites, &tokenizer, observer)?;
     let most = plan.suites.max_examples;
     let from = SuiteData { tokenizer: &tokenizer, data: &plan.data, heldout: &heldout, max_examples: most };
     let unread;
     (environment.contamination, unread) = overlaps(&data.take_prompts(), &from, &suites);
     Ok(Prepared {
-        cache: reference_cache(&environment.reference_hash, &device),
+        cache: reference_cache(&environment.reference_hash, &device, observer),
         scored: Mutex::default(),
         spare_start: false,
         device,
@@ -156,6 +167,10 @@ pub(super) fn ready(plan: &Plan, device: Device, observer: &mut dyn Observer) ->
                 .with_context(|| format!("arm {}", arm.name))?,
         }
     }
+    check_counts(plan)?;
+    for note in check_tokens(plan, &|arm| prepared.data.of(&arm.data))? {
+        observer.note(&note);
+    }
     // Last: what is wrong with an arm is better said before.
     prepared.unread.take().map_or(Ok(prepared), Err)
 }
@@ -187,13 +202,13 @@ fn environment(
 }
 
 /// The user's cache of log-probs under the reference with these weights.
-fn reference_cache(weights: &str, device: &Device) -> ReferenceCache {
+fn reference_cache(weights: &str, device: &Device, observer: &mut dyn Observer) -> ReferenceCache {
     // The last bits of a product depend on the number of threads.
     let address = match device.is_cpu() {
         true => format!("{weights}-{}-threads", rayon::current_num_threads()),
         false => format!("{weights}-gpu"),
     };
-    ReferenceCache::open(&address, ReferenceCache::user_folder().as_deref())
+    ReferenceCache::open(&address, cache_folder(observer).as_deref())
 }
 
 /// The suites that a plan names, and not the one that its tuning asks.

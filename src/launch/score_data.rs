@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::models::dtype;
 use super::observer::Silent;
-use super::source::{Opened, open};
+use super::source::{Opened, open, writes};
 use super::training_set::{TrainingSet, read_training_set};
 use crate::base::error::{Context, Result, anyhow};
 use crate::data::{Sequence, Tokenizer};
@@ -45,6 +45,7 @@ pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
     let dtype = dtype(request.dtype, &device)?;
     let Opened { decoder: policy, tokenizer_dir, .. } =
         open(&request.model, &request.revision, dtype, &device, request.quantize)?;
+    writes(&policy, &request.model)?;
     let tokenizer = Tokenizer::load(&tokenizer_dir)?;
     tokenizer.check_fits(policy.config().vocab)?;
     // With its control text no sequence is longer than asked for.
@@ -62,6 +63,7 @@ pub fn score_data(request: &ScoreRequest, device: Device) -> Result<String> {
         None => None,
         Some(source) => {
             let decoder = open(source, &request.revision, dtype, &device, request.quantize)?.decoder;
+            writes(&decoder, source)?;
             tokenizer.check_fits(decoder.config().vocab).context("the reference")?;
             Some(policy_logps(&decoder, &tokenizer, &groups)?)
         }

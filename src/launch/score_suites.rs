@@ -11,8 +11,9 @@ use super::observer::Observer;
 use super::prepare::tell_apart;
 use super::rows::{self, Owner};
 use super::run::{SCORE_BETA, SLOTS};
-use super::source::{Opened, open};
+use super::source::{Opened, open, writes};
 use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::base::hash::Hasher;
 use crate::data::{Dataset, Sequence, Tokenizer, carves, load_heldout, load_with};
 use crate::model::Decoder;
 use crate::plan::{DataSpec, Dtype, JudgeSpec, Quantize};
@@ -46,6 +47,16 @@ pub struct SuiteRequest {
     pub force: bool,
 }
 
+impl SuiteRequest {
+    /// Hash of all that is asked, wherever it is written, and wherever and how patiently the judge is asked.
+    fn address(&self) -> String {
+        let JudgeSpec { model, template, reward_model, .. } = self.judge.clone();
+        let judge = JudgeSpec { model, template, reward_model, ..JudgeSpec::default() };
+        let asked = Self { out: PathBuf::new(), force: false, judge, ..self.clone() };
+        Hasher::new("kto-eval/score").part(format!("{asked:?}").as_bytes()).hex()
+    }
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default)]
 pub struct SuiteScores {
@@ -73,7 +84,7 @@ pub fn score_suites(
     for suite in &mut suites {
         without_reference(suite, request.reference.is_some())?;
     }
-    let mut folder = ScoreFolder::open(&request.out, request.force)?;
+    let mut folder = ScoreFolder::open(&request.out, request.force, &request.address())?;
     let models = Models::load(request, &device)?;
     let heldout = heldout(request, &suites, &models.tokenizer, observer)?;
     let mut found = SuiteScores::default();
@@ -87,13 +98,14 @@ pub fn score_suites(
             let before = judges.tally();
             let job = Job { request, models: &models, heldout: &heldout, suite, seed, judges: &judges };
             let result = job.score(&mut folder, &mut found.scores, observer);
-            judges.refusals(&before).iter().for_each(|note| observer.note(note));
+            judges.remarks(&before).iter().for_each(|note| observer.note(note));
             if let Some(judge) = judges.llm().filter(|_| suite.judge == JudgeKind::Llm) {
                 found.judge = Some(usage(&request.judge, &before, &judge.tally()).add_to(folder.dir())?);
             }
             result?;
         }
     }
+    folder.finish()?;
     Ok(found)
 }
 
@@ -110,10 +122,12 @@ impl Models {
         let dtype = dtype(request.dtype, device)?;
         let Opened { decoder: policy, tokenizer_dir, .. } =
             open(&request.model, &request.revision, dtype, device, request.quantize)?;
+        writes(&policy, &request.model)?;
         let tokenizer = Tokenizer::load(&tokenizer_dir)?;
         tokenizer.check_fits(policy.config().vocab).with_context(|| format!("model {}", request.model))?;
         let load = |source: &String| {
             let decoder = open(source, &request.revision, dtype, device, request.quantize)?.decoder;
+            writes(&decoder, source)?;
             let (theirs, ours) = (decoder.config().vocab, policy.config().vocab);
             ensure!(
                 theirs == ours,

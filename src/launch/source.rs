@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 
-use crate::base::error::{Context, Result};
+use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::data::resolve_model;
 use crate::model::Decoder;
 use crate::model::peft::{base_of, is_adapter, read_adapter_config};
@@ -35,6 +35,18 @@ pub fn open(
 ) -> Result<Opened> {
     let dir = resolve_model(source, revision)?;
     open_dir(&dir, dtype, device, quantize)
+}
+
+/// Refuses a model that gives scores where one is needed that gives log-probs.
+///
+/// # Errors
+/// See there.
+pub(super) fn writes(decoder: &Decoder, source: &str) -> Result<()> {
+    if decoder.config().scalar.is_none() {
+        return Ok(());
+    }
+    Err(anyhow!("{source} is a reward model (a sequence classifier): it gives scores and writes nothing, so it has no log-probs"))
+        .hint("name a language model; `kto-eval reward --model RM --data D` measures a reward model")
 }
 
 /// As [`open`], for a directory.

@@ -31,6 +31,10 @@ pub fn verify(
     observer: &mut dyn Observer,
 ) -> Result<Vec<Verified>> {
     let prepared = ready(plan, device, observer)?;
+    if let Some(judge) = prepared.judges.llm() {
+        observer.stage(&format!("asking {} one question", plan.judge.model));
+        judge.probe()?;
+    }
     let mut verified = vec![];
     let runs = plan.runs();
     for run in runs.into_iter().filter(|r| r.seed == plan.seeds[0]) {

@@ -8,7 +8,7 @@ use candle_core::{DType, Device};
 
 use super::observer::Observer;
 use crate::base::cache;
-use crate::base::error::{Context, Result, ensure};
+use crate::base::error::{Context, HintExt, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::world::World;
 use crate::data::{Tokenizer, tokenize_unpaired};
@@ -62,7 +62,9 @@ pub(super) fn checkpoint(spec: &WorldSpec, observer: &mut dyn Observer) -> Resul
     observer.stage("training the world's base checkpoint (once; kept in the cache)");
     let aside =
         folder.join(format!(".{}-{}", ready.file_name().unwrap_or_default().display(), std::process::id()));
-    std::fs::create_dir_all(&aside).with_context(|| format!("creating {}", aside.display()))?;
+    std::fs::create_dir_all(&aside)
+        .with_context(|| format!("creating {}", aside.display()))
+        .hint(cache::ELSEWHERE)?;
     make(&world, spec.seed, &aside, observer)?;
     // Another process may have been quicker; its checkpoint has the same address and so the same content.
     if std::fs::rename(&aside, &ready).is_err() {

@@ -49,6 +49,7 @@ impl KvCache {
 }
 
 impl Decoder {
+    /// An empty cache for `slots` sequences of at most `capacity` tokens; its tensors are made when first used.
     pub fn new_cache(&self, slots: usize, capacity: usize) -> Result<KvCache> {
         let layers = vec![vec![None; slots]; self.config().layers.len()];
         Ok(KvCache { capacity, lengths: vec![0; slots], layers })

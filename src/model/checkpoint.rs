@@ -11,6 +11,7 @@ use super::decoder::Decoder;
 use super::params::{Param, Piece, Spec, layout};
 use super::quantize::projections;
 use super::shards::{self, SHARD_BYTES};
+use super::unread::check_layers;
 use crate::base::atomic;
 use crate::base::error::{Context, HintExt, Result, anyhow, bail, ensure};
 use crate::plan::Quantize;
@@ -23,7 +24,7 @@ impl Decoder {
     ///
     /// # Errors
     /// A file that is missing or cut off, an unsupported family, a tensor that is missing (its name) or has
-    /// another shape (both shapes).
+    /// another shape (both shapes), one of a layer that the configuration does not ask for.
     pub fn load(dir: &Path, dtype: DType, device: &Device) -> Result<Self> {
         Self::load_with(dir, dtype, device, Quantize::None)
     }
@@ -44,6 +45,7 @@ impl Decoder {
             .hint("the file may be cut off or no safetensors file: fetch it again")?;
         let names: BTreeSet<String> = weights.tensors().into_iter().map(|(name, _)| name).collect();
         let (specs, ids) = layout(&config);
+        check_layers(&config, &specs, &names).with_context(|| format!("loading {}", dir.display()))?;
         let packed = projections(&ids);
         let read = |(index, spec): (usize, Spec)| {
             let param = read_param(spec, &weights, &names, dtype, device)?;
@@ -181,7 +183,7 @@ fn read_param(
 }
 
 /// The name as it stands in the file: some checkpoints leave the model's prefix off.
-fn find<'a>(name: &'a str, names: &BTreeSet<String>) -> Result<&'a str> {
+pub(super) fn find<'a>(name: &'a str, names: &BTreeSet<String>) -> Result<&'a str> {
     let short = name.split_once('.').map_or(name, |(_, rest)| rest);
     [name, short].into_iter().find(|n| names.contains(*n)).ok_or_else(|| {
         let some: Vec<&str> = names.iter().take(3).map(String::as_str).collect();

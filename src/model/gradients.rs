@@ -22,6 +22,10 @@ pub struct Gradients {
 }
 
 impl Gradients {
+    /// One for each trained parameter: of its shape, in f64 where the parameter is, else in f32.
+    ///
+    /// # Errors
+    /// A quantised base without an adapter, which has nothing to train.
     pub fn zeros(decoder: &Decoder) -> Result<Self> {
         ensure!(
             decoder.trained().iter().all(|p| p.blocks.is_none()),

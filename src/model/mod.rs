@@ -17,6 +17,7 @@ pub mod peft;
 mod quantize;
 pub mod reward;
 mod shards;
+mod unread;
 
 pub use adapter::{Adapter, Dropout};
 pub use cache::KvCache;

@@ -182,6 +182,11 @@ fn names(config: &DecoderConfig) -> Names {
     }
 }
 
+/// What the names of a layer's tensors begin with, before its number.
+pub(super) fn layer_prefix(config: &DecoderConfig) -> &'static str {
+    names(config).layer
+}
+
 /// Every parameter of a decoder in a stable order, and who is who.
 pub(super) fn layout(config: &DecoderConfig) -> (Vec<Spec>, Ids) {
     let names = names(config);

@@ -8,9 +8,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::BetaSpec;
+
+pub(super) const ZERO: MethodInfo = MethodInfo {
+    name: "apo-zero",
+    title: "anchored preference optimization, chosen up and rejected down",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2408.06266",
+};
 
 pub struct ApoZero {
     beta: f64,
@@ -23,12 +31,8 @@ impl ApoZero {
 }
 
 impl Objective for ApoZero {
-    fn name(&self) -> &'static str {
-        "apo-zero"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &ZERO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {
@@ -44,6 +48,14 @@ impl Objective for ApoZero {
     }
 }
 
+pub(super) const DOWN: MethodInfo = MethodInfo {
+    name: "apo-down",
+    title: "anchored preference optimization, both down",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2408.06266",
+};
+
 pub struct ApoDown {
     beta: f64,
 }
@@ -55,12 +67,8 @@ impl ApoDown {
 }
 
 impl Objective for ApoDown {
-    fn name(&self) -> &'static str {
-        "apo-down"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &DOWN
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

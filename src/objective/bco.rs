@@ -9,9 +9,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::BetaSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "bco",
+    title: "binary classifier optimization",
+    feedback: Feedback::Unpaired,
+    needs_reference: true,
+    paper: "2404.04656",
+};
 
 pub struct Bco {
     beta: f64,
@@ -24,12 +32,8 @@ impl Bco {
 }
 
 impl Objective for Bco {
-    fn name(&self) -> &'static str {
-        "bco"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Unpaired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

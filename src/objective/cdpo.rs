@@ -4,9 +4,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive, smoothing};
+use super::registry::{Feedback, MethodInfo, Objective, positive, smoothing};
 use crate::base::error::Result;
 use crate::plan::SmoothedSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "cdpo",
+    title: "conservative DPO (label smoothing)",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2305.18290",
+};
 
 pub struct Cdpo {
     beta: f64,
@@ -23,12 +31,8 @@ impl Cdpo {
 }
 
 impl Objective for Cdpo {
-    fn name(&self) -> &'static str {
-        "cdpo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -7,9 +7,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive, weight};
+use super::registry::{Feedback, MethodInfo, Objective, positive, weight};
 use crate::base::error::Result;
 use crate::plan::LikelihoodSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "cpo",
+    title: "contrastive preference optimization",
+    feedback: Feedback::Paired,
+    needs_reference: false,
+    paper: "2401.08417",
+};
 
 pub struct Cpo {
     beta: f64,
@@ -23,16 +31,8 @@ impl Cpo {
 }
 
 impl Objective for Cpo {
-    fn name(&self) -> &'static str {
-        "cpo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

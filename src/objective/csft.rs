@@ -8,10 +8,18 @@
 //! and likelihoods alike.
 
 use super::batch::{Batch, StepContext, Terms};
-use super::registry::{Feedback, Objective};
+use super::registry::{Feedback, MethodInfo, Objective};
 use super::sft::likelihood;
 use crate::base::error::{Result, ensure};
 use crate::plan::ControlSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "csft",
+    title: "conditional SFT: completions of both classes after a control token each",
+    feedback: Feedback::Unpaired,
+    needs_reference: false,
+    paper: "2302.08582",
+};
 
 pub struct Csft;
 
@@ -27,16 +35,8 @@ impl Csft {
 }
 
 impl Objective for Csft {
-    fn name(&self) -> &'static str {
-        "csft"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Unpaired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

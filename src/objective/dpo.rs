@@ -4,9 +4,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::DpoSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "dpo",
+    title: "direct preference optimization",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2305.18290",
+};
 
 pub struct Dpo {
     beta: f64,
@@ -19,12 +27,8 @@ impl Dpo {
 }
 
 impl Objective for Dpo {
-    fn name(&self) -> &'static str {
-        "dpo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

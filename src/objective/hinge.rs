@@ -5,9 +5,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::BetaSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "hinge",
+    title: "hinge loss on DPO's margin (SLiC-HF, RSO)",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2309.06657",
+};
 
 pub struct Hinge {
     beta: f64,
@@ -20,12 +28,8 @@ impl Hinge {
 }
 
 impl Objective for Hinge {
-    fn name(&self) -> &'static str {
-        "hinge"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

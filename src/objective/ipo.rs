@@ -5,9 +5,17 @@
 //! Length-normalised (the authors' erratum, TRL, HALOs): each r is divided by its completion's tokens.
 
 use super::batch::{Batch, StepContext, Terms};
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::IpoSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "ipo",
+    title: "identity preference optimization",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2310.12036",
+};
 
 pub struct Ipo {
     beta: f64,
@@ -21,12 +29,8 @@ impl Ipo {
 }
 
 impl Objective for Ipo {
-    fn name(&self) -> &'static str {
-        "ipo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -9,9 +9,17 @@
 
 use super::batch::{Batch, ClassCounts, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive, weight};
+use super::registry::{Feedback, MethodInfo, Objective, positive, weight};
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::plan::{KtoSpec, Lambda, Z0};
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "kto",
+    title: "Kahneman-Tversky optimization",
+    feedback: Feedback::Unpaired,
+    needs_reference: true,
+    paper: "2402.01306",
+};
 
 pub struct Kto {
     beta: f64,
@@ -34,12 +42,8 @@ impl Kto {
 }
 
 impl Objective for Kto {
-    fn name(&self) -> &'static str {
-        "kto"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Unpaired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn z0(&self) -> Option<Z0> {

@@ -1,7 +1,7 @@
 //! The methods: each a small file with its equation, paper and shapes. Pure: log-probs in, loss and
 //! metrics out; the training loop knows nothing of any of them.
 //!
-//! Adding a method: a variant of [`crate::plan::Method`], a file here, a line in `registry.rs`.
+//! Adding a method: a variant of [`crate::plan::Method`], a file here with its [`MethodInfo`], and its lines in `registry.rs`.
 
 mod batch;
 mod evaluate;

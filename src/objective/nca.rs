@@ -4,9 +4,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::BetaSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "nca",
+    title: "noise-contrastive alignment",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2402.05369",
+};
 
 pub struct Nca {
     beta: f64,
@@ -19,12 +27,8 @@ impl Nca {
 }
 
 impl Objective for Nca {
-    fn name(&self) -> &'static str {
-        "nca"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -8,10 +8,18 @@
 
 use super::batch::{Batch, StepContext, Terms, interleave};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::{Context, Result};
 use crate::plan::{Likelihood, OrpoSpec};
 use candle_core::Tensor;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "orpo",
+    title: "odds-ratio preference optimization",
+    feedback: Feedback::Paired,
+    needs_reference: false,
+    paper: "2403.07691",
+};
 
 pub struct Orpo {
     beta: f64,
@@ -25,16 +33,8 @@ impl Orpo {
 }
 
 impl Objective for Orpo {
-    fn name(&self) -> &'static str {
-        "orpo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn needs_prompt(&self) -> bool {

@@ -23,14 +23,21 @@ pub enum Feedback {
 
 /// A training objective: a pure function of log-probs.
 pub trait Objective: Send + Sync {
-    /// As in a plan's `method = "…"`.
-    fn name(&self) -> &'static str;
+    /// The method's line in the list.
+    fn info(&self) -> &'static MethodInfo;
 
-    fn feedback(&self) -> Feedback;
+    /// As in a plan's `method = "…"`.
+    fn name(&self) -> &'static str {
+        self.info().name
+    }
+
+    fn feedback(&self) -> Feedback {
+        self.info().feedback
+    }
 
     /// Whether log-probs under the reference are needed.
     fn needs_reference(&self) -> bool {
-        true
+        self.info().needs_reference
     }
 
     /// The estimator of z0, where the method has one.
@@ -73,77 +80,70 @@ pub struct MethodInfo {
     pub paper: &'static str,
 }
 
-const fn line(
-    name: &'static str,
-    title: &'static str,
-    feedback: Feedback,
-    needs_reference: bool,
-    paper: &'static str,
-) -> MethodInfo {
-    MethodInfo { name, title, feedback, needs_reference, paper }
-}
-
-const METHODS: &[MethodInfo] = {
-    use Feedback::{Completions, Paired, Prompts, Unpaired};
-    &[
-        line(
-            "sft",
-            "supervised fine-tuning on desirable or chosen completions",
-            Completions,
-            false,
-            "2203.02155",
-        ),
-        line("kto", "Kahneman-Tversky optimization", Unpaired, true, "2402.01306"),
-        line("dpo", "direct preference optimization", Paired, true, "2305.18290"),
-        line("ipo", "identity preference optimization", Paired, true, "2310.12036"),
-        line("cdpo", "conservative DPO (label smoothing)", Paired, true, "2305.18290"),
-        line("robust-dpo", "DPO made unbiased under label flips", Paired, true, "2403.00409"),
-        line("hinge", "hinge loss on DPO's margin (SLiC-HF, RSO)", Paired, true, "2309.06657"),
-        line("simpo", "simple preference optimization", Paired, false, "2405.14734"),
-        line("orpo", "odds-ratio preference optimization", Paired, false, "2403.07691"),
-        line("cpo", "contrastive preference optimization", Paired, false, "2401.08417"),
-        line("slic", "sequence likelihood calibration", Paired, false, "2305.10425"),
-        line(
-            "apo-zero",
-            "anchored preference optimization, chosen up and rejected down",
-            Paired,
-            true,
-            "2408.06266",
-        ),
-        line("apo-down", "anchored preference optimization, both down", Paired, true, "2408.06266"),
-        line("sigmoid-norm", "DPO on length-normalised log-ratios (Tülu 3)", Paired, true, "2411.15124"),
-        line("sppo-hard", "self-play preference optimization, hard labels", Paired, true, "2405.00675"),
-        line("nca", "noise-contrastive alignment", Paired, true, "2402.05369"),
-        line("bco", "binary classifier optimization", Unpaired, true, "2404.04656"),
-        line(
-            "csft",
-            "conditional SFT: completions of both classes after a control token each",
-            Unpaired,
-            false,
-            "2302.08582",
-        ),
-        line(
-            "unlikelihood",
-            "likelihood of desirable, unlikelihood of undesirable completions' tokens",
-            Unpaired,
-            false,
-            "1908.04319",
-        ),
-        line("reward", "Bradley-Terry reward model (`kto-eval train` only)", Paired, false, "2009.01325"),
-        line("rloo", "REINFORCE, leave-one-out baseline, on own samples", Prompts, true, "2402.14740"),
-        line("grpo", "group-relative policy optimization on own samples", Prompts, true, "2402.03300"),
-        line("ppo", "proximal policy optimization with a critic on own samples", Prompts, true, "1707.06347"),
-        line("ppo-offline", "PPO on given completions, rewarded ±1 by label", Unpaired, true, "2402.01306"),
-        line("online-dpo", "DPO on the best and worst of own samples", Prompts, true, "2402.04792"),
-        line(
-            "online-kto",
-            "KTO on own samples, above or below their prompt's mean",
-            Prompts,
-            true,
-            "2402.01306",
-        ),
-    ]
-};
+const METHODS: &[MethodInfo] = &[
+    sft::INFO,
+    kto::INFO,
+    dpo::INFO,
+    ipo::INFO,
+    cdpo::INFO,
+    robust::INFO,
+    hinge::INFO,
+    simpo::INFO,
+    orpo::INFO,
+    cpo::INFO,
+    slic::INFO,
+    apo::ZERO,
+    apo::DOWN,
+    sigmoid_norm::INFO,
+    sppo::INFO,
+    nca::INFO,
+    bco::INFO,
+    csft::INFO,
+    unlikelihood::INFO,
+    reward::INFO,
+    MethodInfo {
+        name: "rloo",
+        title: "REINFORCE, leave-one-out baseline, on own samples",
+        feedback: Feedback::Prompts,
+        needs_reference: true,
+        paper: "2402.14740",
+    },
+    MethodInfo {
+        name: "grpo",
+        title: "group-relative policy optimization on own samples",
+        feedback: Feedback::Prompts,
+        needs_reference: true,
+        paper: "2402.03300",
+    },
+    MethodInfo {
+        name: "ppo",
+        title: "proximal policy optimization with a critic on own samples",
+        feedback: Feedback::Prompts,
+        needs_reference: true,
+        paper: "1707.06347",
+    },
+    MethodInfo {
+        name: "ppo-offline",
+        title: "PPO on given completions, rewarded ±1 by label",
+        feedback: Feedback::Unpaired,
+        needs_reference: true,
+        paper: "2402.01306",
+    },
+    MethodInfo {
+        name: "online-dpo",
+        title: "DPO on the best and worst of own samples",
+        feedback: Feedback::Prompts,
+        needs_reference: true,
+        paper: "2402.04792",
+    },
+    MethodInfo {
+        name: "online-kto",
+        title: "KTO on own samples, above or below their prompt's mean",
+        feedback: Feedback::Prompts,
+        needs_reference: true,
+        paper: "2402.01306",
+    },
+];
 
 /// Every method, in the order in which they are listed to people.
 pub fn methods() -> &'static [MethodInfo] {

@@ -7,22 +7,22 @@
 
 use super::batch::{Batch, StepContext, Terms, interleave};
 use super::ops::log_sigmoid;
-use super::registry::{Feedback, Objective};
+use super::registry::{Feedback, MethodInfo, Objective};
 use crate::base::error::Result;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "reward",
+    title: "Bradley-Terry reward model (`kto-eval train` only)",
+    feedback: Feedback::Paired,
+    needs_reference: false,
+    paper: "2009.01325",
+};
 
 pub struct Reward;
 
 impl Objective for Reward {
-    fn name(&self) -> &'static str {
-        "reward"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn reads_scores(&self) -> bool {

@@ -5,9 +5,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive, smoothing};
+use super::registry::{Feedback, MethodInfo, Objective, positive, smoothing};
 use crate::base::error::Result;
 use crate::plan::SmoothedSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "robust-dpo",
+    title: "DPO made unbiased under label flips",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2403.00409",
+};
 
 pub struct Robust {
     beta: f64,
@@ -22,12 +30,8 @@ impl Robust {
 }
 
 impl Objective for Robust {
-    fn name(&self) -> &'static str {
-        "robust-dpo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -4,22 +4,22 @@
 //! L = − Σᵢ log π(yᵢ|xᵢ) / Σᵢ |yᵢ|
 
 use super::batch::{Batch, StepContext, Terms};
-use super::registry::{Feedback, Objective};
+use super::registry::{Feedback, MethodInfo, Objective};
 use crate::base::error::Result;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "sft",
+    title: "supervised fine-tuning on desirable or chosen completions",
+    feedback: Feedback::Completions,
+    needs_reference: false,
+    paper: "2203.02155",
+};
 
 pub struct Sft;
 
 impl Objective for Sft {
-    fn name(&self) -> &'static str {
-        "sft"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Completions
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

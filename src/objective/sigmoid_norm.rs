@@ -4,9 +4,17 @@
 
 use super::batch::{Batch, StepContext, Terms, interleave};
 use super::ops;
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::BetaSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "sigmoid-norm",
+    title: "DPO on length-normalised log-ratios (Tülu 3)",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2411.15124",
+};
 
 pub struct SigmoidNorm {
     beta: f64,
@@ -19,12 +27,8 @@ impl SigmoidNorm {
 }
 
 impl Objective for SigmoidNorm {
-    fn name(&self) -> &'static str {
-        "sigmoid-norm"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -5,9 +5,17 @@
 
 use super::batch::{Batch, StepContext, Terms, interleave};
 use super::ops;
-use super::registry::{Feedback, Objective, positive, weight};
+use super::registry::{Feedback, MethodInfo, Objective, positive, weight};
 use crate::base::error::Result;
 use crate::plan::SimpoSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "simpo",
+    title: "simple preference optimization",
+    feedback: Feedback::Paired,
+    needs_reference: false,
+    paper: "2405.14734",
+};
 
 pub struct Simpo {
     beta: f64,
@@ -21,16 +29,8 @@ impl Simpo {
 }
 
 impl Objective for Simpo {
-    fn name(&self) -> &'static str {
-        "simpo"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -7,9 +7,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, positive, weight};
+use super::registry::{Feedback, MethodInfo, Objective, positive, weight};
 use crate::base::error::Result;
 use crate::plan::LikelihoodSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "slic",
+    title: "sequence likelihood calibration",
+    feedback: Feedback::Paired,
+    needs_reference: false,
+    paper: "2305.10425",
+};
 
 pub struct Slic {
     beta: f64,
@@ -23,16 +31,8 @@ impl Slic {
 }
 
 impl Objective for Slic {
-    fn name(&self) -> &'static str {
-        "slic"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

@@ -4,9 +4,17 @@
 //! L = E[(r_w − 1/(2β))² + (r_l + 1/(2β))²],  r = log π(y|x)/π_ref(y|x)
 
 use super::batch::{Batch, StepContext, Terms};
-use super::registry::{Feedback, Objective, positive};
+use super::registry::{Feedback, MethodInfo, Objective, positive};
 use crate::base::error::Result;
 use crate::plan::BetaSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "sppo-hard",
+    title: "self-play preference optimization, hard labels",
+    feedback: Feedback::Paired,
+    needs_reference: true,
+    paper: "2405.00675",
+};
 
 pub struct SppoHard {
     beta: f64,
@@ -19,12 +27,8 @@ impl SppoHard {
 }
 
 impl Objective for SppoHard {
-    fn name(&self) -> &'static str {
-        "sppo-hard"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Paired
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn identity_loss(&self, _desirable: bool, _step: &StepContext) -> Option<f64> {

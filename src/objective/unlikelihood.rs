@@ -8,9 +8,17 @@
 
 use super::batch::{Batch, StepContext, Terms};
 use super::ops;
-use super::registry::{Feedback, Objective, weight};
+use super::registry::{Feedback, MethodInfo, Objective, weight};
 use crate::base::error::{Context, Result};
 use crate::plan::UnlikelihoodSpec;
+
+pub(super) const INFO: MethodInfo = MethodInfo {
+    name: "unlikelihood",
+    title: "likelihood of desirable, unlikelihood of undesirable completions' tokens",
+    feedback: Feedback::Unpaired,
+    needs_reference: false,
+    paper: "1908.04319",
+};
 
 pub struct Unlikelihood {
     alpha: f64,
@@ -23,16 +31,8 @@ impl Unlikelihood {
 }
 
 impl Objective for Unlikelihood {
-    fn name(&self) -> &'static str {
-        "unlikelihood"
-    }
-
-    fn feedback(&self) -> Feedback {
-        Feedback::Unpaired
-    }
-
-    fn needs_reference(&self) -> bool {
-        false
+    fn info(&self) -> &'static MethodInfo {
+        &INFO
     }
 
     fn needs_complement(&self) -> bool {

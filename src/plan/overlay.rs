@@ -92,6 +92,7 @@ fn in_words(message: &str) -> String {
         ("expected u64", "expected a whole number, 0 or above"),
         ("expected f64", "expected a number"),
         ("expected a sequence", "expected a list"),
+        ("expected struct LoraSpec", "expected a section, such as { rank = 16, alpha = 32 }"),
     ] {
         words = words.replace(rust, plain);
     }

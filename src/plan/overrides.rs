@@ -101,7 +101,11 @@ fn put(source: &mut Source, path: &str, value: Value, option: &str) -> Result<()
         [] => unreachable!("split gives at least one part"),
     };
     section.insert(last.to_owned(), value);
+    let label = arm_label(section, 0);
     source.note_override(path, option);
+    if let ["arm", name, "name" | "method"] = keys.as_slice() {
+        source.rename(&format!("arm.{name}"), &format!("arm.{label}"));
+    }
     Ok(())
 }
 

@@ -45,6 +45,11 @@ impl Source {
     /// Where the value at `path` comes from: `plans/hh.toml:7`, `--set train.warmup=2`, or, where it stands
     /// nowhere (a default), the place of the section around it.
     pub fn at(&self, path: &str) -> String {
+        let nowhere = !self.says(path);
+        // A section that only the command line has.
+        if let Some(option) = self.overridden_below(path).filter(|_| nowhere) {
+            return option.clone();
+        }
         let mut path = path;
         loop {
             if let Some(option) = self.overridden.get(path) {
@@ -60,6 +65,25 @@ impl Source {
         }
     }
 
+    fn overridden_below(&self, path: &str) -> Option<&String> {
+        let below = |key: &&String| key.strip_prefix(path).is_some_and(|rest| rest.starts_with('.'));
+        self.overridden.keys().find(below).map(|key| &self.overridden[key])
+    }
+
+    /// Notes that what was addressed as `from` now goes by the name `to`, as an arm does whose method is set.
+    pub fn rename(&mut self, from: &str, to: &str) {
+        fn renamed<V: Clone>(map: &mut BTreeMap<String, V>, from: &str, to: &str) {
+            let new = |(key, value): (&String, &V)| {
+                let rest = key.strip_prefix(from).filter(|rest| rest.is_empty() || rest.starts_with('.'))?;
+                Some((format!("{to}{rest}"), value.clone()))
+            };
+            let found: Vec<(String, V)> = map.iter().filter_map(new).collect();
+            map.extend(found);
+        }
+        renamed(&mut self.lines, from, to);
+        renamed(&mut self.overridden, from, to);
+    }
+
     /// An error about the value at `path`.
     pub fn error(&self, path: &str, message: impl std::fmt::Display) -> anyhow::Error {
         anyhow!("{}: `{path}` {message}", self.at(path))
@@ -73,13 +97,39 @@ impl Source {
     /// [`crate::base::error::unknown`] with its place before it.
     pub fn unknown(&self, path: &str, what: &str, name: &str, known: &[&str]) -> anyhow::Error {
         let error = crate::base::error::unknown(what, name, known);
-        let hint = crate::base::error::render(&error);
+        let text = crate::base::error::render(&error);
         let placed = anyhow!("{}: {error}", self.at(path));
-        match hint.split_once("\nhint: ") {
-            Some((_, hint)) => Err::<(), _>(placed).hint(hint).expect_err("built from an error"),
+        let close = text.split_once("\nhint: ").map(|(_, hint)| hint.to_owned());
+        match elsewhere(name).map(|ours| format!("here it is {ours}")).or(close) {
+            Some(hint) => Err::<(), _>(placed).hint(hint).expect_err("built from an error"),
             None => placed,
         }
     }
+}
+
+/// What a key of TRL, PEFT or transformers is called here.
+fn elsewhere(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "lr" => "`learning_rate`",
+        "per_device_train_batch_size" | "train_batch_size" => "`batch_size`: completions in a step",
+        "gradient_accumulation_steps" => {
+            "`micro_tokens`, of which a step of `batch_size` has as many as it needs"
+        }
+        "num_train_epochs" | "epochs" => "`budget`, in examples, tokens, steps, …: the same for every arm",
+        "max_steps" => "`budget = { steps = … }`",
+        "lr_scheduler_type" => "`schedule`",
+        "warmup_ratio" | "warmup_steps" => "`warmup`: a share of the budget",
+        "max_seq_length" => "`data.max_length`",
+        "desirable_weight" => "`lambda_desirable`",
+        "undesirable_weight" => "`lambda_undesirable`",
+        "r" | "lora_r" => "`rank`",
+        "lora_alpha" => "`alpha`",
+        "lora_dropout" => "`dropout`",
+        "model_name_or_path" => "`model.source`",
+        "dataset_name" => "`data.source`",
+        "loss_type" => "an arm's `method`",
+        _ => return None,
+    })
 }
 
 /// The name under which messages and `--set` address an arm: its own, else its method's.

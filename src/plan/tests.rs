@@ -194,7 +194,10 @@ fn what_is_wrong_in_a_file_is_said_with_its_line_and_what_would_do() {
 fn what_is_wrong_in_an_option_names_the_option() {
     for (option, says) in [
         ("train.lr=1", "--set train.lr=1: unknown key in [train] `lr`"),
-        ("nope=1", "unknown key `nope` (known: name, analysis"),
+        ("nope=1", "--set nope=1: unknown key `nope` (known: name, analysis"),
+        ("trian.lr=1", "--set trian.lr=1: unknown key `trian`"),
+        ("arm.sft.method=stf", "--set arm.sft.method=stf: unknown method `stf`"),
+        ("arm.sft.name=a/b", "--set arm.sft.name=a/b: "),
         ("train.learning_rate=fast", "--set train.learning_rate=fast: `train.learning_rate` is \"fast\""),
         ("arm.kto.beta=1", "unknown arm `kto` (known: sft, strong)"),
         ("arm.strong.betta=1", "--set arm.strong.betta=1: unknown key for method kto `betta`"),

@@ -4,8 +4,8 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::Path;
 
+use super::clear::check_ours;
 use super::table::packed;
-use crate::base::atomic::{remove, remove_folder};
 use crate::base::error::{Context, HintExt, Result, anyhow};
 use crate::plan::{Overrides, Plan};
 
@@ -33,7 +33,7 @@ pub mod files {
     /// A folder a run that is under way: see `train::Checkpoints`.
     pub const CHECKPOINTS: &str = ".checkpoints";
 
-    /// All that `--force` may delete, beside the report and its charts.
+    /// The records, which `--force` deletes: see `clear`. The plan first.
     pub const ALL: &[&str] = &[
         PLAN,
         ENVIRONMENT,
@@ -97,28 +97,25 @@ pub(super) fn holds(dir: &Path, file: &str) -> bool {
     dir.join(file).exists() || packed(&dir.join(file)).exists()
 }
 
-/// Holds the folder's plan against this one.
+/// Holds the folder's plan against this one, which may have more seeds after those.
 ///
 /// # Errors
 /// Where the folder has another plan's results; the message names it and the first line that differs.
 pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
+    check_ours(dir)?;
     let path = dir.join(files::PLAN);
     let remedy = "name another folder with --out, or give --force to delete what is there";
-    if !path.exists() {
-        let stray = files::ALL.iter().find(|f| holds(dir, f));
-        return match stray {
-            Some(file) => Err(anyhow!("{} holds {file} but no plan.toml", dir.display())).hint(remedy),
-            None => Ok(()),
-        };
-    }
     // A plan without rows was left by a command that failed before it made any.
     let rows = [files::RUNS, files::STEPS, files::SCORES, files::EXAMPLES, files::SAMPLES, files::TRIALS];
-    if !rows.iter().any(|f| holds(dir, f)) {
+    if !path.exists() || !rows.iter().any(|f| holds(dir, f)) {
         return Ok(());
     }
     let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
     let there = Plan::parse(&text, &path.display().to_string(), &Overrides::default()).hint(remedy)?;
-    if there.hash() == plan.hash() {
+    // No run knows of the other seeds: with more of them the comparison goes on.
+    let with_seeds = Plan { seeds: plan.seeds.clone(), ..there.clone() };
+    let more_seeds = with_seeds.hash() == plan.hash();
+    if more_seeds && plan.seeds.starts_with(&there.seeds) {
         return Ok(());
     }
     let silent = |p: &Plan| p.silent().to_toml();
@@ -128,23 +125,8 @@ pub(super) fn check_plan(dir: &Path, plan: &Plan) -> Result<()> {
         differing.map_or_else(String::new, |(x, y)| format!("; first difference: `{x}` there, `{y}` here"));
     let message =
         format!("{} already holds results of another plan, plan `{}`{first}", dir.display(), there.name);
-    Err(anyhow!(message)).hint(remedy)
-}
-
-/// Deletes the records, the report and its charts; nothing else.
-pub(super) fn clear(dir: &Path) -> Result<()> {
-    for file in files::ALL.iter().chain(&["report.md", "report.html"]) {
-        remove(&dir.join(file))?;
-        remove(&packed(&dir.join(file)))?;
-    }
-    for folder in [files::CHECKPOINTS, files::SHARDS].map(|name| dir.join(name)) {
-        remove_folder(&folder)?;
-    }
-    for entry in fs::read_dir(dir.join("charts")).into_iter().flatten() {
-        let path = entry?.path();
-        if path.extension().is_some_and(|e| e == "svg" || e == "png") {
-            remove(&path)?;
-        }
-    }
-    Ok(())
+    Err(anyhow!(message)).hint(match more_seeds {
+        true => format!("a comparison goes on with more seeds after those that it has; else {remedy}"),
+        false => remedy.to_owned(),
+    })
 }

@@ -237,6 +237,7 @@ fn environments(folders: &[PathBuf]) -> Result<(Option<Environment>, Vec<String>
         ] {
             if a != b {
                 let (whose, folder) = (whose.display(), folder.display());
+                let [a, b] = [a, b].map(|hash| hash.chars().take(12).collect::<String>());
                 let message = format!("{whose} and {folder}: the {what} is not the same ({a} and {b})");
                 return Err(anyhow!(message))
                     .hint("shards must see the same files; run the ones that differ again with --force");

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
+use super::clear;
 use super::folder::{self, files};
 use super::schema::{RunRow, StepRow};
 use super::table::row_file;
@@ -22,16 +23,18 @@ pub struct RecordHold<'p> {
 }
 
 impl<'p> RecordHold<'p> {
-    /// Takes the folder for this plan, and creates it where it is not there. With `force` it may hold anything.
+    /// Takes the folder for this plan, and creates it where it is not there. With `force` it may hold any comparison.
     ///
     /// # Errors
-    /// A folder that cannot be written to, that another process holds, or that holds results of another plan or of
-    /// another version of this program.
+    /// A folder that cannot be written to, that another process holds, or that holds rows without a plan, results of
+    /// another plan or of another version of this program.
     pub fn take(dir: &Path, plan: &'p Plan, force: bool) -> Result<Self> {
         folder::create(dir)?;
         let first = !dir.join(files::LOCK).exists();
         let lock = folder::lock(dir)?;
-        if !force {
+        if force {
+            clear::check_ours(dir)?;
+        } else {
             folder::check_plan(dir, plan)?;
             check_runs(dir, plan)?;
             if first {
@@ -60,7 +63,7 @@ impl<'p> RecordHold<'p> {
     /// Rows that cannot be read, a folder that cannot be written to.
     pub fn open(self) -> Result<RecordWriter> {
         if self.force {
-            folder::clear(&self.dir)?;
+            clear::clear(&self.dir)?;
         }
         atomic::write_held(&self.dir.join(files::PLAN), self.plan.to_toml().as_bytes())?;
         RecordWriter::begin(&self.dir, self.plan, self.leave_failed, self.lock)

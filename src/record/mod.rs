@@ -3,6 +3,7 @@
 //! A run's row in `runs.csv` is written last; a run without one is unfinished, and its other rows are
 //! dropped when the folder is opened again (its steps only up to the checkpoint that it goes on from).
 
+mod clear;
 mod environment;
 mod events;
 mod folder;
@@ -20,6 +21,7 @@ mod usage;
 mod withhold;
 mod writer;
 
+pub use clear::charts_of;
 pub use environment::{Environment, Overlap, Texts};
 pub use events::{EventFile, masked_crc};
 pub use folder::files;

@@ -31,6 +31,8 @@ pub struct JudgeUsage {
     /// Questions that the endpoint would not answer: their matches are invalid.
     #[serde(default)]
     pub refused: u64,
+    /// Replies that ended at the template's `max_tokens`: their matches are invalid.
+    pub cut: u64,
     /// As the endpoint counts them; replies from the cache are not counted.
     pub prompt_tokens: u64,
     pub reply_tokens: u64,
@@ -75,6 +77,7 @@ impl JudgeUsage {
             (&mut self.cached, other.cached),
             (&mut self.repeated, other.repeated),
             (&mut self.refused, other.refused),
+            (&mut self.cut, other.cut),
             (&mut self.prompt_tokens, other.prompt_tokens),
             (&mut self.reply_tokens, other.reply_tokens),
         ] {
@@ -104,6 +107,9 @@ impl fmt::Display for JudgeUsage {
         )?;
         if self.refused > 0 {
             write!(f, ", {} questions refused", self.refused)?;
+        }
+        if self.cut > 0 {
+            write!(f, ", {} replies cut at max_tokens", self.cut)?;
         }
         if self.cost > 0.0 { write!(f, ", cost {:.4}", self.cost) } else { Ok(()) }
     }

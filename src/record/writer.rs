@@ -117,6 +117,11 @@ impl RecordWriter {
                 ("device", earlier.device_class(), environment.device_class()),
             ] {
                 if there != here {
+                    let short = |hash: &str| hash.chars().take(12).collect::<String>();
+                    let (there, here) = match what {
+                        "device" => (there.to_owned(), here.to_owned()),
+                        _ => (short(there), short(here)),
+                    };
                     let dir = self.dir.display();
                     return Err(anyhow!("{dir}: the {what} has changed since ({there} there, {here} here)"))
                         .hint("name another folder with --out, or give --force to delete what is there");

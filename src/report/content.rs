@@ -27,6 +27,24 @@ pub fn headline_rows<'c>(
     rows.into_iter().filter(|c| metrics.iter().any(|m| c.suite == m.suite && c.metric == m.name)).collect()
 }
 
+/// That no comparison is on a metric of the plan's question, where that is so.
+pub fn exploratory(view: &View<'_>, figures: &Figures) -> Option<String> {
+    let mut families = figures.comparisons.iter().map(|c| c.row.family).peekable();
+    families.peek()?;
+    if families.any(|family| family != Family::Secondary) {
+        return None;
+    }
+    let primary = view.planned(&["verdict", "primary"]).and_then(|v| v.as_array()).into_iter().flatten();
+    let names: Vec<String> = primary.filter_map(|v| v.as_str()).map(super::format::metric).collect();
+    Some(match names.as_slice() {
+        [] => "Exploratory: the plan names no primary metric.".to_owned(),
+        names => format!(
+            "Exploratory: the suites measure none of the plan's primary metrics ({}); no comparison answers its question.",
+            names.join(", ")
+        ),
+    })
+}
+
 /// The comparisons with the starting checkpoint on the plan's metrics: did training help at all?
 pub fn against_base(figures: &Figures) -> Vec<&ComparisonRow> {
     let rows = figures.comparisons.iter().map(|c| &c.row);
@@ -52,7 +70,8 @@ pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
                 }
             };
             let arms: Vec<_> = rows.iter().map(arm).collect();
-            let points = if unit == Unit::Share { " points" } else { "" };
+            let said = rows.iter().any(|c| c.verdict != Verdict::Invalid);
+            let points = if unit == Unit::Share && said { " points" } else { "" };
             let name = super::format::metric(&rows[0].metric);
             let even = view.metric(&rows[0].suite, &rows[0].metric).is_some_and(|m| view.even_base(&m));
             let even = if even { ", where it stands at even odds by definition" } else { "" };
@@ -247,7 +266,7 @@ pub fn verdict_table(view: &View<'_>, rows: &[&ComparisonRow]) -> Vec<Vec<Cell>>
         vec![
             Cell::text(format!("{}, {name}: {} − {}", c.suite, c.arm_a, c.arm_b)),
             Cell::number(unit.difference(c.difference), c.difference),
-            Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
+            Cell::number(unit.interval_words(c.low, c.high), c.low),
             p_cell(view, c),
             Cell::text(super::charts::verdict_word(c.verdict)),
         ]

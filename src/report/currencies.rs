@@ -172,11 +172,11 @@ fn margin_at(view: &View<'_>, arm: &str, share: f64, by_time: bool) -> Option<f6
 pub const LEGEND: &str = "The verdicts hold for the matched currency. Nothing was scored in mid-run, so for the others \
     only a direction can be told, on the assumption that an arm does not get worse with more budget. Stands: the \
     winner spent less. Open: the winner spent more, and might not have won with less. Could move to an arm: it was \
-    not decided, and that arm spent less.";
+    not decided, and that arm spent less. HERE is the folder of this report, whose plan lies beside it.";
 
 impl Cut {
     /// `Matched on FLOPs at what sft spent (393 G), kto would stop at 50 % of its run (…).`
-    pub fn sentence(&self, plan: &str) -> String {
+    pub fn sentence(&self) -> String {
         let arm = |a: &ArmCut| {
             let margin = a.margin.map(|(then, end)| {
                 format!(" (training margin there {}, at its end {})", plain(then), plain(end))
@@ -191,7 +191,7 @@ impl Cut {
         let arms: Vec<_> = self.arms.iter().map(arm).collect();
         let how = match self.set.as_str() {
             "" => "A budget cannot be set in this currency".to_owned(),
-            set => format!("To measure it: kto-eval compare {plan} --set {set} --out DIR"),
+            set => format!("To measure it: kto-eval compare HERE/plan.toml --set {set} --out DIR"),
         };
         let (currency, least) = (&self.currency, si(self.least));
         format!(

@@ -42,6 +42,28 @@ impl Unit {
         }
     }
 
+    /// The interval of a difference, a share's as far as shares reach; of one that did not vary there is none.
+    pub fn interval(self, low: f64, high: f64) -> Option<(String, String)> {
+        let (low, high) = self.reach(low, high);
+        let alike = high - low <= 1e-12 * low.abs();
+        (!alike).then(|| (self.bound(low), self.bound(high)))
+    }
+
+    /// `−1.2 to 3.4`, or that there is none.
+    pub fn interval_words(self, low: f64, high: f64) -> String {
+        self.interval(low, high)
+            .map_or_else(|| "none: all alike".to_owned(), |(low, high)| format!("{low} to {high}"))
+    }
+
+    /// As far as a difference in this unit can reach.
+    pub fn reach(self, low: f64, high: f64) -> (f64, f64) {
+        match self {
+            // NaN stays NaN.
+            Self::Share => (low.clamp(-1.0, 1.0), high.clamp(-1.0, 1.0)),
+            Self::Plain => (low, high),
+        }
+    }
+
     /// A spread (standard error, margin): no sign.
     pub fn spread(self, v: f64) -> String {
         match self {

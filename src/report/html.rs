@@ -28,6 +28,8 @@ struct Page<'a> {
     analysis: Vec<String>,
     facts: Vec<(&'static str, String)>,
     banner: Option<String>,
+    /// Why no verdict is on the plan's question, where none is.
+    exploratory: Option<String>,
     verdicts: Vec<Sentence>,
     base: Vec<Sentence>,
     lost: Vec<String>,
@@ -118,6 +120,10 @@ impl Table {
     }
 }
 
+/// `report.html`: one file, with its styles, scripts and drawings in it.
+///
+/// # Errors
+/// The template fails, which is a fault of this program.
 pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Result<String> {
     let mut environment = Environment::new();
     environment.set_auto_escape_callback(|_| AutoEscape::Html);
@@ -159,6 +165,7 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
         analysis: paragraphs(text("analysis")),
         facts: facts(view),
         banner: content::banner(figures),
+        exploratory: content::exploratory(view, figures),
         verdicts: super::sweep::found(view.input)
             .into_iter()
             .map(|c| Sentence::of(c.finding.word(), c.words))
@@ -171,11 +178,11 @@ fn page<'a>(view: &'a View<'_>, figures: &'a Figures, drawings: &'a [Drawing]) -
         ledger_words: content::ledger_words(figures),
         ledger: Table::new("Spent by each arm, mean a run", content::ledger_table(figures)),
         standings: Table::new(
-            "How each primary verdict stands in the currencies that were not matched",
+            "How each of these verdicts stands in the currencies that were not matched",
             content::standings_table(figures),
         ),
         standings_legend: LEGEND,
-        cuts: figures.standings.cuts.iter().map(|c| c.sentence(view.name())).collect(),
+        cuts: figures.standings.cuts.iter().map(|c| c.sentence()).collect(),
         suites: view.suites().into_iter().map(|s| suite(view, figures, drawings, s)).collect(),
         training: in_section(drawings, &Section::Training),
         cost: in_section(drawings, &Section::Cost),
@@ -257,7 +264,7 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
             Cell::text(capitalised(&name)),
             Cell::text(format!("{} − {}", c.arm_a, c.arm_b)),
             Cell::number(unit.bound(c.difference), c.difference),
-            Cell::number(format!("{} to {}", unit.bound(c.low), unit.bound(c.high)), c.low),
+            Cell::number(unit.interval_words(c.low, c.high), c.low),
             Cell::number(p_value(c.p_adjusted), c.p_adjusted),
             Cell::text(verdict_word(c.verdict)),
             Cell::text(match c.family {

@@ -38,6 +38,8 @@ impl Input {
         Self::of(Records::read(dir)?)
     }
 
+    /// # Errors
+    /// A plan or an environment that does not go into JSON.
     pub fn of(records: Records) -> Result<Self> {
         Ok(Self {
             plan: serde_json::to_value(&records.plan).context("the plan as JSON")?,

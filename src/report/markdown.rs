@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::charts::{Drawing, Section};
 use super::content::{
-    Cell, against_base, banner, base_lines, base_note, headlines, ledger_table, ledger_words, lost_arms,
-    metric_table, sentinels, standings_table, verdict_table,
+    Cell, against_base, banner, base_lines, base_note, exploratory, headlines, ledger_table, ledger_words,
+    lost_arms, metric_table, sentinels, standings_table, verdict_table,
 };
 use super::currencies::LEGEND;
 use super::figures::Figures;
@@ -23,6 +23,9 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         out.push_str(&format!("> **{}**\n\n", inline(&banner)));
     }
     out.push_str("## Verdicts\n\n");
+    if let Some(exploratory) = exploratory(view, figures) {
+        out.push_str(&format!("> {}\n\n", inline(&exploratory)));
+    }
     for claim in super::sweep::found(view.input) {
         out.push_str(&format!("- **{}**: {}\n", claim.finding.word(), inline(&claim.words)));
     }
@@ -68,7 +71,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
         ledger_words(figures),
         table(&ledger_table(figures))
     ));
-    standings(&mut out, view, figures);
+    standings(&mut out, figures);
     out.push_str("## Training\n\n");
     charts(&mut out, drawings, &Section::Training);
     out.push_str("## Cost\n\n");
@@ -78,14 +81,14 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
 }
 
 /// The verdicts in the other currencies.
-fn standings(out: &mut String, view: &View<'_>, figures: &Figures) {
+fn standings(out: &mut String, figures: &Figures) {
     let rows = standings_table(figures);
     if rows.is_empty() {
         return;
     }
     out.push_str(&format!("### Verdicts in other currencies\n\n{LEGEND}\n\n{}\n", table(&rows)));
     for cut in &figures.standings.cuts {
-        out.push_str(&format!("- {}\n", inline(&cut.sentence(view.name()))));
+        out.push_str(&format!("- {}\n", inline(&cut.sentence())));
     }
     out.push('\n');
 }

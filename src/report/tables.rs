@@ -34,13 +34,15 @@ fn tex<'c>(view: &View<'_>, rows: impl Iterator<Item = &'c ComparisonRow>) -> St
             block = key;
         }
         let unit = view.metric(&c.suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
-        let number = |v: f64| unit.bound(v).replace('−', "-");
+        let plain = |text: String| text.replace('−', "-");
         let name = latex(&super::format::metric(&c.metric));
         let pair = format!("{} $-$ {}", latex(&c.arm_a), latex(&c.arm_b));
-        let interval = format!("$[{}, {}]$", number(c.low), number(c.high));
+        let interval = unit.interval(c.low, c.high);
+        let interval =
+            interval.map_or("--".to_owned(), |(low, high)| format!("$[{}, {}]$", plain(low), plain(high)));
+        let difference = plain(unit.bound(c.difference));
         let p = p_value(p_of_verdict(view, c));
-        let cells =
-            [latex(&c.suite), name, pair, format!("${}$", number(c.difference)), interval, format!("${p}$")];
+        let cells = [latex(&c.suite), name, pair, format!("${difference}$"), interval, format!("${p}$")];
         out.push_str(&format!("{} & {} \\\\\n", cells.join(" & "), verdict_word(c.verdict)));
     }
     out.push_str("\\bottomrule\n\\end{tabular}\n");

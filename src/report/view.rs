@@ -144,7 +144,14 @@ impl<'a> View<'a> {
         found
     }
 
-    fn is_primary(&self, name: &str) -> bool {
+    /// Whether the plan names primary metrics.
+    pub fn asks(&self) -> bool {
+        let primary = self.planned(&["verdict", "primary"]).and_then(Value::as_array);
+        primary.is_some_and(|names| !names.is_empty())
+    }
+
+    /// Whether the plan asks about it.
+    pub fn is_primary(&self, name: &str) -> bool {
         let primary = self.planned(&["verdict", "primary"]).and_then(Value::as_array);
         primary.is_some_and(|names| names.iter().any(|n| n.as_str() == Some(name)))
     }

@@ -12,6 +12,7 @@ use super::svg::png;
 use super::view::View;
 use super::{html, markdown, tables};
 use crate::base::error::{Context, HintExt, Result};
+use crate::record::charts_of;
 
 /// Where the parts of a report are.
 #[derive(Clone, Debug)]
@@ -84,14 +85,11 @@ pub fn write(input: &Input, dir: &Path) -> Result<Paths> {
 /// Charts that the `report.json` in `dir` names and that are none of these drawings, by name. What else lies among the
 /// charts is somebody's own.
 pub(super) fn strays(drawings: &[Drawing], dir: &Path) -> Vec<PathBuf> {
-    let text = fs::read_to_string(dir.join("report.json")).unwrap_or_default();
-    let figures: Value = serde_json::from_str(&text).unwrap_or_default();
-    let charts = figures["charts"].as_array().into_iter().flatten();
-    let plain = |name: &&str| !name.contains(['/', '\\']);
-    let gone = |name: &&str| !drawings.iter().any(|d| d.name == *name);
-    let names = charts.filter_map(|chart| chart["name"].as_str()).filter(plain).filter(gone);
-    let files = names.flat_map(|name| ["png", "svg"].map(|form| dir.join(format!("charts/{name}.{form}"))));
-    let mut found: Vec<PathBuf> = files.filter(|path| path.is_file()).collect();
+    let drawn = |path: &PathBuf| {
+        drawings.iter().any(|d| path.file_stem().is_some_and(|stem| stem == d.name.as_str()))
+    };
+    let mut found: Vec<PathBuf> =
+        charts_of(dir).into_iter().filter(|path| !drawn(path) && path.is_file()).collect();
     found.sort();
     found
 }

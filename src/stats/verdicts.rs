@@ -260,6 +260,7 @@ impl Shared<'_> {
             margin,
             verdict,
             seeds: m.parts.seeds,
+            prompts: m.pairing.design.clusters(),
             dropped: m.pairing.dropped,
             settling: open.then(|| settling(&m.parts, self.strictest, self.strictest, margin)),
             invalid: self.invalid,

@@ -4,6 +4,9 @@ use super::Interval;
 use super::power::Settling;
 use crate::record::{Verdict, metric_words};
 
+/// Most prompts that anybody is told to find.
+const MOST_PROMPTS: usize = 100_000;
+
 /// What the sentence says.
 pub struct Facts<'a> {
     pub a: &'a str,
@@ -25,6 +28,8 @@ pub struct Facts<'a> {
     pub margin: f64,
     pub verdict: Verdict,
     pub seeds: usize,
+    /// Prompts that both arms answered.
+    pub prompts: usize,
     pub dropped: usize,
     pub settling: Option<Settling>,
     pub invalid: Option<&'a str>,
@@ -42,11 +47,8 @@ pub fn sentence(f: &Facts) -> String {
     let b = if f.even { EVEN } else { f.b };
     let (ahead, behind) = if a_ahead { (f.a, b) } else { (b, f.a) };
     let lead = f.difference.abs();
-    let (low, high) = if f.difference < 0.0 {
-        (-f.interval.high, -f.interval.low)
-    } else {
-        (f.interval.low, f.interval.high)
-    };
+    let Interval { low, high } = reach(f.unit, f.interval);
+    let (low, high) = if f.difference < 0.0 { (-high, -low) } else { (low, high) };
     let name = metric_words(f.metric);
     let scale = Scale::of(f.unit, lead.max(high - low), &name);
     let on = format!("on {} ({name}{})", f.suite, if f.lower_is_better { ", lower is better" } else { "" });
@@ -55,9 +57,14 @@ pub fn sentence(f: &Facts) -> String {
         none if none.bytes().all(|b| b == b'0' || b == b'.') => "no difference is seen".to_owned(),
         _ => format!("{ahead} is ahead by {by}"),
     };
-    let interval = format!("{} % interval {} to {}", percent(f.level), scale.number(low), scale.number(high));
+    let alike = high - low <= 1e-12 * lead;
+    let interval = match alike {
+        // Where nothing varied nothing tells how far other prompts would.
+        true => format!("alike on all {} prompts (no interval)", f.prompts),
+        false => format!("{} % interval {} to {}", percent(f.level), scale.number(low), scale.number(high)),
+    };
     // A reader who sees an interval without 0 and no winner must be told why.
-    let open = f.verdict == Verdict::Undecided && f.tests > 1 && !f.interval.contains(0.0);
+    let open = f.verdict == Verdict::Undecided && f.tests > 1 && !alike && !f.interval.contains(0.0);
     let alone = if open { " (not corrected)" } else { "" };
     let evidence =
         format!("{interval}{alone}, {} after Holm over {}", p_value(f.p_adjusted), comparisons(f.tests));
@@ -72,8 +79,9 @@ pub fn sentence(f: &Facts) -> String {
         }
         Verdict::Undecided if f.seeds < 2 => format!(
             "{} against {b} {on} is undecided: one seed cannot show whether the methods differ (run at least 3); \
-             of these two checkpoints, {seen}, {interval} over prompts alone",
-            f.a
+             of these two checkpoints, {seen}, {interval}{}",
+            f.a,
+            if alike { "" } else { " over prompts alone" }
         ),
         Verdict::Undecided => format!(
             "{} against {b} {on} is undecided: {seen}, {evidence}; {}",
@@ -96,7 +104,17 @@ pub fn sentence(f: &Facts) -> String {
 
 /// What would settle it (a winner, or equivalence), were the difference seen the true one.
 fn remedy(s: Settling, seeds: usize) -> String {
-    let what = match (s.seeds, s.prompts) {
+    let prompts = s.prompts.filter(|c| *c <= MOST_PROMPTS);
+    let far = s.prompts.is_some() && prompts.is_none();
+    let what = match (s.seeds, prompts) {
+        (Some(n), None) if far => {
+            format!(
+                "about {n} seeds would settle it (with {seeds} it would take more than {MOST_PROMPTS} prompts)"
+            )
+        }
+        (None, None) if far => {
+            format!("it would take more than {MOST_PROMPTS} prompts (more seeds alone do not settle it)")
+        }
         (Some(n), Some(c)) => format!("about {n} seeds or {c} prompts would settle it"),
         (Some(n), None) => {
             format!("about {n} seeds would settle it (with {seeds} no number of prompts does)")
@@ -105,6 +123,14 @@ fn remedy(s: Settling, seeds: usize) -> String {
         (None, None) => "neither more seeds nor more prompts alone would settle it".to_owned(),
     };
     format!("were this the true difference, {what}")
+}
+
+/// The interval as far as the unit reaches: a difference of shares lies in ± 1.
+fn reach(unit: &str, interval: Interval) -> Interval {
+    match unit {
+        "share" => Interval { low: interval.low.clamp(-1.0, 1.0), high: interval.high.clamp(-1.0, 1.0) },
+        _ => interval,
+    }
 }
 
 /// How numbers of a unit are written.
@@ -183,6 +209,7 @@ mod tests {
             margin: 0.02,
             verdict: Verdict::Better,
             seeds: 3,
+            prompts: 400,
             dropped: 0,
             settling: None,
             invalid: None,
@@ -245,6 +272,56 @@ mod tests {
     }
 
     #[test]
+    fn what_did_not_vary_has_no_interval() {
+        let alike = Facts {
+            difference: 0.5,
+            interval: Interval { low: 0.5, high: 0.5 },
+            p_adjusted: 0.094,
+            verdict: Verdict::Undecided,
+            prompts: 6,
+            settling: Some(Settling { seeds: None, prompts: Some(9) }),
+            ..facts()
+        };
+        let text = sentence(&alike);
+        let says =
+            "kto is ahead by 50.0 points, alike on all 6 prompts (no interval), p 0.094 after Holm over 6";
+        assert!(text.contains(says), "{text}");
+        let one = sentence(&Facts { seeds: 1, ..alike });
+        assert!(one.ends_with("kto is ahead by 50.0 points, alike on all 6 prompts (no interval)"), "{one}");
+    }
+
+    #[test]
+    fn nothing_is_said_beyond_what_can_be() {
+        let wide = Facts {
+            difference: 0.333,
+            interval: Interval { low: -3.902, high: 4.569 },
+            p_adjusted: 0.61,
+            verdict: Verdict::Undecided,
+            ..facts()
+        };
+        let said = |seeds, prompts| {
+            sentence(&Facts { settling: Some(Settling { seeds, prompts: Some(prompts) }), ..wide })
+        };
+        let text = said(None, 3_847_820);
+        assert!(
+            text.contains("interval −100 to 100,") || text.contains("interval −100.0 to 100.0,"),
+            "{text}"
+        );
+        assert!(
+            text.ends_with("it would take more than 100000 prompts (more seeds alone do not settle it)"),
+            "{text}"
+        );
+        let text = said(Some(7), 100_001);
+        assert!(
+            text.ends_with("about 7 seeds would settle it (with 3 it would take more than 100000 prompts)"),
+            "{text}"
+        );
+        assert!(said(Some(7), 100_000).ends_with("about 7 seeds or 100000 prompts would settle it"));
+        // Another unit has no such ends.
+        assert!(sentence(&Facts { unit: "nats", ..wide }).contains("interval −3.9 to 4.6"));
+    }
+
+    #[test]
     fn arms_that_are_level_are_not_called_ahead_and_units_are_not_said_twice() {
         let level = Facts {
             difference: 0.0,
@@ -256,7 +333,7 @@ mod tests {
         assert_eq!(
             sentence(&level),
             "kto and dpo are equivalent on hh-harmless (unfinished samples): within ± 2.0 points; no difference is \
-             seen, 95 % interval 0.0 to 0.0"
+             seen, alike on all 400 prompts (no interval)"
         );
         let reward = Facts { metric: "gold_reward", unit: "reward", ..facts() };
         assert!(sentence(&reward).starts_with("kto beats dpo on hh-harmless (gold reward) by 0.021, 95 %"));

@@ -3,7 +3,7 @@
 use super::micro::{packs, sums};
 use crate::base::atomic;
 use crate::base::cache;
-use crate::base::error::{Context, Result, ensure};
+use crate::base::error::{Context, HintExt, Result, ensure};
 use crate::base::hash::Hasher;
 use crate::data::Sequence;
 use crate::model::{Decoder, Packed};
@@ -71,7 +71,9 @@ impl ReferenceCache {
         if !state.changed {
             return Ok(());
         }
-        atomic::write(path, &encode(&state.sums)).with_context(|| NotKept(path.display().to_string()))?;
+        atomic::write(path, &encode(&state.sums))
+            .hint(cache::ELSEWHERE)
+            .with_context(|| NotKept(path.display().to_string()))?;
         state.changed = false;
         Ok(())
     }

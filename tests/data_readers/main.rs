@@ -119,6 +119,60 @@ fn arrays_gzip_blank_lines_and_byte_order_marks_are_read() {
 }
 
 #[test]
+fn labels_of_tables_without_truth_values_are_read() {
+    let row =
+        |label: &str| format!("{{\"prompt\": \"p\", \"completion\": \"c{label}\", \"label\": {label}}}\n");
+    let loaded = read(row("1") + &row("0") + &row("1.0") + &row("0.0")).unwrap();
+    let Dataset::Unpaired(examples) = &loaded.dataset else { panic!("unpaired data") };
+    assert_eq!(examples.iter().map(|e| e.desirable).collect::<Vec<_>>(), [true, false, true, false]);
+    let note = "labels 1 and 0 are read as true (desirable) and false: 4 of 4 rows";
+    assert!(loaded.notes.iter().any(|n| n == note), "{:?}", loaded.notes);
+}
+
+/// Slices as `datasets` has them are not silently the whole, nor is a misspelt split of a single file.
+#[test]
+fn a_split_that_is_none_is_refused() {
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join("prefs.jsonl");
+    fs::write(&path, "{\"prompt\": \"p\", \"completion\": \"c\", \"label\": true}\n").unwrap();
+    let error = |split: &str| render(&load(&spec(&path), split).unwrap_err());
+    for slice in ["train[:10]", "train[:10%]", "train+test"] {
+        let text = error(slice);
+        assert!(
+            text.contains(&format!("`{slice}` is a slice")) && text.contains("data.max_examples = 10"),
+            "{text}"
+        );
+    }
+    let text = error("trian");
+    assert!(text.contains("unknown split `trian`") && text.contains("did you mean `train`?"), "{text}");
+    for split in ["train", "test", "validation", "prefs"] {
+        load(&spec(&path), split).unwrap();
+    }
+}
+
+#[test]
+fn a_folder_of_save_to_disk_is_told_how_to_become_one_of_rows() {
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join("dataset_dict.json"), "{\"splits\": [\"train\"]}").unwrap();
+    let error = || render(&load(&spec(dir.path()), "train").unwrap_err());
+    assert!(
+        error().contains("was written by `save_to_disk`") && error().contains("['train'].to_parquet"),
+        "{}",
+        error()
+    );
+    fs::rename(dir.path().join("dataset_dict.json"), dir.path().join("state.json")).unwrap();
+    assert!(error().contains("no file of rows"), "{}", error());
+    fs::write(dir.path().join("data-00000-of-00001.arrow"), "").unwrap();
+    assert!(error().contains("was written by `save_to_disk`"), "{}", error());
+}
+
+#[test]
+fn a_file_that_is_missing_is_not_taken_for_a_hub_id() {
+    let text = render(&load(&spec(Path::new("no-such-file.jsonl")), "train").unwrap_err());
+    assert!(text.contains("no such file or directory: no-such-file.jsonl"), "{text}");
+}
+
+#[test]
 fn malformed_rows_are_answered_with_their_place() {
     let good = r#"{"prompt": "p", "completion": "c", "label": true}"#;
     let cases: [(Vec<u8>, &[&str]); 12] = [
@@ -132,8 +186,8 @@ fn malformed_rows_are_answered_with_their_place() {
         (b"[1, 2]".to_vec(), &["rows.jsonl:1: a row must be an object"]),
         (b"\"text\"".to_vec(), &["rows.jsonl:1: a row must be an object"]),
         (
-            good.replace("true", "1").into_bytes(),
-            &["rows.jsonl:1: `label` must be true or false, found the number 1"],
+            good.replace("true", "-1").into_bytes(),
+            &["rows.jsonl:1: `label` must be true or false, or 1 or 0, found the number -1"],
         ),
         (
             good.replace("true", "\"yes\"").into_bytes(),
@@ -279,8 +333,12 @@ fn parquet_files_are_read_in_every_form_and_refused_with_what_is_wrong() {
         "{text}"
     );
     assert!(text.contains("hint: known forms:"), "{text}");
-    let text = error(&parquet("label"));
-    assert!(text.contains("label.parquet:1: `label` must be true or false, found the number 1"), "{text}");
+    let numbers = load(&spec(&parquet("label")), "train").unwrap();
+    assert!(
+        numbers.notes.iter().any(|n| n.starts_with("labels 1 and 0 are read as true")),
+        "{:?}",
+        numbers.notes
+    );
     let text = error(&parquet("zstd"));
     assert!(text.contains("zstd") && text.contains("Snappy, gzip or nothing"), "{text}");
     let dir = TempDir::new().unwrap();

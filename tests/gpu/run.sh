@@ -10,6 +10,8 @@ out=${OUT:-out} tests_limit=${TESTS_LIMIT:-280} bench_limit=${BENCH_LIMIT:-200}
 mkdir -p "$out"
 export REPORT=$out/gpu.md FAILURES=$out/gpu-failures.txt LOGS
 LOGS=$(mktemp -d) && trap 'rm -rf "$LOGS"' EXIT
+# Apart from the logs, which are searched for faults: a binary holds the words too.
+work=$LOGS/bin && mkdir "$work"
 : >"$REPORT" >"$FAILURES"
 say() { echo "$*" >>"$REPORT"; }
 end() {
@@ -18,12 +20,12 @@ end() {
 }
 
 if [ -e out/gpu/gpu.xz ]; then
-  work=$LOGS commit=$(cat out/gpu/commit)
+  commit=$(cat out/gpu/commit)
   for name in gpu bench; do xz -dc "out/gpu/$name.xz" >"$work/$name" && chmod +x "$work/$name"; done
   wheels=$(python3 -c 'import nvidia; print(list(nvidia.__path__)[0])' 2>/dev/null)
   export LD_LIBRARY_PATH=${wheels:+$wheels/cu13/lib:}/usr/local/nvidia/lib64:/usr/local/cuda/lib64:${LD_LIBRARY_PATH:-}
 else
-  work=$LOGS commit=$(git describe --always --dirty 2>/dev/null || echo 'no commit')
+  commit=$(git describe --always --dirty 2>/dev/null || echo 'no commit')
   made() {
     cargo test --release --features cuda "$@" --no-run --message-format=json |
       sed -nE 's#.*"executable":"([^"]*/deps/gpu-[0-9a-f]+)".*#\1#p' | tail -n 1

@@ -40,6 +40,9 @@ pub fn lists(table: &Table, defaults: &Table, prefix: &str, found: &mut Vec<(Str
     }
 }
 
+/// # Errors
+/// An empty list, a value that is a list or table itself or stands there twice, a key that the held-out questions depend on;
+/// the message names the place in the plan.
 pub fn check_values(source: &Source, place: &str, values: &[Value]) -> Result<()> {
     if values.is_empty() {
         return Err(source.error(place, "is an empty list; a sweep takes at least one value"));

@@ -27,6 +27,71 @@ fn a_folder_belongs_to_one_plan_and_one_process() {
 }
 
 #[test]
+fn force_deletes_what_a_comparison_wrote_and_nothing_else() {
+    let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&["seeds=[1]"]));
+    let write = |name: &str| {
+        let path = dir.path().join(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, "x").unwrap();
+    };
+    let there = |name: &str| dir.path().join(name).exists();
+    let mine =
+        ["shards/part-00000.parquet", "shards/2-of-3/data", "charts/logo.svg", ".checkpoints/mine/step"];
+    mine.iter().for_each(|name| write(name));
+    let ours = ["charts/scores.svg", "charts/scores.png", "tables/arms.csv", "report.html"];
+    let run = format!(".checkpoints/{}/step-1.safetensors", plan.runs()[0].id);
+    let launched = ["shards/1-of-2.log", "shards/slurm.json", "shards/plan.toml", "shards/1-of-2/plan.toml"];
+    // In a folder that holds no comparison only shards of one, each of which says whose it is.
+    ours.iter().chain(&launched).for_each(|name| write(name));
+    drop(RecordHold::take(dir.path(), &plan, true).unwrap().open().unwrap());
+    assert!(
+        mine.iter().chain(&ours).all(|name| there(name))
+            && !there("shards/1-of-2")
+            && there("shards/plan.toml")
+    );
+    complete(dir.path(), &plan);
+    write("shards/1-of-2/plan.toml");
+    write(&run);
+    std::fs::write(dir.path().join("report.json"), r#"{"charts": [{"name": "scores"}]}"#).unwrap();
+    drop(RecordHold::take(dir.path(), &plan, true).unwrap().open().unwrap());
+    assert!(mine.iter().all(|name| there(name)), "{mine:?}");
+    let more = [run.as_str(), "report.json", "shards/1-of-2", "tables"];
+    let gone = ours.iter().chain(&launched).chain(&more);
+    let left: Vec<_> = gone.filter(|name| there(name)).collect();
+    assert!(left.is_empty() && Records::read(dir.path()).unwrap().runs.is_empty(), "{left:?}");
+
+    let other = tempfile::tempdir().unwrap();
+    std::fs::write(other.path().join(files::RUNS), "theirs\n").unwrap();
+    for force in [false, true] {
+        let text = render(&RecordWriter::open(other.path(), &plan, force).err().expect("refused"));
+        assert!(text.contains("holds runs.csv but no plan.toml: no comparison wrote it"), "{text}");
+    }
+    assert_eq!(std::fs::read(other.path().join(files::RUNS)).unwrap(), b"theirs\n");
+}
+
+#[test]
+fn a_comparison_goes_on_with_more_seeds() {
+    let (dir, whole) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (two, three) = (plan(&["seeds=[1, 2]"]), plan(&["seeds=[1, 2, 3]"]));
+    complete(dir.path(), &two);
+    let before = contents(dir.path());
+    for other in [&["seeds=[2, 1, 3]"][..], &["seeds=[1]"], &["seeds=[1, 2, 3]", "arm.kto.beta=0.5"]] {
+        let text = render(&RecordWriter::open(dir.path(), &plan(other), false).err().expect("another plan"));
+        let seeds_alone = other.len() == 1;
+        assert_eq!(text.contains("goes on with more seeds after those that it has"), seeds_alone, "{text}");
+        assert!(contents(dir.path()) == before);
+    }
+    let writer = RecordWriter::open(dir.path(), &three, false).unwrap();
+    let finished: Vec<bool> = three.runs().iter().map(|run| writer.finished(&run.id).is_some()).collect();
+    assert_eq!(finished.iter().filter(|f| **f).count(), two.runs().len());
+    drop(writer);
+    complete(dir.path(), &three);
+    complete(whole.path(), &three);
+    assert!(bytes(dir.path()) == bytes(whole.path()));
+    assert_eq!(Records::read(dir.path()).unwrap().plan.seeds, [1, 2, 3]);
+}
+
+#[test]
 fn a_folder_goes_on_only_with_the_data_and_model_that_it_began_with() {
     let (dir, plan) = (tempfile::tempdir().unwrap(), plan(&[]));
     let environment = |data: &str, started: &str| Environment {

@@ -113,7 +113,11 @@ fn pair(c: &ComparisonRow) -> String {
 
 fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>, frame: Frame) {
     let margin = rows.iter().map(|(_, c)| c.margin).fold(0.0, f64::max);
-    let ends = rows.iter().flat_map(|(_, c)| [c.low, c.high, c.difference]);
+    let reach = |c: &ComparisonRow| metric.unit.reach(c.low, c.high);
+    let ends = rows.iter().flat_map(|(_, c)| {
+        let (low, high) = reach(c);
+        [low, high, c.difference]
+    });
     let x = Scale::over(ends.chain([0.0, margin, -margin]));
     let panel = Panel::new(frame, x, Scale::unit());
     canvas.text(&capitalised(&metric.label()), (16.0, frame.top - 14.0), TextSpec::new(13.0));
@@ -136,12 +140,13 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
         canvas.text(&pair(c), (frame.left - 12.0, y), TextSpec::new(LABEL).right());
         canvas.mark(&c.words, &format!("comparisons.csv:{line}"), |canvas| {
             if is_measured(c) {
-                panel.interval(canvas, (c.low, c.high), y, INK);
+                panel.interval(canvas, reach(c), y, INK);
                 verdict_mark(canvas, view, c, (panel.x.at(c.difference), y));
             }
             let unit = metric.unit;
-            let estimate =
-                format!("{} [{}, {}]", unit.bound(c.difference), unit.bound(c.low), unit.bound(c.high));
+            let interval = unit.interval(c.low, c.high);
+            let interval = interval.map_or("[none]".to_owned(), |(low, high)| format!("[{low}, {high}]"));
+            let estimate = format!("{} {interval}", unit.bound(c.difference));
             canvas.text(&estimate, (columns[0], y), TextSpec::new(LABEL));
             canvas.text(
                 &p_value(content::p_of_verdict(view, c)),

@@ -1,4 +1,5 @@
-//! The first picture: the plan's primary metrics by arm, with intervals; without any, what stands for each suite.
+//! The first picture: the plan's primary metrics by arm with intervals; where no suite measures one, the metric
+//! that stands for each suite.
 
 use super::{Chart, Drawing, Section, key, scores};
 use crate::base::error::Result;
@@ -14,13 +15,7 @@ const PANELS: usize = 6;
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let primary = view.primary();
     let stand_ins = || view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
-    let (all, what) = match primary.is_empty() {
-        false => (primary, "The plan's primary metrics"),
-        true => (
-            stand_ins(),
-            "No metric of these suites is primary in the plan; exploratory, one that stands for each suite,",
-        ),
-    };
+    let all = if primary.is_empty() { stand_ins() } else { primary };
     let metrics: Vec<Metric> = all.iter().take(PANELS).cloned().collect();
     let arms: Vec<_> = view.arms.iter().filter(|a| scores::scored(view, &metrics, a)).collect();
     if metrics.is_empty() || arms.is_empty() {
@@ -45,17 +40,27 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         &content::headline_rows(view, view.input.comparisons.iter()),
     ));
     let left = all.len() - metrics.len();
-    let more = if left > 0 {
-        format!(" {left} further such metrics stand with their suites.")
-    } else {
-        String::new()
-    };
+    let more =
+        if left > 0 { format!(" {left} further metrics stand with their suites.") } else { String::new() };
     let caption = format!(
-        "{what} by arm: mean over {seeds}{budget}, {n} examples a seed. The 95 % interval joins \
+        "{} by arm: mean over {seeds}{budget}, {n} examples a seed. The 95 % interval joins \
          the spread over seeds (Student's t) and the sampling of prompts (clustered). All arms answer the same \
          prompts, so overlapping intervals do not mean \"no difference\": the verdicts come from paired \
-         differences. Dashed line: even (50 %).{more}"
+         differences. Dashed line: even (50 %).{more}",
+        drawn(view, &metrics)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "headline".to_owned(), title, caption, section: Section::Head, svg, marks }])
+}
+
+/// What the panels are.
+fn drawn(view: &View<'_>, metrics: &[Metric]) -> String {
+    if !view.asks() {
+        return "The metric that stands for each suite".to_owned();
+    }
+    if metrics.iter().any(|m| view.is_primary(&m.name)) {
+        return "The plan's primary metrics".to_owned();
+    }
+    let named: Vec<String> = metrics.iter().map(|m| format!("{} of {}", m.label(), m.suite)).collect();
+    format!("None of the plan's primary metrics is measured; {}", named.join(", "))
 }

@@ -14,6 +14,9 @@ use crate::base::hash::Hasher;
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Reply {
     pub text: String,
+    /// The endpoint ended it at `max_tokens`: what it would have said is not known.
+    #[serde(default)]
+    pub cut: bool,
     pub prompt_tokens: u64,
     pub completion_tokens: u64,
 }

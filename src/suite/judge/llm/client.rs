@@ -9,6 +9,7 @@ use super::cache::Reply;
 use crate::base::error::{HintExt, Result, anyhow};
 use crate::base::hash::Hasher;
 use crate::base::seed;
+use crate::plan::JUDGE_KEY;
 
 /// Where the judge is, and how patiently it is asked.
 #[derive(Clone, Debug, PartialEq)]
@@ -53,11 +54,26 @@ pub enum Answer {
 /// Why an attempt failed.
 enum Failure {
     /// Another attempt may succeed; the endpoint may have said when.
-    Again(String, Option<Duration>),
+    Again(Trouble, Option<Duration>),
     /// No attempt at this question will succeed; others may.
     Refused(String),
-    Final(String),
+    Final(Trouble),
 }
+
+/// What went wrong, and what to do about it where that is known.
+pub struct Trouble {
+    pub reason: String,
+    pub remedy: Option<String>,
+}
+
+impl Trouble {
+    pub fn new(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), remedy: None }
+    }
+}
+
+/// Said wherever a judge is given up.
+pub const GOES_ON: &str = "what it answered so far is kept: the same command goes on when the judge is back";
 
 /// The longest that a doubling wait becomes.
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -99,14 +115,14 @@ impl<'a> Client<'a> {
         let mut rng = seed::rng(Hasher::new("judge").part(request.to_string().as_bytes()).u64(), "backoff");
         let mut failed = 0;
         loop {
-            let (reason, wait) = match self.attempt(request) {
+            let (trouble, wait) = match self.attempt(request) {
                 Ok(reply) => return Ok(Answer::Said(reply, u64::from(failed))),
                 Err(Failure::Refused(reason)) => return Ok(Answer::Refused(reason)),
-                Err(Failure::Final(reason)) => return Err(self.down(&reason, failed + 1)),
-                Err(Failure::Again(reason, wait)) => (reason, wait),
+                Err(Failure::Final(trouble)) => return Err(self.down(trouble, failed + 1)),
+                Err(Failure::Again(trouble, wait)) => (trouble, wait),
             };
             if failed >= self.endpoint.retries {
-                return Err(self.down(&reason, failed + 1));
+                return Err(self.down(trouble, failed + 1));
             }
             let backoff = self.endpoint.backoff * 2u32.saturating_pow(failed);
             let jittered = backoff.mul_f64(0.5 + rng.random::<f64>());
@@ -116,12 +132,47 @@ impl<'a> Client<'a> {
     }
 
     /// The error of an endpoint that answers nothing more.
-    pub fn down(&self, reason: &str, attempts: u32) -> anyhow::Error {
-        let failed: Result<()> =
-            Err(anyhow!("the judge at {} failed after {attempts} attempts: {reason}", self.endpoint.url));
-        failed
-            .hint("what it answered so far is kept: the same command goes on when the judge is back")
-            .expect_err("built from an error")
+    pub fn down(&self, Trouble { reason, remedy }: Trouble, attempts: u32) -> anyhow::Error {
+        let error = anyhow!("the judge at {} failed after {attempts} attempts: {reason}", self.endpoint.url);
+        let failed: Result<()> = match remedy {
+            Some(remedy) => Err(error).hint(remedy),
+            None => Err(error),
+        };
+        failed.hint(GOES_ON).expect_err("built from an error")
+    }
+
+    /// What to do about a status that no repetition mends.
+    fn remedy(&self, status: u16) -> Option<String> {
+        match status {
+            401 | 403 => Some(match self.endpoint.key_variable.as_str() {
+                "" => {
+                    format!("no key was sent: the environment variable {JUDGE_KEY} holds it, and is not set")
+                }
+                name => format!("the key that was sent is the environment variable {name}"),
+            }),
+            404 => Some(format!(
+                "the judge is `{}` at {}/chat/completions: --judge-model is the name that the endpoint knows it by, \
+                 --judge-url goes up to and with /v1",
+                self.endpoint.model,
+                self.endpoint.url.trim_end_matches('/')
+            )),
+            _ => None,
+        }
+    }
+
+    /// A question that got no answer at all.
+    fn unanswered(&self, error: ureq::Error) -> Trouble {
+        if !matches!(error, ureq::Error::Timeout(_)) {
+            return Trouble::new(self.without_key(error.to_string()));
+        }
+        let seconds = self.endpoint.timeout.as_secs_f64();
+        Trouble {
+            reason: format!("no answer within judge.timeout = {seconds} s"),
+            remedy: Some(format!(
+                "--set judge.timeout=… waits longer; --set judge.concurrency=… ({}) asks fewer at once",
+                self.endpoint.concurrency
+            )),
+        }
     }
 
     fn without_key(&self, text: String) -> String {
@@ -139,28 +190,34 @@ impl<'a> Client<'a> {
         if let Some(key) = &self.key {
             post = post.header("authorization", format!("Bearer {key}"));
         }
-        let mut response = post
-            .send(request.to_string())
-            .map_err(|e| Failure::Again(self.without_key(e.to_string()), None))?;
+        let mut response =
+            post.send(request.to_string()).map_err(|e| Failure::Again(self.unanswered(e), None))?;
         let status = response.status().as_u16();
         let after = response.headers().get("retry-after").and_then(|v| v.to_str().ok()?.trim().parse().ok());
         // A server may send back what it was sent: the key is to be in no reply, cache or message.
-        let body = response.body_mut().read_to_string().map(|body| self.without_key(body));
-        match (status, body) {
-            (200..=299, Ok(body)) => read_completion(&body)
-                .ok_or_else(|| Failure::Again(format!("not a chat completion: {}", start(&body)), None)),
-            (200..=299, Err(e)) => Err(Failure::Again(format!("the answer broke off: {e}"), None)),
-            (408 | 409 | 425 | 429 | 500..=599, _) => {
-                Err(Failure::Again(format!("HTTP status {status}"), after.map(Duration::from_secs)))
+        let body = match response.body_mut().read_to_string() {
+            Ok(body) => self.without_key(body),
+            Err(ureq::Error::Timeout(which)) => {
+                return Err(Failure::Again(self.unanswered(ureq::Error::Timeout(which)), None));
             }
-            (_, body) => {
-                let reason = format!("HTTP status {status}: {}", start(&body.unwrap_or_default()));
-                Err(if [400, 413, 422].contains(&status) {
-                    Failure::Refused(reason)
-                } else {
-                    Failure::Final(reason)
-                })
+            Err(e) if (200..=299).contains(&status) => {
+                return Err(Failure::Again(Trouble::new(format!("the answer broke off: {e}")), None));
             }
+            Err(_) => String::new(),
+        };
+        let said = || match start(&body) {
+            text if text.is_empty() => format!("HTTP status {status}"),
+            text => format!("HTTP status {status}: {text}"),
+        };
+        match status {
+            200..=299 => read_completion(&body).ok_or_else(|| {
+                Failure::Again(Trouble::new(format!("not a chat completion: {}", start(&body))), None)
+            }),
+            408 | 409 | 425 | 429 | 500..=599 => {
+                Err(Failure::Again(Trouble::new(said()), after.map(Duration::from_secs)))
+            }
+            400 | 413 | 422 => Err(Failure::Refused(said())),
+            _ => Err(Failure::Final(Trouble { reason: said(), remedy: self.remedy(status) })),
         }
     }
 }
@@ -183,13 +240,16 @@ pub fn read_completion(body: &str) -> Option<Reply> {
     let count = |name: &str| value["usage"][name].as_u64().unwrap_or(0);
     Some(Reply {
         text: text.to_owned(),
+        cut: value["choices"][0]["finish_reason"] == "length",
         prompt_tokens: count("prompt_tokens"),
         completion_tokens: count("completion_tokens"),
     })
 }
 
-fn start(text: &str) -> String {
-    text.chars().take(200).collect()
+/// The beginning of a text, on one line.
+pub fn start(text: &str) -> String {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    words.join(" ").chars().take(200).collect()
 }
 
 #[cfg(test)]
@@ -214,5 +274,9 @@ mod tests {
         assert_eq!(text(r#"{"choices": [{"message": {"refusal": "no"}}]}"#), Some(String::new()));
         assert_eq!(text(r#"{"choices": [{"message": {"content": 3}}]}"#), None);
         assert_eq!(text(r#"{"error": "busy"}"#), None);
+        let cut = |body: &str| read_completion(body).unwrap().cut;
+        assert!(
+            cut(spent) && !cut(r#"{"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}]}"#)
+        );
     }
 }

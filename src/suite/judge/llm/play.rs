@@ -7,10 +7,10 @@ use std::sync::{Mutex, OnceLock};
 
 use serde_json::Value;
 
-use super::cache::Cache;
-use super::client::{Answer, Client, Endpoint, Usage};
+use super::cache::{Cache, Reply};
+use super::client::{Answer, Client, Endpoint, Trouble, Usage, start};
 use super::template::JudgeTemplate;
-use crate::base::error::{Result, anyhow, ensure};
+use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::suite::judge::task::{Grade, Judge, Match, Outcome, Task};
 
 /// What the judge decided, over all matches so far.
@@ -25,10 +25,18 @@ pub struct Tally {
     pub refused: u64,
     /// Those of them since its last answer.
     refused_in_a_row: u64,
+    /// Replies that hold a verdict, and those that hold none.
+    read: u64,
+    pub unread: u64,
+    /// Those of them that were cut at `max_tokens`.
+    pub cut: u64,
     pub usage: Usage,
     /// The endpoint has failed for good: what is not judged yet stays unjudged.
     pub down: bool,
 }
+
+/// Replies without a verdict, and none with one, after which the judge is given up: both orders of eight matches.
+const UNREAD: u64 = 16;
 
 /// Refusals in a row after which the control question is asked.
 const REFUSALS: u64 = 8;
@@ -44,6 +52,8 @@ pub struct LlmJudge {
     cache: Cache,
     tally: Mutex<Tally>,
     refusal: OnceLock<String>,
+    /// The first reply that was said to its end and holds no verdict.
+    unreadable: OnceLock<String>,
 }
 
 impl LlmJudge {
@@ -57,12 +67,49 @@ impl LlmJudge {
             cache: Cache::open(cache)?,
             tally: Mutex::default(),
             refusal: OnceLock::new(),
+            unreadable: OnceLock::new(),
         })
     }
 
-    /// Why the first question that was refused was refused.
-    pub fn refusal(&self) -> Option<&str> {
-        self.refusal.get().map(String::as_str)
+    /// What a person should know of what was asked since `before`.
+    pub fn remarks(&self, before: &Tally) -> Vec<String> {
+        let now = self.tally();
+        let (refused, cut) = (now.refused - before.refused, now.cut - before.cut);
+        let unread = now.unread - before.unread - cut;
+        let mut remarks = vec![];
+        if let Some(reason) = self.refusal.get().filter(|_| refused > 0) {
+            remarks.push(format!("the judge refused {refused} questions, the first one with: {reason}"));
+        }
+        if cut > 0 {
+            let most = self.template.max_tokens;
+            remarks.push(format!(
+                "{cut} replies of the judge were cut at max_tokens = {most} and count as no verdict: raise it in the \
+                 judge's template (judge.template)"
+            ));
+        }
+        if let Some(first) = self.unreadable.get().filter(|_| unread > 0) {
+            remarks.push(format!("{unread} replies of the judge hold no verdict; the first reads: {first}"));
+        }
+        remarks
+    }
+
+    /// Asks a plain question: whether the endpoint answers, in a form that a verdict can be read from.
+    ///
+    /// # Errors
+    /// It does not.
+    pub fn probe(&self) -> Result<()> {
+        let endpoint = Endpoint { retries: self.endpoint.retries.min(1), ..self.endpoint.clone() };
+        let client = Client::new(&endpoint)?;
+        let reply = match self.ask(&client, &self.plain_question()?)? {
+            Answer::Said(reply, _) => self.text(reply)?,
+            Answer::Refused(reason) => return Err(client.down(Trouble::new(reason), 1)),
+        };
+        if self.template.read(&reply).is_some() { Ok(()) } else { Err(self.without_verdict()) }
+    }
+
+    fn plain_question(&self) -> Result<Value> {
+        let [prompt, first, second] = CONTROL;
+        self.template.request(&self.endpoint.model, prompt, first, second)
     }
 
     pub fn tally(&self) -> Tally {
@@ -76,12 +123,12 @@ impl LlmJudge {
     fn reply(&self, client: &Client, request: &Value) -> Result<String> {
         if let Some(reply) = self.cache.get(&self.endpoint.url, request) {
             self.count(|t| t.usage.cached += 1);
-            return Ok(reply.text);
+            return self.text(reply);
         }
         match self.ask(client, request)? {
             Answer::Said(reply, _) => {
                 self.cache.put(&self.endpoint.url, request, &reply)?;
-                Ok(reply.text)
+                self.text(reply)
             }
             // No verdict. It is not kept, and asked again another time.
             Answer::Refused(_) => {
@@ -91,6 +138,54 @@ impl LlmJudge {
                 Ok(String::new())
             }
         }
+    }
+
+    /// What a verdict is read from: nothing, where the reply was cut.
+    ///
+    /// # Errors
+    /// There were replies enough, and not one held a verdict.
+    fn text(&self, reply: Reply) -> Result<String> {
+        let text = if reply.cut { String::new() } else { reply.text };
+        let read = self.template.read(&text).is_some();
+        if !read && !reply.cut {
+            self.unreadable.get_or_init(|| start(&text));
+        }
+        self.count(|t| {
+            t.read += u64::from(read);
+            t.unread += u64::from(!read);
+            t.cut += u64::from(reply.cut);
+        });
+        let Tally { read, unread, .. } = self.tally();
+        if read == 0 && unread >= UNREAD {
+            self.count(|t| t.down = true);
+            return Err(self.without_verdict());
+        }
+        Ok(text)
+    }
+
+    /// The error of a judge none of whose replies can be read.
+    fn without_verdict(&self) -> anyhow::Error {
+        let Tally { unread, cut, .. } = self.tally();
+        let JudgeTemplate { name, verdict, max_tokens, .. } = &self.template;
+        let mut text = format!(
+            "judge {}: none of its {unread} replies holds a verdict (`{verdict}` of the template {name})",
+            self.endpoint.model
+        );
+        if cut > 0 {
+            text += &format!("; {cut} were cut at max_tokens = {max_tokens}");
+        }
+        if let Some(first) = self.unreadable.get() {
+            text += &format!("; the first reads: {first}");
+        }
+        let remedy = match cut {
+            0 => {
+                "ask another model (--judge-model), or take a template that this one follows (judge.template)"
+            }
+            _ => {
+                "raise max_tokens in the judge's template (judge.template), or ask a model that reasons less"
+            }
+        };
+        Err::<(), _>(anyhow!(text)).hint(remedy).expect_err("built from an error")
     }
 
     /// Asks the endpoint itself, and counts what comes of it.
@@ -119,13 +214,11 @@ impl LlmJudge {
     /// # Errors
     /// It is refused: the endpoint answers nothing more.
     fn control(&self, client: &Client) -> Result<()> {
-        let [prompt, first, second] = CONTROL;
-        let request = self.template.request(&self.endpoint.model, prompt, first, second)?;
-        match self.ask(client, &request)? {
+        match self.ask(client, &self.plain_question()?)? {
             Answer::Said(..) => Ok(()),
             Answer::Refused(reason) => {
                 self.count(|t| t.down = true);
-                Err(client.down(&reason, 1))
+                Err(client.down(Trouble::new(reason), 1))
             }
         }
     }

@@ -28,6 +28,10 @@ pub struct JudgeTemplate {
 }
 
 impl JudgeTemplate {
+    /// The shipped template, which asks for the better one of two completions.
+    ///
+    /// # Errors
+    /// See [`Self::parse`].
     pub fn pairwise() -> Result<Self> {
         Self::parse(PAIRWISE, "suites/judges/pairwise.toml")
     }
@@ -62,13 +66,20 @@ impl JudgeTemplate {
     /// The preference for the first answer (1, 0 or one half); `None` where the reply has no valid verdict.
     pub fn read(&self, reply: &str) -> Option<f64> {
         let verdict = Regex::new(&self.verdict).ok()?;
-        let last = verdict.captures_iter(reply).last()?;
+        let last = verdict.captures_iter(said(reply)).last()?;
         let said = last.get(1)?.as_str();
         [(&self.first, 1.0), (&self.second, 0.0), (&self.tie, 0.5)]
             .into_iter()
             .find(|(word, _)| word.as_str() == said)
             .map(|(_, preference)| preference)
     }
+}
+
+/// A reply without the reasoning that stands in it, where the server does not part the two: what is said after the last
+/// `</think>` (whose beginning may stand in the prompt), up to a `<think>` that never ended.
+fn said(reply: &str) -> &str {
+    let after = reply.rsplit_once("</think>").map_or(reply, |(_, after)| after);
+    after.split_once("<think>").map_or(after, |(before, _)| before)
 }
 
 #[cfg(test)]
@@ -86,5 +97,19 @@ mod tests {
         assert_eq!((template.read("[[C]]"), template.read("[[B]]\n")), (Some(0.5), Some(0.0)));
         assert_eq!((template.read("A"), template.read("[[D]]"), template.read("")), (None, None, None));
         assert!(JudgeTemplate::parse("name = 3", "x.toml").unwrap_err().to_string().contains("x.toml"));
+    }
+
+    /// What a model mentions while it reasons is no verdict.
+    #[test]
+    fn a_verdict_is_what_is_said_after_the_reasoning() {
+        let template = JudgeTemplate::pairwise().unwrap();
+        for (reply, verdict) in [
+            ("<think>maybe [[A]] or [[B]]</think>", None),
+            ("<think>maybe [[A]], or is it", None),
+            ("maybe [[B]]</think>So: [[A]]", Some(1.0)),
+            ("<think>[[A]]</think>\n<think>[[B]]</think>\nEqual. [[C]]", Some(0.5)),
+        ] {
+            assert_eq!(template.read(reply), verdict, "{reply}");
+        }
     }
 }
