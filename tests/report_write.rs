@@ -170,6 +170,39 @@ fn one_seed_many_arms_long_names_and_many_suites_are_drawn() {
     assert!(!shown("one-suite", &single)[1].contains("suite-world"));
 }
 
+#[test]
+fn what_the_base_has_by_definition_is_not_said_to_be_measured() {
+    let input = report_fixture::input(7);
+    let [markdown, html, terminal] = shown("even-base", &input);
+    assert!(
+        markdown.contains("| reward accuracy ↑ | – |") && markdown.contains("| reward margin ↑ | – |"),
+        "{markdown}"
+    );
+    assert!(!markdown.contains("| log-prob accuracy ↑ | – |"));
+    for text in [markdown, html, terminal] {
+        assert!(text.contains("its implicit reward is 0 by definition"), "{text}");
+    }
+    // With a reference of its own the base is measured.
+    let mut own = input;
+    for s in own.scores.iter_mut().filter(|s| s.arm == "base" && s.metric == "reward_accuracy") {
+        s.standard_error = 0.02;
+    }
+    assert!(!report::terminal_summary(&own, None).contains("by definition"));
+}
+
+#[test]
+fn an_equivalence_is_shown_with_the_p_that_it_rests_on() {
+    let mut input = report_fixture::input(7);
+    let tests = input.comparisons.len();
+    for (i, c) in input.comparisons.iter_mut().enumerate() {
+        c.p_equivalence = if i == 0 { 0.0002 } else { 0.9 };
+    }
+    (input.comparisons[0].verdict, input.comparisons[0].p_adjusted) = (Verdict::Equivalent, 1.0);
+    let [markdown, ..] = shown("equivalent", &input);
+    let corrected = format!("{:.3} (equivalence) | equivalent", 0.0002 * tests as f64);
+    assert!(markdown.contains(&corrected), "{corrected} is not in {markdown}");
+}
+
 /// What another trainer writes is not checked: an accuracy in per cent, a perplexity of a policy that collapsed.
 #[test]
 fn values_that_no_axis_expects_are_drawn() {

@@ -73,7 +73,9 @@ pub fn base_lines(view: &View<'_>, figures: &Figures) -> Vec<String> {
             let said = rows.iter().any(|c| c.verdict != Verdict::Invalid);
             let points = if unit == Unit::Share && said { " points" } else { "" };
             let name = super::format::metric(&rows[0].metric);
-            format!("{} ({name}): {}{points}", rows[0].suite, arms.join(", "))
+            let even = view.metric(&rows[0].suite, &rows[0].metric).is_some_and(|m| view.even_base(&m));
+            let even = if even { ", where it stands at even odds by definition" } else { "" };
+            format!("{} ({name}{even}): {}{points}", rows[0].suite, arms.join(", "))
         })
         .collect()
 }
@@ -195,10 +197,29 @@ pub fn ledger_words(figures: &Figures) -> String {
             c.apart.filter(|a| *a > MOST_APART).map(|a| format!("{} ({} % apart)", c.label, percent(a)))
         })
         .collect();
-    if apart.is_empty() {
-        return matched;
-    }
-    format!("{matched} Not matched: {}.", apart.join(", "))
+    let unmatched = match apart.as_slice() {
+        [] => String::new(),
+        apart => format!(" Not matched: {}.", apart.join(", ")),
+    };
+    let uneven = ledger.uneven.as_ref().map(|words| format!(" {words}")).unwrap_or_default();
+    format!("{matched}{unmatched}{uneven}")
+}
+
+/// What a reader must know of the base's place in a suite's table, where the table does not give its scores.
+pub fn base_note(view: &View<'_>, suite: &str) -> Option<String> {
+    let metrics: Vec<Metric> = view.metrics(suite).into_iter().filter(|m| view.even_base(m)).collect();
+    let judged: Vec<String> = metrics
+        .iter()
+        .filter(|m| m.direction != Direction::Neutral)
+        .map(|m| super::format::metric(&m.name))
+        .collect();
+    (!judged.is_empty()).then(|| {
+        format!(
+            "No score of the base on {}: its implicit reward is 0 by definition, which gives even odds on every pair \
+             (accuracy 50 %, Brier score 0.25).",
+            judged.join(", ")
+        )
+    })
 }
 
 /// Speed and memory are measurements, not spending.
@@ -237,7 +258,7 @@ impl Cell {
 
 /// A row a comparison: difference, interval, adjusted p and verdict. The first row is the head; empty without rows.
 pub fn verdict_table(view: &View<'_>, rows: &[&ComparisonRow]) -> Vec<Vec<Cell>> {
-    let interval = format!("{} interval", view.confidence());
+    let interval = format!("{} interval, not corrected", view.confidence());
     let head = ["comparison", "difference", &interval, "p (Holm)", "verdict"].map(Cell::text);
     let row = |c: &&ComparisonRow| {
         let unit = view.metric(&c.suite, &c.metric).map_or(Unit::Plain, |m| m.unit);
@@ -246,7 +267,7 @@ pub fn verdict_table(view: &View<'_>, rows: &[&ComparisonRow]) -> Vec<Vec<Cell>>
             Cell::text(format!("{}, {name}: {} − {}", c.suite, c.arm_a, c.arm_b)),
             Cell::number(unit.difference(c.difference), c.difference),
             Cell::number(unit.interval_words(c.low, c.high), c.low),
-            Cell::number(super::format::p_value(c.p_adjusted), c.p_adjusted),
+            p_cell(view, c),
             Cell::text(super::charts::verdict_word(c.verdict)),
         ]
     };
@@ -254,6 +275,17 @@ pub fn verdict_table(view: &View<'_>, rows: &[&ComparisonRow]) -> Vec<Vec<Cell>>
         return Vec::new();
     }
     std::iter::once(head.to_vec()).chain(rows.iter().map(row)).collect()
+}
+
+/// The p that a verdict rests on, after Holm: of the test of no difference, or of equivalence where that is the verdict.
+pub fn p_of_verdict(view: &View<'_>, c: &ComparisonRow) -> f64 {
+    if c.verdict == Verdict::Equivalent { view.p_equivalence(c) } else { c.p_adjusted }
+}
+
+fn p_cell(view: &View<'_>, c: &ComparisonRow) -> Cell {
+    let p = p_of_verdict(view, c);
+    let of = if c.verdict == Verdict::Equivalent { " (equivalence)" } else { "" };
+    Cell::number(format!("{}{of}", super::format::p_value(p)), p)
 }
 
 /// A row a metric, a column an arm: narrow enough for a terminal and for Markdown. The first row is the head.

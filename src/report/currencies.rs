@@ -5,6 +5,7 @@ use serde::Serialize;
 use super::figures::{Currency, Ledger, MOST_APART};
 use super::format::{metric, plain, si};
 use super::summary::mean;
+use super::timing;
 use super::view::View;
 use crate::record::{ComparisonRow, StepRow};
 use crate::stats::standing::{Standing, standing};
@@ -67,11 +68,12 @@ pub fn standings<'c>(
     ledger: &Ledger,
     comparisons: impl Iterator<Item = &'c ComparisonRow>,
 ) -> Standings {
-    let apart = |c: &&Currency| !c.matched && c.apart.is_some_and(|a| a > MOST_APART);
-    let found: Vec<(&Currency, Option<&str>)> = CURRENCIES
+    let apart = |c: &Currency| !c.matched && c.apart.is_some_and(|a| a > MOST_APART);
+    let found: Vec<(Currency, Option<&str>)> = CURRENCIES
         .iter()
         .filter_map(|(column, key)| Some((ledger.currencies.iter().find(|c| c.column == *column)?, *key)))
         .filter(|(c, _)| apart(c))
+        .map(|(c, key)| (typical(view, ledger, c), key))
         .collect();
     if found.is_empty() {
         return Standings::default();
@@ -81,7 +83,7 @@ pub fn standings<'c>(
         currency.means[at].filter(|m| *m > 0.0)
     };
     let pairs = comparisons.filter_map(|row| {
-        let cell = |(currency, _): &(&Currency, Option<&str>)| {
+        let cell = |(currency, _): &(Currency, Option<&str>)| {
             Some(words(row, spent(currency, &row.arm_a)?, spent(currency, &row.arm_b)?))
         };
         Some(PairStanding {
@@ -95,6 +97,16 @@ pub fn standings<'c>(
         currencies: found.iter().map(|(c, _)| c.label.to_owned()).collect(),
         cuts: found.iter().filter_map(|(c, key)| cut(view, ledger, c, *key)).collect(),
     }
+}
+
+/// The currency as it is in the ledger; of time the median of an arm's runs, for other work on the machine is none of its
+/// spending.
+fn typical(view: &View<'_>, ledger: &Ledger, currency: &Currency) -> Currency {
+    if currency.column != "train_seconds" {
+        return currency.clone();
+    }
+    let means = ledger.arms.iter().map(|a| timing::typical(view, &a.arm)).collect();
+    Currency { label: "training seconds (median)", means, ..currency.clone() }
 }
 
 fn words(row: &ComparisonRow, a: f64, b: f64) -> String {

@@ -68,6 +68,8 @@ pub struct Ledger {
     pub invalid: bool,
     pub arms: Vec<LedgerArm>,
     pub currencies: Vec<Currency>,
+    /// That runs of one arm took very different times, where they did.
+    pub uneven: Option<String>,
 }
 
 /// Arms that end further apart than this in the matched currency are not compared.

@@ -152,12 +152,12 @@ fn trimmed(v: f64) -> String {
     if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text }
 }
 
-/// A p value: two decimals where that says something, never "0.00".
+/// A p value: never "0.00", and with three decimals where levels of significance lie.
 pub fn p_value(p: f64) -> String {
     match p {
         p if !p.is_finite() => "n/a".to_owned(),
         p if p < 0.001 => "< 0.001".to_owned(),
-        p if p < 0.0095 => format!("{p:.3}"),
+        p if p < 0.0995 => format!("{p:.3}"),
         p => format!("{p:.2}"),
     }
 }
@@ -203,7 +203,7 @@ mod tests {
             ["0", "0.0", "0.02"]
         );
         assert_eq!(p_value(0.00001), "< 0.001");
-        assert_eq!(p_value(0.0213), "0.02");
+        assert_eq!([p_value(0.0213), p_value(0.0496), p_value(0.123)], ["0.021", "0.050", "0.12"]);
     }
 
     #[test]

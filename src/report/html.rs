@@ -223,8 +223,10 @@ fn short(value: &Value) -> String {
 
 fn suite<'a>(view: &View<'_>, figures: &Figures, drawings: &'a [Drawing], name: String) -> Suite<'a> {
     let arms = content::arm_table(view, figures, &name);
-    let caption =
-        format!("Scores on {name}: mean ± standard error over seeds, Δ to base; ↑ higher is better, ↓ lower");
+    let note = content::base_note(view, &name).map(|n| format!(". {n}")).unwrap_or_default();
+    let caption = format!(
+        "Scores on {name}: mean ± standard error over seeds, Δ to base; ↑ higher is better, ↓ lower{note}"
+    );
     let mut rows: Vec<_> = figures.comparisons.iter().map(|c| &c.row).filter(|c| c.suite == name).collect();
     // The plan's question first, then the starting checkpoint, then the rest.
     rows.sort_by_key(|c| c.family);
@@ -270,13 +272,14 @@ fn comparisons<'c>(view: &View<'_>, suite: &str, rows: impl Iterator<Item = &'c 
                 Family::Base => "base",
                 Family::Secondary => "secondary",
             }),
-            Cell::number(p_value(c.p_equivalence), c.p_equivalence),
+            Cell::number(p_value(view.p_equivalence(c)), view.p_equivalence(c)),
             c.detectable.map_or(Cell::text("n/a"), |d| Cell::number(unit.spread(d), d)),
         ]);
     }
     let caption = format!(
-        "Comparisons on {suite}: first arm minus second (shares in percentage points); p after Holm within the \
-         family; p (equiv.): of the two one-sided tests against ± the margin; detectable: smallest true difference found with probability 0.8"
+        "Comparisons on {suite}: first arm minus second (shares in percentage points); intervals are not \
+         corrected for the number of comparisons, p values are, by Holm within the family; p (equiv.): of the two one-sided \
+         tests against ± the margin; detectable: smallest true difference found with probability 0.8"
     );
     Table::new(caption, table)
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::figures::{Currency, Ledger, LedgerArm, MOST_APART};
 use super::format::lines;
-use super::summary::mean;
+use super::summary::{mean, median};
 use super::view::View;
 use crate::record::{RunRow, Status};
 
@@ -23,7 +23,7 @@ pub const COLUMNS: [Column; 14] = [
     ("kl_tokens", "KL-term tokens", |r| r.kl_tokens as f64),
     ("reference_tokens", "reference tokens", |r| r.reference_tokens as f64),
     ("epochs", "epochs", |r| r.epochs),
-    ("tokens_per_second", "tokens/s", |r| r.tokens_per_second),
+    ("tokens_per_second", "tokens/s (median)", |r| r.tokens_per_second),
     ("peak_host_mib", "peak host MiB", |r| r.peak_host_mib),
     ("peak_device_mib", "peak device MiB", |r| r.peak_device_mib),
 ];
@@ -35,7 +35,8 @@ pub fn ledger(view: &View<'_>) -> Ledger {
     currencies.extend(money(view, matched));
     let apart = currencies.iter().find(|c| c.matched).and_then(|c| c.apart);
     let too_far = apart.is_some_and(|a| a > MOST_APART);
-    Ledger { matched: matched.to_owned(), apart, invalid: too_far, arms, currencies }
+    let uneven = super::timing::uneven(view);
+    Ledger { matched: matched.to_owned(), apart, invalid: too_far, arms, currencies, uneven }
 }
 
 /// The column that the plan's budget is counted in.
@@ -83,7 +84,9 @@ fn currency(
 ) -> Currency {
     let of_arm = |name: &str| {
         let values: Vec<_> = view.runs(name).iter().map(|(_, r)| value(r)).collect();
-        (!values.is_empty()).then(|| mean(&values))
+        // A speed is measured, not spent: other work on the machine must not count as the arm's.
+        let of_runs = if column == "tokens_per_second" { median } else { mean };
+        (!values.is_empty()).then(|| of_runs(&values))
     };
     let means: Vec<_> = view.trained().map(|a| of_arm(&a.name)).collect();
     let budgets: Vec<_> = view.trained().map(|a| planned_budget(view, &a.name)).collect();

@@ -4,8 +4,8 @@ use serde_json::Value;
 
 use super::charts::{Drawing, Section};
 use super::content::{
-    Cell, against_base, banner, base_lines, exploratory, headlines, ledger_table, ledger_words, lost_arms,
-    metric_table, sentinels, standings_table, verdict_table,
+    Cell, against_base, banner, base_lines, base_note, exploratory, headlines, ledger_table, ledger_words,
+    lost_arms, metric_table, sentinels, standings_table, verdict_table,
 };
 use super::currencies::LEGEND;
 use super::figures::Figures;
@@ -61,7 +61,7 @@ pub fn render(view: &View<'_>, figures: &Figures, drawings: &[Drawing]) -> Strin
     out.push_str(&format!("\n## Scores\n\nMean ± standard error over seeds ({}).\n\n", view.seeds_note()));
     for suite in view.suites() {
         out.push_str(&format!("### {}\n\n{}\n", inline(&suite), table(&metric_table(view, figures, &suite))));
-        for sentence in sentinels(view, &suite) {
+        for sentence in base_note(view, &suite).into_iter().chain(sentinels(view, &suite)) {
             out.push_str(&format!("{}\n\n", inline(&sentence)));
         }
         charts(&mut out, drawings, &Section::Suite(suite));

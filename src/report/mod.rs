@@ -24,6 +24,7 @@ mod svg;
 mod sweep;
 mod tables;
 mod terminal;
+mod timing;
 mod view;
 mod write;
 

@@ -55,6 +55,13 @@ pub fn standard_error(values: &[f64]) -> Option<f64> {
     })
 }
 
+/// Of values in any order, at least one.
+pub fn median(values: &[f64]) -> f64 {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    quantile(&sorted, 0.5)
+}
+
 /// The value below which a share `q` of `sorted` lies, interpolated; `sorted` must not be empty.
 pub fn quantile(sorted: &[f64], q: f64) -> f64 {
     let at = q * (sorted.len() - 1) as f64;
@@ -92,5 +99,6 @@ mod tests {
     fn quantiles_interpolate() {
         assert_eq!(quantile(&[1.0, 2.0, 3.0, 4.0], 0.5), 2.5);
         assert_eq!(quantile(&[1.0], 0.9), 1.0);
+        assert_eq!([median(&[3.0, 1.0, 40.0]), median(&[4.0, 1.0])], [3.0, 2.5]);
     }
 }

@@ -1,7 +1,7 @@
 //! Tables to paste: LaTeX (booktabs) of the comparisons, CSV of the arms.
 
 use super::charts::verdict_word;
-use super::content::headlines;
+use super::content::{headlines, p_of_verdict};
 use super::figures::Figures;
 use super::format::{Unit, p_value};
 use super::view::{ALL, View};
@@ -41,12 +41,15 @@ fn tex<'c>(view: &View<'_>, rows: impl Iterator<Item = &'c ComparisonRow>) -> St
         let interval =
             interval.map_or("--".to_owned(), |(low, high)| format!("$[{}, {}]$", plain(low), plain(high)));
         let difference = plain(unit.bound(c.difference));
-        let p = p_value(c.p_adjusted);
+        let p = p_value(p_of_verdict(view, c));
         let cells = [latex(&c.suite), name, pair, format!("${difference}$"), interval, format!("${p}$")];
         out.push_str(&format!("{} & {} \\\\\n", cells.join(" & "), verdict_word(c.verdict)));
     }
     out.push_str("\\bottomrule\n\\end{tabular}\n");
-    out.push_str("% Differences of shares in percentage points.\n");
+    out.push_str(
+        "% Differences of shares in percentage points. Intervals are not corrected for the number of comparisons; p is, \
+         and is that of the equivalence test in rows called equivalent.\n",
+    );
     out
 }
 

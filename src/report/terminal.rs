@@ -15,7 +15,8 @@ pub fn terminal_summary(input: &Input, width: Option<usize>) -> String {
     let mut out = String::new();
     for suite in view.suites() {
         let table = content::metric_table(&view, &figures, &suite);
-        out.push_str(&format!("{suite}\n{}\n", fitted(&table, width)));
+        let note = content::base_note(&view, &suite).map(|n| format!("  {n}\n")).unwrap_or_default();
+        out.push_str(&format!("{suite}\n{}{note}\n", fitted(&table, width)));
     }
     out.push_str(&format!("cost\n{}", fitted(&content::ledger_table(&figures), width)));
     out.push_str(&format!("  {}\n\n", content::ledger_words(&figures)));

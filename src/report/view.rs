@@ -1,6 +1,8 @@
 //! Records as the report looks at them: arms in their order and style, suites with their metrics, scores
 //! over seeds with the lines that they come from.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::format::{Unit, lines};
@@ -8,12 +10,16 @@ use super::input::Input;
 use super::summary::Summary;
 use super::svg::axis::Ticks;
 use super::svg::palette::ArmStyle;
-use crate::record::{ComparisonRow, Direction, RunRow, SENTINEL, ScoreRow, Status, counted};
+use crate::record::{ComparisonRow, Direction, Family, RunRow, SENTINEL, ScoreRow, Status, counted};
+use crate::stats::holm;
 
 /// The name under which the starting checkpoint's scores stand.
 pub const BASE: &str = "base";
 /// The subset that stands for a whole suite.
 pub const ALL: &str = "all";
+/// Metrics of a preference suite that are read off the implicit reward.
+const OF_IMPLICIT_REWARD: [&str; 6] =
+    ["reward_accuracy", "margin", "reward_chosen", "reward_rejected", "brier", "calibration_error"];
 
 pub struct Arm {
     pub name: String,
@@ -75,6 +81,8 @@ pub struct View<'a> {
     pub input: &'a Input,
     pub arms: Vec<Arm>,
     counts: Box<dyn Fn(&str) -> bool>,
+    /// p of the equivalence tests after Holm, by family and the bits of the p before.
+    equivalence: BTreeMap<(Family, u64), f64>,
 }
 
 impl<'a> View<'a> {
@@ -94,7 +102,8 @@ impl<'a> View<'a> {
         let base = has_base.then(|| Arm { name: BASE.to_owned(), style: ArmStyle::base() });
         let trained = names.into_iter().enumerate().map(|(i, name)| Arm { name, style: ArmStyle::nth(i) });
         let counts = Box::new(counted(&input.runs));
-        Self { input, arms: base.into_iter().chain(trained).collect(), counts }
+        let equivalence = equivalence(&input.comparisons);
+        Self { input, arms: base.into_iter().chain(trained).collect(), counts, equivalence }
     }
 
     /// Whether a run's rows are shown: see [`counted`].
@@ -147,13 +156,26 @@ impl<'a> View<'a> {
         primary.is_some_and(|names| names.iter().any(|n| n.as_str() == Some(name)))
     }
 
-    /// The metrics of the plan's question, suite by suite; of a suite that has none, the one that stands for it.
+    /// The metrics of the plan's question, suite by suite; empty where these suites have none of them.
     pub fn primary(&self) -> Vec<Metric> {
-        let of = |suite: &String| -> Vec<Metric> {
-            let named: Vec<_> = self.judged(suite).into_iter().filter(|m| self.is_primary(&m.name)).collect();
-            if named.is_empty() { self.headline_of(suite).into_iter().collect() } else { named }
-        };
-        self.suites().iter().flat_map(of).collect()
+        let judged = self.suites().into_iter().flat_map(|suite| self.judged(&suite));
+        judged.filter(|m| self.is_primary(&m.name)).collect()
+    }
+
+    /// Whether the base has this metric by definition and not by measurement: its implicit reward is 0 on every pair
+    /// where it is its own reference.
+    pub fn even_base(&self, metric: &Metric) -> bool {
+        let same = |s: &&ScoreRow| s.arm == BASE && s.suite == metric.suite && s.subset == ALL;
+        let mut accuracies = self.input.scores.iter().filter(same).filter(|s| s.metric == "reward_accuracy");
+        let even = |s: &ScoreRow| s.value == 0.5 && s.standard_error == 0.0;
+        OF_IMPLICIT_REWARD.contains(&metric.name.as_str())
+            && accuracies.next().is_some_and(even)
+            && accuracies.all(even)
+    }
+
+    /// p of a comparison's equivalence test after Holm over its family, as verdicts have it.
+    pub fn p_equivalence(&self, c: &ComparisonRow) -> f64 {
+        self.equivalence.get(&(c.family, c.p_equivalence.to_bits())).copied().unwrap_or(f64::NAN)
     }
 
     /// The plan's name.
@@ -200,7 +222,11 @@ impl<'a> View<'a> {
         all.into_iter().nth(win.unwrap_or(0))
     }
 
+    /// An arm's score over its seeds; of the base only what is measured ([`Self::even_base`]).
     pub fn score(&self, metric: &Metric, subset: &str, arm: &str) -> Option<ArmScore<'a>> {
+        if arm == BASE && self.even_base(metric) {
+            return None;
+        }
         let wanted = |s: &&ScoreRow| {
             s.suite == metric.suite && s.metric == metric.name && s.subset == subset && s.arm == arm
         };
@@ -265,6 +291,16 @@ impl<'a> View<'a> {
         let alpha = self.planned(&["verdict", "alpha"]).and_then(Value::as_f64).unwrap_or(0.05);
         format!("{} %", super::format::plain(100.0 * (1.0 - alpha)).trim_end_matches(".0"))
     }
+}
+
+/// Holm's correction of the equivalence tests, within each family over all that were judged together.
+fn equivalence(rows: &[ComparisonRow]) -> BTreeMap<(Family, u64), f64> {
+    let mut corrected = BTreeMap::new();
+    for family in [Family::Primary, Family::Base, Family::Secondary] {
+        let p: Vec<f64> = rows.iter().filter(|c| c.family == family).map(|c| c.p_equivalence).collect();
+        corrected.extend(p.iter().zip(holm(&p)).map(|(p, adjusted)| ((family, p.to_bits()), adjusted)));
+    }
+    corrected
 }
 
 /// Each text once, in the order of first sight.

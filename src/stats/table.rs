@@ -9,6 +9,10 @@ use crate::record::{ExampleRow, ScoreRow};
 /// The metric that is measured against the base, and what the base has on it.
 const AGAINST_BASE: &str = "win_rate_base";
 const EVEN: f64 = 0.5;
+/// Metrics that are read off the implicit reward log π/π_ref, by example.
+const OF_IMPLICIT_REWARD: [&str; 3] = ["reward_accuracy", "margin", "brier"];
+/// Two computations of one implicit reward differ by less.
+const NOISE: f64 = 1e-4;
 
 /// One value, by numbers in place of names.
 #[derive(Clone, Copy)]
@@ -159,6 +163,16 @@ impl<'t> Group<'t> {
     /// Whether this is a win rate against the base, on which the base has no rows of its own.
     pub fn even_base(&self) -> bool {
         self.metric == AGAINST_BASE && !self.arms().any(|a| a == BASE_ARM)
+    }
+
+    /// Whether the base has this metric by definition and not by measurement: its implicit reward is 0 on every pair where
+    /// it is its own reference.
+    pub fn unmeasured_base(&self) -> bool {
+        let base = self.arms.iter().filter(|(arm, _)| *arm == BASE_ARM).flat_map(|(_, runs)| runs);
+        let mut values = base.flat_map(|run| run.cells).map(|cell| cell.value);
+        let first = values.next();
+        OF_IMPLICIT_REWARD.contains(&self.metric)
+            && first.is_some_and(|first| values.all(|v| (v - first).abs() <= NOISE))
     }
 
     fn design(&self, a: (&str, &[Run<'_>]), b: (&str, &[Run<'_>])) -> Option<Pairing> {

@@ -88,6 +88,8 @@ struct Draft<'a> {
     metric: &'a str,
     a: &'a str,
     b: &'a str,
+    /// b is the base, which has this metric by definition.
+    even: bool,
     lower_is_better: bool,
     unit: &'a str,
     measured: Option<Measured>,
@@ -128,6 +130,7 @@ impl<'a> Draft<'a> {
             metric: group.metric,
             a,
             b,
+            even: b == BASE_ARM && group.unmeasured_base(),
             lower_is_better: score.direction == Direction::Lower,
             unit: &score.unit,
             measured: group
@@ -244,6 +247,7 @@ impl Shared<'_> {
         sentence(&Facts {
             a: draft.a,
             b: draft.b,
+            even: draft.even,
             suite: draft.suite,
             metric: draft.metric,
             unit: draft.unit,

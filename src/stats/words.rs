@@ -11,6 +11,8 @@ const MOST_PROMPTS: usize = 100_000;
 pub struct Facts<'a> {
     pub a: &'a str,
     pub b: &'a str,
+    /// b is the base, which has this metric by definition: its implicit reward is 0.
+    pub even: bool,
     pub suite: &'a str,
     pub metric: &'a str,
     pub unit: &'a str,
@@ -33,13 +35,17 @@ pub struct Facts<'a> {
     pub invalid: Option<&'a str>,
 }
 
-/// `kto beats dpo on hh-harmless (accuracy) by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over 6
+/// The base in a sentence on what is read off its implicit reward, which nobody measured: it is 0.
+const EVEN: &str = "even odds (base by definition)";
+
+/// `kto beats dpo on hh-harmless (accuracy) by 2.1 points, 95 % interval 0.4 to 3.9, p 0.020 after Holm over 6
 /// comparisons`.
 ///
 /// The arm ahead comes first and numbers are its lead, whether higher or lower values are better.
 pub fn sentence(f: &Facts) -> String {
     let a_ahead = (f.difference < 0.0) == f.lower_is_better || f.difference == 0.0;
-    let (ahead, behind) = if a_ahead { (f.a, f.b) } else { (f.b, f.a) };
+    let b = if f.even { EVEN } else { f.b };
+    let (ahead, behind) = if a_ahead { (f.a, b) } else { (b, f.a) };
     let lead = f.difference.abs();
     let Interval { low, high } = reach(f.unit, f.interval);
     let (low, high) = if f.difference < 0.0 { (-high, -low) } else { (low, high) };
@@ -69,24 +75,22 @@ pub fn sentence(f: &Facts) -> String {
         }
         Verdict::Better | Verdict::Worse => format!("{ahead} beats {behind} {on} by {by}, {evidence}"),
         Verdict::Equivalent => {
-            format!("{} and {} are equivalent {on}: within {margin}; {seen}, {interval}", f.a, f.b)
+            format!("{} and {b} are equivalent {on}: within {margin}; {seen}, {interval}", f.a)
         }
         Verdict::Undecided if f.seeds < 2 => format!(
-            "{} against {} {on} is undecided: one seed cannot show whether the methods differ (run at least 3); \
+            "{} against {b} {on} is undecided: one seed cannot show whether the methods differ (run at least 3); \
              of these two checkpoints, {seen}, {interval}{}",
             f.a,
-            f.b,
             if alike { "" } else { " over prompts alone" }
         ),
         Verdict::Undecided => format!(
-            "{} against {} {on} is undecided: {seen}, {evidence}; {}",
+            "{} against {b} {on} is undecided: {seen}, {evidence}; {}",
             f.a,
-            f.b,
             f.settling.map_or_else(String::new, |s| remedy(s, f.seeds))
         ),
         Verdict::Invalid => {
             let reason = f.invalid.unwrap_or("the comparison does not stand");
-            format!("no verdict on {} and {} {on}: {reason} ({seen}, {interval})", f.a, f.b)
+            format!("no verdict on {} and {b} {on}: {reason} ({seen}, {interval})", f.a)
         }
     };
     if f.dropped > 0 {
@@ -171,10 +175,7 @@ fn percent(level: f64) -> String {
 fn p_value(p: f64) -> String {
     match p {
         p if p < 0.001 => "p < 0.001".into(),
-        p if p < 0.1 => {
-            let text = format!("{p:.3}");
-            format!("p {}", text.strip_suffix('0').unwrap_or(&text))
-        }
+        p if p < 0.0995 => format!("p {p:.3}"),
         p => format!("p {p:.2}"),
     }
 }
@@ -195,6 +196,7 @@ mod tests {
         Facts {
             a: "kto",
             b: "dpo",
+            even: false,
             suite: "hh-harmless",
             metric: "accuracy",
             unit: "share",
@@ -218,9 +220,15 @@ mod tests {
     fn a_win_reads_as_a_sentence() {
         assert_eq!(
             sentence(&facts()),
-            "kto beats dpo on hh-harmless (accuracy) by 2.1 points, 95 % interval 0.4 to 3.9, p 0.02 after Holm over \
+            "kto beats dpo on hh-harmless (accuracy) by 2.1 points, 95 % interval 0.4 to 3.9, p 0.020 after Holm over \
              6 comparisons"
         );
+        let even = Facts { b: "base", even: true, metric: "reward_accuracy", ..facts() };
+        assert!(sentence(&even).starts_with(
+            "kto beats even odds (base by definition) on hh-harmless (reward accuracy) by 2.1 points"
+        ));
+        // Just below a level of 0.05 is told from 0.05.
+        assert!(sentence(&Facts { p_adjusted: 0.0488, ..facts() }).contains("p 0.049 after"));
     }
 
     #[test]
@@ -230,7 +238,7 @@ mod tests {
         assert_eq!(
             text,
             "dpo beats kto on hh-harmless (accuracy, lower is better) by 0.021 bits/byte, 95 % interval 0.004 to \
-             0.039, p 0.02 after Holm over 6 comparisons"
+             0.039, p 0.020 after Holm over 6 comparisons"
         );
     }
 

@@ -330,7 +330,7 @@ fn answer(i: u64) -> String {
 }
 
 pub fn plan() -> serde_json::Value {
-    let arm = |name: &str| json!({ "name": name, "method": { "name": name }, "train": { "batch_size": 32, "learning_rate": 5e-4 } });
+    let arm = |name: &str| json!({ "name": name, "method": { "name": name, "beta": 0.1 }, "train": { "batch_size": 32, "learning_rate": 5e-4 } });
     json!({
         "name": "fixture",
         "analysis": "A made-up comparison: three methods from one checkpoint under one budget of policy tokens. Numbers are invented and say nothing about any method.",

@@ -46,7 +46,9 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
         flat => format!(" Not drawn, since all arms are alike: {}.", flat.join(", ")),
     };
     let shading = "grey band: counts as equivalent";
-    let about = format!("First arm minus second, with {confidence} interval; {shading}.{left_out}");
+    let about = format!(
+        "First arm minus second, with {confidence} interval (not corrected for their number); {shading}.{left_out}"
+    );
     let lines = wrapped(&about, WIDTH - 32.0, LABEL).len();
     let under = 62.0 + 16.0 * (lines - 1) as f64;
     let mut canvas = Canvas::new(WIDTH, under + height);
@@ -59,9 +61,15 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
         block(&mut canvas, view, metric, rows, frame);
         top = frame.bottom + AROUND;
     }
+    let even = match blocks.iter().any(|(_, metric)| view.even_base(metric)) {
+        true => " On what is read off the implicit reward base stands at even odds by definition.",
+        false => "",
+    };
     let caption = format!(
         "{title}: paired difference (first arm minus second) with its {confidence} interval, p after Holm over \
-         the comparisons of its family (primary metrics, against base, secondary), and the verdict seen from the first arm. {} The grey band is the \
+         the comparisons of its family (primary metrics, against base, secondary), and the verdict seen from the first arm. \
+         Intervals are not corrected for the number of comparisons, p and verdicts are: an interval without 0 can be \
+         undecided. In rows called equivalent p is that of the equivalence test.{even} {} The grey band is the \
          equivalence margin of the plan. Marker: filled triangle up, better (in the colour of the winner); \
          triangle down, worse; square, equivalent; ring, undecided; cross, invalid.{left_out}",
         sample(&blocks)
@@ -140,7 +148,11 @@ fn block(canvas: &mut Canvas, view: &View<'_>, metric: &Metric, rows: &Rows<'_>,
             let interval = interval.map_or("[none]".to_owned(), |(low, high)| format!("[{low}, {high}]"));
             let estimate = format!("{} {interval}", unit.bound(c.difference));
             canvas.text(&estimate, (columns[0], y), TextSpec::new(LABEL));
-            canvas.text(&p_value(c.p_adjusted), (columns[1] + 18.0, y), TextSpec::new(LABEL).centre());
+            canvas.text(
+                &p_value(content::p_of_verdict(view, c)),
+                (columns[1] + 18.0, y),
+                TextSpec::new(LABEL).centre(),
+            );
             canvas.text(verdict_word(c.verdict), (columns[2], y), TextSpec::new(LABEL).right());
         });
     }

@@ -1,10 +1,10 @@
-//! The first picture: the plan's primary metrics by arm (of a suite that has none, the metric that stands for it), with
-//! intervals.
+//! The first picture: the plan's primary metrics by arm with intervals; where no suite measures one, the metric
+//! that stands for each suite.
 
 use super::{Chart, Drawing, Section, key, scores};
 use crate::base::error::Result;
 use crate::report::content;
-use crate::report::format::capitalised;
+use crate::report::format::{capitalised, metric as in_words};
 use crate::report::view::{ALL, Metric, View};
 
 pub const CHART: Chart = Chart { name: "headline", draw };
@@ -13,7 +13,9 @@ pub const CHART: Chart = Chart { name: "headline", draw };
 const PANELS: usize = 6;
 
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
-    let all = view.primary();
+    let primary = view.primary();
+    let stand_ins = || view.suites().iter().filter_map(|s| view.headline_of(s)).collect();
+    let all = if primary.is_empty() { stand_ins() } else { primary };
     let metrics: Vec<Metric> = all.iter().take(PANELS).cloned().collect();
     let arms: Vec<_> = view.arms.iter().filter(|a| scores::scored(view, &metrics, a)).collect();
     if metrics.is_empty() || arms.is_empty() {
@@ -31,7 +33,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let n = key::examples(found.iter());
     let subtitle =
         format!("Held-out scores{budget}: mean over {seeds} with 95 % interval; rings are single seeds.");
-    let of = |m: &Metric| format!("{} · {}", capitalised(&m.label()), m.suite);
+    let of = |m: &Metric| format!("{} · {}", capitalised(&in_words(&m.name)), m.suite);
     let mut canvas = scores::grid(view, (&title, &subtitle), &metrics, &arms, of);
     canvas.says(&content::verdicts_in_words(
         view,
@@ -56,17 +58,9 @@ fn drawn(view: &View<'_>, metrics: &[Metric]) -> String {
     if !view.asks() {
         return "The metric that stands for each suite".to_owned();
     }
-    let (asked, other): (Vec<&Metric>, Vec<&Metric>) = metrics.iter().partition(|m| view.is_primary(&m.name));
-    let named = |m: &&Metric| format!("{} of {}", m.label(), m.suite);
-    let other: Vec<String> = other.iter().map(named).collect();
-    match (asked.is_empty(), other.as_slice()) {
-        (_, []) => "The plan's primary metrics".to_owned(),
-        (false, other) => {
-            format!(
-                "The plan's primary metrics, and for suites that measure none of them {},",
-                other.join(", ")
-            )
-        }
-        (true, other) => format!("None of the plan's primary metrics is measured; {}", other.join(", ")),
+    if metrics.iter().any(|m| view.is_primary(&m.name)) {
+        return "The plan's primary metrics".to_owned();
     }
+    let named: Vec<String> = metrics.iter().map(|m| format!("{} of {}", m.label(), m.suite)).collect();
+    format!("None of the plan's primary metrics is measured; {}", named.join(", "))
 }

@@ -23,8 +23,9 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let mut canvas = Canvas::new(760.0, 410.0);
     let title = format!("{} by KL moved", capitalised(&metric.label()));
     let seeds = view.seeds_note();
-    heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % interval; rings are single seeds."));
-    let x = Scale::from_zero(dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0)));
+    heading(&mut canvas, &title, &format!("Mean over {seeds} with 95 % intervals; rings are single seeds."));
+    let ends = |d: &scatter::Dot<'_>| d.across.map_or(d.x, |(_, high)| high);
+    let x = Scale::from_zero(dots.iter().flat_map(|d| d.seeds.iter().map(|s| s.0).chain([ends(d)])));
     let y = scatter::heights(view, &metric, &dots);
     let panel = Panel::new(Frame { left: 74.0, top: 66.0, right: 736.0, bottom: 358.0 }, x, y);
     panel.x_axis(&mut canvas, "KL divergence from the reference (nats)", Ticks::Plain);
@@ -33,10 +34,12 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     scatter::draw(&mut canvas, &panel, &dots, &metric, |v| format!("{} nats", plain(v)));
     let scores: Vec<_> = dots.iter().filter_map(|d| view.score(&metric, ALL, &d.arm.name)).collect();
     let caption = format!(
-        "{title}, on {}: {source}; mean over {seeds} with 95 % interval (seed spread and prompt sampling; {} \
-         examples a seed). Of two arms that win as much, the one further left has drifted less.{}",
+        "{title}, on {}: {source}; mean over {seeds} with 95 % intervals (upright: seed spread and prompt sampling, \
+         {} examples a seed; level: the spread of the KL over seeds). Of two arms that win as much, the one further left \
+         has drifted less. {}{}",
         metric.suite,
         key::examples(scores.iter()),
+        scatter::ASIDE,
         scatter::base_words(view, &metric)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;

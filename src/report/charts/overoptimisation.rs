@@ -19,16 +19,25 @@ pub const CHART: Chart = Chart { name: "overoptimisation", draw };
 
 /// Rollouts are averaged over this many equal parts of a run.
 const PARTS: usize = 12;
+/// Radius of the ring around the first part of a path.
+const START: f64 = 7.5;
 
 struct Quantity {
     name: &'static str,
     axis: &'static str,
     value: fn(&RolloutRow) -> Option<f64>,
+    /// Each run's path is drawn from 0: the zero of a reward model is its own.
+    from_start: bool,
 }
 
 const QUANTITIES: [Quantity; 2] = [
-    Quantity { name: "gold reward", axis: "gold reward of samples", value: |r| r.gold },
-    Quantity { name: "reward learned from", axis: "reward learned from", value: |r| Some(r.reward) },
+    Quantity { name: "gold reward", axis: "gold reward of samples", value: |r| r.gold, from_start: false },
+    Quantity {
+        name: "change of the reward learned from",
+        axis: "less that of the first part",
+        value: |r| Some(r.reward),
+        from_start: true,
+    },
 ];
 
 /// Each part of an arm's runs, in order of training.
@@ -55,7 +64,9 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     heading(
         &mut canvas,
         &title,
-        &format!("Mean over {seeds}; {PARTS} parts of a run, in order of training; bars are 95 % intervals."),
+        &format!(
+            "Mean over {seeds}; {PARTS} parts of a run, in order of training, from the ringed one on; bars are 95 % intervals."
+        ),
     );
     for (i, (quantity, paths)) in found.iter().enumerate() {
         let left = 66.0 + 372.0 * i as f64;
@@ -63,8 +74,9 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     }
     let caption = format!(
         "{title}: mean over {seeds} of the rollouts in each of {PARTS} equal parts of a run, joined in order of \
-         training, with 95 % intervals over seeds. Left, the gold reward, where the world knows it; right, the reward \
-         that the arm learns from (the scale of a reward model is its own). An arm whose right path rises while its \
+         training from the ringed first part on, with 95 % intervals over seeds. Left, the gold reward, where the world \
+         knows it; right, the reward that the arm learns from, less that of the run's first part (scale and zero of a \
+         reward model are its own: the heights of arms do not compare). An arm whose right path rises while its \
          left one falls exploits its reward model's errors.{}",
         partings(view)
     );
@@ -132,10 +144,9 @@ fn paths<'v>(view: &'v View<'_>, quantity: &Quantity) -> Vec<Path<'v>> {
         let runs = runs(&rows);
         let point = |part: usize| {
             let of_run = |run: &Vec<Vec<&RolloutRow>>| {
-                let pairs: Vec<(f64, f64)> =
-                    run[part].iter().filter_map(|r| Some((r.kl?, (quantity.value)(r)?))).collect();
-                let (kl, value): (Vec<f64>, Vec<f64>) = pairs.into_iter().unzip();
-                (!kl.is_empty()).then(|| (mean(&kl), mean(&value)))
+                let (kl, value) = means(&run[part], quantity)?;
+                let start = run.iter().find_map(|part| means(part, quantity)).map_or(0.0, |(_, start)| start);
+                Some((kl, if quantity.from_start { value - start } else { value }))
             };
             let (kl, value): (Vec<f64>, Vec<f64>) = runs.iter().filter_map(of_run).unzip();
             (!kl.is_empty()).then(|| PathPoint { kl: mean(&kl), value: Summary::of_scores(&value, &[]) })
@@ -143,6 +154,13 @@ fn paths<'v>(view: &'v View<'_>, quantity: &Quantity) -> Vec<Path<'v>> {
         Path { arm, points: (0..PARTS).filter_map(point).collect() }
     };
     view.trained().map(path).filter(|p| p.points.len() > 1).collect()
+}
+
+/// Mean KL and value of a part of a run.
+fn means(part: &[&RolloutRow], quantity: &Quantity) -> Option<(f64, f64)> {
+    let pairs = part.iter().filter_map(|r| Some((r.kl?, (quantity.value)(r)?)));
+    let (kl, value): (Vec<f64>, Vec<f64>) = pairs.unzip();
+    (!kl.is_empty()).then(|| (mean(&kl), mean(&value)))
 }
 
 fn panel(canvas: &mut Canvas, quantity: &Quantity, paths: &[Path<'_>], frame: Frame) {
@@ -161,6 +179,7 @@ fn panel(canvas: &mut Canvas, quantity: &Quantity, paths: &[Path<'_>], frame: Fr
             canvas.line(&ends, faded(style.color, 0.35), 1.4);
         }
         canvas.dashed(&points, style.color, 2.0, style.dash);
+        canvas.ring(points[0], START, style.color, 1.4);
         let rows = format!("rollouts.csv[arm={}]", path.arm.name);
         for (i, (point, at)) in path.points.iter().zip(&points).enumerate() {
             let [mean, low, high] = [point.value.mean, point.value.low, point.value.high].map(plain);

@@ -15,7 +15,8 @@ pub const CHART: Chart = Chart { name: "pareto", draw };
 fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let Some(metric) = view.headline() else { return Ok(Vec::new()) };
     let dots = scatter::dots(view, &metric, |r| (r.flops > 0.0).then_some(r.flops));
-    if dots.len() < 2 {
+    // For the same compute the front is the best arm, which the scores say already.
+    if dots.len() < 2 || scatter::alike(&dots) {
         return Ok(Vec::new());
     }
     let mut canvas = Canvas::new(760.0, 430.0);
@@ -36,9 +37,10 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     let scores: Vec<_> = dots.iter().filter_map(|d| view.score(&metric, ALL, &d.arm.name)).collect();
     let caption = format!(
         "{title}, on {}: mean over {seeds} with 95 % interval (seed spread and prompt sampling; {} examples a \
-         seed). {subtitle}{}",
+         seed). {subtitle} {}{}",
         metric.suite,
         key::examples(scores.iter()),
+        scatter::ASIDE,
         scatter::base_words(view, &metric)
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;

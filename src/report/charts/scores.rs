@@ -2,10 +2,11 @@
 
 use super::{Chart, Drawing, Section, file_part, key};
 use crate::base::error::Result;
-use crate::report::format::capitalised;
+use crate::report::content;
+use crate::report::format::{Unit, capitalised, metric as in_words};
 use crate::report::svg::axis::Scale;
 use crate::report::svg::canvas::{Canvas, TextSpec, text_width};
-use crate::report::svg::palette::AXIS;
+use crate::report::svg::palette::{AXIS, PAPER};
 use crate::report::svg::panel::{Frame, LABEL, NAME, Panel, TICK, fitted, heading, wrapped};
 use crate::report::view::{ALL, Arm, ArmScore, Metric, View};
 
@@ -36,16 +37,18 @@ fn draw_suite(view: &View<'_>, suite: &str) -> Result<Option<Drawing>> {
         [] => String::new(),
         alike => format!(" Not drawn, since all arms are alike: {}.", alike.join(", ")),
     };
+    let base = content::base_note(view, suite).map(|note| format!(" {note}")).unwrap_or_default();
     let seeds = view.seeds_note();
     let n = key::examples(all.iter());
     let subtitle =
         format!("Mean over {seeds} with 95 % interval; rings are single seeds; {n} examples a seed.");
-    let canvas = grid(view, (&title, &subtitle), &metrics, &arms, |m| capitalised(&m.label()));
+    let canvas = grid(view, (&title, &subtitle), &metrics, &arms, |m| capitalised(&in_words(&m.name)));
     let caption = format!(
-        "{title}: mean over {seeds} by arm, {n} examples a seed, each panel with its own scale. The 95 % \
+        "{title}: mean over {seeds} by arm, {n} examples a seed; panels of accuracies and win rates have one scale, \
+         the others each their own. The 95 % \
          interval joins the spread over seeds (Student's t) and the sampling of prompts (clustered); rings are \
          the seeds. All arms answer the same prompts, so overlapping intervals do not mean \"no difference\": \
-         differences are judged in pairs (next chart). Dashed line: even (50 %).{left_out}"
+         differences are judged in pairs (next chart). Dashed line: even (50 %).{base}{left_out}"
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     let name = format!("scores-{}", file_part(suite));
@@ -57,7 +60,7 @@ fn is_flat(view: &View<'_>, metric: &Metric) -> bool {
     let values = || view.arms.iter().filter_map(|a| view.score(metric, ALL, &a.name)).flat_map(|s| s.seeds);
     let (low, high) =
         values().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), r| (a.min(r.value), b.max(r.value)));
-    let least = if metric.unit == crate::report::format::Unit::Share { 0.001 } else { 0.0 };
+    let least = if metric.unit == Unit::Share { 0.001 } else { 0.0 };
     high - low <= least
 }
 
@@ -83,11 +86,15 @@ pub fn grid(
     let mut canvas =
         Canvas::new(WIDTH, top + rows as f64 * (panel_height + around) - 16.0 * (lines - 1) as f64 + 2.0);
     heading(&mut canvas, title, subtitle);
+    let even: Vec<&Metric> = metrics.iter().filter(|m| m.even().is_some()).collect();
     for (i, (metric, name)) in metrics.iter().zip(&titles).enumerate() {
         let left = names + (i % columns) as f64 * (width + gap);
         let top = top + 16.0 + (i / columns) as f64 * (panel_height + around);
         let frame = Frame { left, top, right: left + width, bottom: top + panel_height };
-        panel(&mut canvas, view, (metric, name), arms, frame, i % columns == 0);
+        // What is held against one half is told in one unit: those panels share a scale.
+        let alike = if metric.even().is_some() { even.as_slice() } else { &[metric] };
+        let panel = Panel::new(frame, scale(view, alike, arms), Scale::unit());
+        draw_panel(&mut canvas, view, &panel, (metric, name), arms, i % columns == 0);
     }
     canvas
 }
@@ -96,35 +103,40 @@ pub fn scored(view: &View<'_>, metrics: &[Metric], arm: &Arm) -> bool {
     metrics.iter().any(|m| view.score(m, ALL, &arm.name).is_some())
 }
 
-fn panel(
+/// Covers these metrics' intervals and seeds, and what is even.
+fn scale(view: &View<'_>, metrics: &[&Metric], arms: &[&Arm]) -> Scale {
+    let found = metrics.iter().flat_map(|m| arms.iter().filter_map(|a| view.score(m, ALL, &a.name)));
+    let ends = found.flat_map(|s| {
+        let interval = [s.summary.low, s.summary.high];
+        s.seeds.into_iter().map(|r| r.value).chain(interval)
+    });
+    let x = Scale::over(ends.chain(metrics.iter().filter_map(|m| m.even())));
+    if metrics.iter().all(|m| m.unit == Unit::Share) { x.within(0.0, 1.0) } else { x }
+}
+
+fn draw_panel(
     canvas: &mut Canvas,
     view: &View<'_>,
+    panel: &Panel,
     (metric, name): (&Metric, &str),
     arms: &[&Arm],
-    frame: Frame,
     named: bool,
 ) {
-    let found: Vec<_> = arms.iter().map(|a| view.score(metric, ALL, &a.name)).collect();
-    let ends = found
-        .iter()
-        .flatten()
-        .flat_map(|s| s.seeds.iter().map(|r| r.value).chain([s.summary.low, s.summary.high]));
-    let mut x = Scale::over(ends.chain(metric.even()));
-    if metric.unit == crate::report::format::Unit::Share {
-        x = x.within(0.0, 1.0);
-    }
-    let panel = Panel::new(frame, x, Scale::unit());
+    let frame = panel.frame;
+    let found = arms.iter().map(|a| view.score(metric, ALL, &a.name));
     panel.name(canvas, name);
     let better = match metric.direction {
         crate::record::Direction::Lower => "lower is better",
         _ => "higher is better",
     };
-    panel.x_axis(canvas, better, metric.ticks());
+    let unit = if metric.unit == Unit::Share { "share" } else { &metric.unit_name };
+    let label = if unit.is_empty() { better.to_owned() } else { format!("{unit}, {better}") };
+    panel.x_axis(canvas, &label, metric.ticks());
     if let Some(even) = metric.even() {
         let x = panel.x.at(even);
         canvas.dashed(&[(x, frame.top), (x, frame.bottom)], AXIS, 1.2, "3 3");
     }
-    for (i, (arm, score)) in arms.iter().zip(&found).enumerate() {
+    for (i, (arm, score)) in arms.iter().zip(found).enumerate() {
         let y = frame.top + (i as f64 + 0.55) * ROW;
         if named {
             let name = fitted(&arm.name, NAMES, LABEL);
@@ -132,7 +144,7 @@ fn panel(
             canvas.text(&name, (34.0, y), TextSpec::new(LABEL));
         }
         if let Some(score) = score {
-            row(canvas, &panel, metric, arm, score, y);
+            row(canvas, panel, metric, arm, &score, y);
         }
     }
 }
@@ -148,6 +160,10 @@ fn row(canvas: &mut Canvas, panel: &Panel, metric: &Metric, arm: &Arm, score: &A
         let half = text_width(&value, TICK) / 2.0;
         let leftmost = panel.frame.left + half;
         let at = panel.x.at(s.mean).clamp(leftmost, (panel.frame.right - half).max(leftmost));
+        // The line of even does not go through a number.
+        if metric.even().is_some_and(|even| (panel.x.at(even) - at).abs() < half + 3.0) {
+            c.rect((at - half - 3.0, y - 20.0), (at + half + 3.0, y - 8.0), PAPER);
+        }
         c.text(&value, (at, y - 14.0), TextSpec::new(TICK).centre().halo());
     });
     if score.seeds.len() > 1 {

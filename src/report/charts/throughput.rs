@@ -4,11 +4,12 @@ use super::{Chart, Drawing, Section, key};
 use crate::base::error::Result;
 use crate::record::RunRow;
 use crate::report::format::{lines, plain, si};
-use crate::report::summary::mean;
+use crate::report::summary::median;
 use crate::report::svg::axis::{Scale, Ticks};
 use crate::report::svg::canvas::{Canvas, TextSpec, faded, text_width};
 use crate::report::svg::palette::AXIS;
 use crate::report::svg::panel::{Frame, LABEL, Panel, TICK, fitted, heading};
+use crate::report::timing;
 use crate::report::view::{Arm, View};
 
 pub const CHART: Chart = Chart { name: "throughput", draw };
@@ -44,7 +45,7 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
     heading(
         &mut canvas,
         &title,
-        &format!("Mean over {seeds}; rings are single runs. Measured on this machine."),
+        &format!("Median over {seeds}; rings are single runs. Measured on the machine that ran it."),
     );
     let width = (760.0 - names - 16.0 + 30.0) / quantities.len() as f64;
     for (i, quantity) in quantities.iter().enumerate() {
@@ -53,8 +54,9 @@ fn draw(view: &View<'_>) -> Result<Vec<Drawing>> {
         panel(&mut canvas, view, quantity, &arms, frame, i == 0);
     }
     let caption = format!(
-        "{title} by arm: bars are means over {seeds}, rings single runs. The reference's passes are \
-         part of the time, scoring is not; peak memory is that of the process during training."
+        "{title} by arm: bars are medians over {seeds}, rings single runs. The reference's passes are \
+         part of the time, scoring is not; peak memory is that of the process during training.{}",
+        timing::uneven(view).map(|words| format!(" {words}")).unwrap_or_default()
     );
     let (svg, marks) = canvas.finish(&title, &caption)?;
     Ok(vec![Drawing { name: "throughput".to_owned(), title, caption, section: Section::Cost, svg, marks }])
@@ -97,17 +99,17 @@ fn bar(
     y: f64,
 ) {
     let values: Vec<_> = runs.iter().map(|(_, r)| (quantity.value)(r)).collect();
-    let average = mean(&values);
+    let middle = median(&values);
     let write = |v: f64| if v >= 1000.0 { si(v) } else { plain(v) };
     let at: Vec<_> = runs.iter().map(|(line, _)| *line).collect();
     let rows = format!("runs.csv:{}", lines(&at));
-    let label = format!("{}: {} {}", arm.name, write(average), quantity.axis);
-    let (left, end) = (panel.frame.left, panel.x.at(average));
+    let label = format!("{}: {} {}", arm.name, write(middle), quantity.axis);
+    let (left, end) = (panel.frame.left, panel.x.at(middle));
     canvas.mark(&label, &rows, |c| {
         c.rect((left, y - 9.0), (end, y + 9.0), faded(arm.style.color, 0.32));
         c.line(&[(end, y - 9.0), (end, y + 9.0)], arm.style.color, 2.2);
-        let furthest = values.iter().copied().fold(average, f64::max);
-        c.text(&write(average), (panel.x.at(furthest) + 7.0, y), TextSpec::new(TICK).halo());
+        let furthest = values.iter().copied().fold(middle, f64::max);
+        c.text(&write(middle), (panel.x.at(furthest) + 7.0, y), TextSpec::new(TICK).halo());
     });
     for ((_, run), value) in runs.iter().zip(&values).filter(|_| runs.len() > 1) {
         let label = format!("{}, seed {}: {} {}", arm.name, run.seed, write(*value), quantity.axis);
