@@ -254,7 +254,7 @@ fn a_reward_model_is_trained_measured_and_refused_as_a_policy() {
     assert_eq!(right / margins.len() as f64, number("accuracy"));
     place
         .run(&["compare", "plan.toml", "--model", "rm/model", "--out", "y", "--quiet"])
-        .fails(2, &["is a reward model", "no policy can start from it"]);
+        .fails(2, &["is a reward model", "name a language model"]);
     place
         .run(&["reward", "--model", "model", "--data", "pairs"])
         .fails(2, &["holds no reward model", "hint: `kto-eval train --method reward`"]);
