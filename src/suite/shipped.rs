@@ -152,7 +152,10 @@ mod tests {
     #[test]
     fn a_wrong_name_lists_the_right_ones_and_a_wrong_key_its_line() {
         let text = render(&find("heldot", "preference").unwrap_err());
-        assert!(text.contains("unknown preference suite `heldot` (known: heldout, heldout-labels, hh-harmless"), "{text}");
+        assert!(
+            text.contains("unknown preference suite `heldot` (known: heldout, heldout-labels, hh-harmless"),
+            "{text}"
+        );
         assert!(text.contains("did you mean `heldout`"), "{text}");
         let edited = SHIPPED[0].text.replace("licence", "license");
         let text = render(&Suite::parse(&edited, "my.toml").unwrap_err());
