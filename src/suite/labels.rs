@@ -7,14 +7,14 @@ use std::collections::BTreeSet;
 
 use super::definition::Suite;
 use super::estimate;
-use super::logps::{Policy, policy_logps};
+use super::logps::Policy;
 use super::lots::draw;
 use super::metric::{Aggregation, Metric};
 use super::preference::NOISE;
 use super::rows;
-use super::score::{ScoreContext, SuiteData, unique};
+use super::score::{ScoreContext, SuiteData, both_logps, cut, unique};
 use super::scored::{ALL, ExampleScore, Exclusion, MetricScore, ScoredSuite};
-use crate::base::error::{Context, HintExt, Result, anyhow, ensure};
+use crate::base::error::{HintExt, Result, anyhow, ensure};
 use crate::data::{Dataset, Sequence, UnpairedExample, load_with, tokenize_unpaired};
 
 /// What the models say of one completion; log-probs are sums over it, in nats.
@@ -69,18 +69,7 @@ pub(super) fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Resu
     let most = ctx.data.max_length.saturating_sub(ctx.reserve);
     let (tokenized, stats) = tokenize_unpaired(&asked, ctx.tokenizer, most)?;
     let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|e| vec![&e.sequence]).collect();
-    let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
-    let flat: Vec<Sequence> = tokenized.iter().map(|e| e.sequence.clone()).collect();
-    let reference = match &mut ctx.reference {
-        Some(reference) => reference(&flat).context("log-probs of the reference")?,
-        None => policy.clone(),
-    };
-    ensure!(
-        reference.len() == flat.len(),
-        "{} reference log-probs for {} sequences",
-        reference.len(),
-        flat.len()
-    );
+    let (policy, reference) = both_logps(ctx, &groups)?;
     let kept: BTreeSet<&str> = tokenized.iter().map(|e| e.id.as_str()).collect();
     let left = asked.iter().filter(|e| kept.contains(e.id.as_str()));
     let labels: Vec<LabelLogps> = left
@@ -107,14 +96,7 @@ pub(super) fn score<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Resu
     let reason = "the prompt fills max_length, or a completion has no token";
     let dropped = asked.iter().filter(|e| !kept.contains(e.id.as_str()));
     let excluded = dropped.map(|e| Exclusion { example: e.id.clone(), reason: reason.to_owned() }).collect();
-    let cut = (stats.cut > 0).then(|| {
-        format!(
-            "{} of {} completions are cut, at {most} tokens with their prompts: their beginnings are scored",
-            stats.cut,
-            flat.len()
-        )
-    });
-    let notes = cut.into_iter().collect();
+    let notes = cut(stats.cut, policy.len(), most).into_iter().collect();
     Ok(ScoredSuite { examples, metrics, excluded, notes, labels, ..ScoredSuite::default() })
 }
 

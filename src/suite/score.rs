@@ -113,15 +113,13 @@ pub fn score_with<P: Policy>(
     scored.with_context(|| format!("scoring suite `{}`", suite.name))
 }
 
-fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
-    let pairs = pairs(&ctx.source(), suite)?;
-    unique(pairs.iter().map(|p| p.id.as_str()))?;
-    let most = ctx.data.max_length.saturating_sub(ctx.reserve);
-    let (tokenized, stats) = tokenize_pairs(&pairs, ctx.tokenizer, most)?;
-    let by_id: BTreeMap<&str, &PreferencePair> = pairs.iter().map(|p| (p.id.as_str(), p)).collect();
-    let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
-    let policy = policy_logps(ctx.policy, ctx.tokenizer, &groups)?;
-    let flat: Vec<Sequence> = tokenized.iter().flat_map(|p| [p.chosen.clone(), p.rejected.clone()]).collect();
+/// Log-probs by the policy and by the reference (the policy's own where there is none) of each sequence of `groups`, in order.
+pub(super) fn both_logps<P: Policy>(
+    ctx: &mut ScoreContext<P>,
+    groups: &[Vec<&Sequence>],
+) -> Result<(Vec<f64>, Vec<f64>)> {
+    let policy = policy_logps(ctx.policy, ctx.tokenizer, groups)?;
+    let flat: Vec<Sequence> = groups.iter().flatten().map(|s| (*s).clone()).collect();
     let reference = match &mut ctx.reference {
         Some(reference) => reference(&flat).context("log-probs of the reference")?,
         None => policy.clone(),
@@ -132,6 +130,24 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
         reference.len(),
         flat.len()
     );
+    Ok((policy, reference))
+}
+
+/// What is said where completions are cut at `most` tokens; `of`: how many there are.
+pub(super) fn cut(cut: usize, of: usize, most: usize) -> Option<String> {
+    (cut > 0).then(|| {
+        format!("{cut} of {of} completions are cut, at {most} tokens with their prompts: their beginnings are scored")
+    })
+}
+
+fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<ScoredSuite> {
+    let pairs = pairs(&ctx.source(), suite)?;
+    unique(pairs.iter().map(|p| p.id.as_str()))?;
+    let most = ctx.data.max_length.saturating_sub(ctx.reserve);
+    let (tokenized, stats) = tokenize_pairs(&pairs, ctx.tokenizer, most)?;
+    let by_id: BTreeMap<&str, &PreferencePair> = pairs.iter().map(|p| (p.id.as_str(), p)).collect();
+    let groups: Vec<Vec<&Sequence>> = tokenized.iter().map(|p| vec![&p.chosen, &p.rejected]).collect();
+    let (policy, reference) = both_logps(ctx, &groups)?;
     let mut logps = Vec::with_capacity(tokenized.len());
     for (pair, (policy, reference)) in tokenized.iter().zip(policy.chunks(2).zip(reference.chunks(2))) {
         let text = by_id[pair.id.as_str()];
@@ -153,13 +169,7 @@ fn preference<P: Policy>(ctx: &mut ScoreContext<P>, suite: &Suite) -> Result<Sco
     }
     let (examples, metrics) = score_pairs(&logps, suite, ctx.beta);
     let excluded = dropped(&pairs, &logps);
-    let cut = (stats.cut > 0).then(|| {
-        format!(
-            "{} of {} completions are cut, at {most} tokens with their prompts: their beginnings are scored",
-            stats.cut,
-            flat.len()
-        )
-    });
+    let cut = cut(stats.cut, policy.len(), most);
     let notes = cut.into_iter().chain(incomplete(&logps, suite)).collect();
     Ok(ScoredSuite { examples, metrics, excluded, notes, pairs: logps, ..ScoredSuite::default() })
 }
