@@ -249,9 +249,9 @@ fn plan(found: &Found) -> String {
         found.model.as_deref().unwrap_or(if data == "world" { "world" } else { "EleutherAI/pythia-70m" });
     let suites = match (data, found.single) {
         ("world", _) => "preference = [\"world\"]",
-        // Which of two completions is better only pairs can say.
+        // Which of two completions is better only pairs can say; which are desirable their labels do.
         (_, true) => {
-            "preference = []\ngeneration = [\"heldout-prompts\"] # heldout-judged or heldout-rewarded add win rates by a judge"
+            "preference = [\"heldout-labels\"]\ngeneration = [\"heldout-prompts\"] # heldout-judged or heldout-rewarded add win rates by a judge"
         }
         _ => "preference = [\"heldout\"]",
     };
@@ -363,7 +363,8 @@ mod tests {
         let found = look(dir.path()).unwrap();
         assert!(found.single);
         let written = Plan::parse(&plan(&found), "x", &Overrides::default()).unwrap();
-        assert!(written.suites.preference.is_empty() && written.suites.generation == ["heldout-prompts"]);
+        assert_eq!(written.suites.preference, ["heldout-labels"]);
+        assert_eq!(written.suites.generation, ["heldout-prompts"]);
         let methods: Vec<&str> = written.arms.iter().map(|arm| arm.method.name()).collect();
         assert_eq!(methods, ["kto", "bco", "sft"]);
     }

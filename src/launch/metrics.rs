@@ -6,8 +6,8 @@ use crate::plan::{Plan, TuneSpec, VerdictSpec};
 use crate::suite::{self, Direction, METRICS, Suite};
 
 /// Suites on the plan's own data that measure something of the default `verdict.primary`.
-const MEASURE_IT: &str = "what suites heldout (where the data are pairs), heldout-judged (with a language model as judge) and \
-                          heldout-rewarded (with a reward model) measure is there";
+const MEASURE_IT: &str = "what suites heldout (where the data are pairs), heldout-labels (where completions have labels), \
+                          heldout-judged (with a language model as judge) and heldout-rewarded (with a reward model) measure is there";
 
 /// Whether the metrics of `verdict.primary` are there to be judged.
 ///
