@@ -62,7 +62,9 @@ fn tear(out: &Path, rng: &mut impl RngExt) {
     let torn: [&[u8]; 4] =
         [b"kto-s1-", b"kto-s1-abc,\"a\nb", &[b'x', 0xF0, 0x9F], &[0, 0, 0, b'\n', 0, b'\n']];
     let path = out.join(name);
-    if lines(&path) > 0 {
+    // Nothing is appended before it is mended, so that a file is torn at one place at a time.
+    let is_torn = |bytes: &[u8]| torn.iter().any(|t| bytes.ends_with(t));
+    if lines(&path) > 0 && !std::fs::read(&path).is_ok_and(|bytes| is_torn(&bytes)) {
         let mut file = std::fs::OpenOptions::new().append(true).open(path).unwrap();
         file.write_all(torn[rng.random_range(0..torn.len())]).unwrap();
     }

@@ -169,9 +169,10 @@ impl RowFile {
     }
 }
 
-/// Bytes without the zeros that a machine which lost power leaves at the end.
+/// Bytes without the zeros, and line ends among them, that a machine which lost power leaves at the end.
 fn written(bytes: &[u8]) -> usize {
-    bytes.iter().rposition(|b| *b != 0).map_or(0, |i| i + 1)
+    let text = bytes.iter().rposition(|b| !matches!(b, 0 | b'\n')).map_or(0, |i| i + 1);
+    text + usize::from(bytes.get(text) == Some(&b'\n'))
 }
 
 /// Bytes up to the end of the last whole row. A writer that was killed leaves half a row (perhaps half a

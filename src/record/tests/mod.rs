@@ -249,9 +249,11 @@ fn zeros_within_a_file_end_nothing_and_zeros_at_its_end_are_no_rows() {
     let text = std::fs::read_to_string(&path).unwrap();
     assert!(text.contains("  [1m") && !text.contains('\0'), "{text}");
     // As an earlier version wrote it, and then the power went.
-    std::fs::write(&path, text.replace("  [1m", "\0\0[1m") + &"\0".repeat(300)).unwrap();
-    assert_eq!(Records::read(dir.path()).unwrap().runs.len(), 2);
-    assert!(RecordWriter::open(dir.path(), &plan, false).unwrap().finished(&runs[1].id).is_some());
+    for end in ["\0".repeat(300), "\0\0\n\0\n".into(), "kto-s1-\0\0\n\0\n".into()] {
+        std::fs::write(&path, text.replace("  [1m", "\0\0[1m") + &end).unwrap();
+        assert_eq!(Records::read(dir.path()).unwrap().runs.len(), 2, "{end:?}");
+        assert!(RecordWriter::open(dir.path(), &plan, false).unwrap().finished(&runs[1].id).is_some());
+    }
 }
 
 #[test]
