@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::Compression;
+use parquet::column::page::Page;
 use parquet::data_type::{BoolType, ByteArray, ByteArrayType};
 use parquet::file::properties::WriterProperties;
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -53,6 +54,11 @@ pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<(
         Ok(Err(e)) => return broken(e, 0),
         Err(panic) => return broken(parquet::errors::ParquetError::General(panic), 0),
     };
+    match caught(|| check_dictionaries(&reader)) {
+        Ok(Ok(())) => {}
+        Ok(Err(e)) => return broken(e, 0),
+        Err(panic) => return broken(parquet::errors::ParquetError::General(panic), 0),
+    }
     let mut rows = match caught(|| reader.get_row_iter(None)) {
         Ok(Ok(rows)) => rows,
         Ok(Err(e)) => return broken(e, 0),
@@ -69,6 +75,29 @@ pub(super) fn read_rows(file: File, path: &Path, on_row: &mut OnRow) -> Result<(
         unpacked.take(row.values().map(size).sum()).with_context(|| format!("{shown}:{number}"))?;
         if on_row(place, Value::Object(row))?.is_break() {
             return Ok(());
+        }
+    }
+    Ok(())
+}
+
+/// The library makes room for as many values as a column's dictionary says that it has before it reads one, and memory that
+/// cannot be had ends the process. A value takes a byte at the least.
+fn check_dictionaries(
+    reader: &SerializedFileReader<File>,
+) -> std::result::Result<(), parquet::errors::ParquetError> {
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group)?;
+        for column in 0..group.num_columns() {
+            let mut pages = group.get_column_page_reader(column)?;
+            if !pages.peek_next_page()?.is_some_and(|page| page.is_dict) {
+                continue;
+            }
+            if let Some(Page::DictionaryPage { buf, num_values, .. }) = pages.get_next_page()?
+                && num_values as usize > buf.len()
+            {
+                let message = format!("a dictionary of {num_values} values in {} bytes", buf.len());
+                return Err(parquet::errors::ParquetError::General(message));
+            }
         }
     }
     Ok(())
